@@ -1,0 +1,61 @@
+# Everything runs in a virtual environment of its own. Wanted: Python 3.11 or newer, and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+STUDY ?= examples/loop.yaml
+ENGINE ?= kfp
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
+export OMP_NUM_THREADS ?= 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help install run ui test lint types contracts unit format figures lock clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## create the virtual environment and install rlhpo with all that its tests need
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+run: install ## run the looping pipeline on an example: make run STUDY=examples/wine.yaml ENGINE=inprocess
+	$(BIN)/rlhpo tune $(STUDY) --engine $(ENGINE)
+
+ui: install ## open MLflow on the studies under runs/
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
+
+test: lint types contracts unit ## everything that has to pass
+
+lint: install ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## mypy, strict for rlhpo_core
+	$(BIN)/mypy
+
+contracts: install ## which module may import which
+	$(BIN)/lint-imports
+
+unit: install ## unit, property-based and end-to-end tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
+
+format: install ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## resolve the newest versions that pyproject.toml allows into requirements.lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet 'torch==2.13.0'
+	build/lock/bin/python -m pip install --quiet --editable '.[dev]'
+	build/lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//' > requirements.lock
+
+clean: ## remove the virtual environment and caches; studies under runs/ stay
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

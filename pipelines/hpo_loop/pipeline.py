@@ -1,0 +1,151 @@
+"""The looping pipeline. KFP has no loop that carries state, so rounds are unrolled when it is compiled.
+
+One run holds a chunk of a study; the state lies in the study's store after every round, so the next run goes on from
+there. A round whose budget is spent passes its state through.
+"""
+
+from kfp import dsl, kubernetes
+from kfp.dsl import Dataset, Input, Model
+from kfp.dsl.base_component import BaseComponent
+
+from components import IMAGE
+from components.agent_proposal.component import agent_proposal
+from components.data_prep.component import data_prep
+from components.evaluator_training.component import evaluator_training
+from components.ppo_update.component import ppo_update
+from components.register_best.component import register_best
+from components.reward_model_update.component import reward_model_update
+from pipelines.pods import Pods
+
+#: Beyond this, a workflow comes near what Argo and etcd can hold; docs/operations.md has the sizes.
+MOST_ROUNDS = 20
+
+
+def build(
+    rounds: int, trials_per_round: int, parallelism: int = 0, accelerator: bool = False, cluster: bool = True
+) -> BaseComponent:
+    """The pipeline for a chunk of rounds.
+
+    Args:
+        rounds: 1 to MOST_ROUNDS.
+        trials_per_round: As in the study; how many pods a round needs at most.
+        parallelism: Trials at once; 0 for all of a round. KFP fixes it when the pipeline is compiled.
+        accelerator: Whether trials ask for an accelerator; its type and number are then parameters.
+        cluster: Whether steps are pods, with image, resources and credentials. KFP's local runner knows none of these,
+            and fails on resources that are set by parameters inside a loop.
+
+    Raises: ValueError if a number is out of range.
+    """
+    if not 1 <= rounds <= MOST_ROUNDS:
+        raise ValueError(f"a run holds 1 to {MOST_ROUNDS} rounds, not {rounds}; continue the study in a further run")
+    if trials_per_round < 1 or parallelism < 0:
+        raise ValueError("a round has at least one trial, and parallelism is 0 (all at once) or more")
+    at_once = min(parallelism or trials_per_round, trials_per_round)
+
+    @dsl.pipeline(name="round")
+    def one_round(
+        study: str,
+        store: str,
+        run_id: str,
+        table_name: str,
+        table: Input[Dataset],
+        state: Input[Model],
+        image: str,
+        config_map: str,
+        store_secret: str,
+        mlflow_secret: str,
+        trial_cpu: str,
+        trial_memory: str,
+        trial_node_selector: dict,
+        trial_tolerations: list,
+        accelerator_type: str,
+        accelerator_count: str,
+    ) -> Model:
+        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
+        proposals = agent_proposal(study=study, store=store, state=state)
+        pods.place(proposals).set_display_name("propose")
+        with dsl.ParallelFor(proposals.output, parallelism=at_once) as proposal:
+            training = evaluator_training(
+                study=study, store=store, run_id=run_id, proposal=proposal, table=table, table_name=table_name
+            )
+            pods.place(training, trial_cpu, trial_memory).set_display_name("train")
+            if cluster:
+                kubernetes.add_node_selector_json(training, trial_node_selector)
+                kubernetes.add_toleration_json(training, trial_tolerations)
+            if cluster and accelerator:
+                training.set_accelerator_type(accelerator_type).set_accelerator_limit(accelerator_count)
+        fitted = reward_model_update(state=state, trials=dsl.Collected(training.outputs["trial"]))
+        pods.place(fitted).set_display_name("fit reward model")
+        updated = ppo_update(study=study, store=store, run_id=run_id, state=fitted.outputs["updated"])
+        pods.place(updated).set_display_name("update policy")
+        return updated.outputs["updated"]
+
+    @dsl.pipeline(name="rlhpo-hpo-loop", description=f"{rounds} rounds of a study; continues where the study stands.")
+    def hpo_loop(
+        study: str,
+        store: str,
+        table_source: str = "",
+        image: str = IMAGE,
+        config_map: str = "rlhpo-config",
+        store_secret: str = "rlhpo-store",
+        mlflow_secret: str = "rlhpo-mlflow",
+        trial_cpu: str = "1",
+        trial_memory: str = "2G",
+        trial_node_selector: dict = {},  # noqa: B006  (KFP reads it as the default's JSON)
+        trial_tolerations: list = [],  # noqa: B006
+        accelerator_type: str = "nvidia.com/gpu",
+        accelerator_count: str = "1",
+    ) -> str:
+        """Tune hyperparameters, one chunk of rounds.
+
+        Args:
+            study: The study file's text, YAML or JSON.
+            store: Where the study's files live: s3://bucket/prefix, or a folder that all steps share.
+            table_source: A path or s3:// address that takes the place of data.path in the study.
+            image: The image of all steps.
+            config_map: Name of the config map with MLFLOW_TRACKING_URI and the S3 endpoint.
+            store_secret: Name of the secret with the object store's credentials.
+            mlflow_secret: Name of the secret with MLflow's credentials, if it wants any.
+            trial_cpu: CPUs of a trial, as request and limit.
+            trial_memory: Memory of a trial, as request and limit.
+            trial_node_selector: Labels of nodes that may take a trial.
+            trial_tolerations: Tolerations of a trial's pod.
+            accelerator_type: Resource name; heeded by pipelines compiled with accelerators.
+            accelerator_count: How many of them a trial gets.
+        """
+        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
+        data = data_prep(study=study, store=store, table_source=table_source)
+        pods.place(data).set_display_name("prepare data")
+        state = data.outputs["state"]
+        for number in range(rounds):
+            turn = one_round(
+                study=study,
+                store=store,
+                run_id=data.outputs["run_id"],
+                table_name=data.outputs["table_name"],
+                table=data.outputs["table"],
+                state=state,
+                image=image,
+                config_map=config_map,
+                store_secret=store_secret,
+                mlflow_secret=mlflow_secret,
+                trial_cpu=trial_cpu,
+                trial_memory=trial_memory,
+                trial_node_selector=trial_node_selector,
+                trial_tolerations=trial_tolerations,
+                accelerator_type=accelerator_type,
+                accelerator_count=accelerator_count,
+            )
+            turn.set_display_name(f"round {number + 1}")
+            state = turn.output
+        best = register_best(
+            study=study,
+            store=store,
+            state=state,
+            table=data.outputs["table"],
+            table_name=data.outputs["table_name"],
+        )
+        pods.place(best, trial_cpu, trial_memory).set_display_name("register best")
+        return best.outputs["Output"]
+
+    return hpo_loop

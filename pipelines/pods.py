@@ -1,0 +1,47 @@
+"""Where and with what the pods of a pipeline run, set by pipeline parameters when a run is started."""
+
+from dataclasses import dataclass
+
+from kfp import dsl, kubernetes
+from kfp.dsl.pipeline_channel import PipelineParameterChannel
+
+#: A value that is known when a run is started.
+Late = str | PipelineParameterChannel
+
+SETTINGS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
+STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+MLFLOW_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+#: What the small steps need: they import torch and MLflow, and train nothing larger than the agent.
+SMALL_CPU, SMALL_MEMORY = "1", "2G"
+
+
+@dataclass(frozen=True)
+class Pods:
+    """Names of what lies in the namespace, and the image of all steps."""
+
+    image: Late
+    config_map: Late
+    """Holds SETTINGS."""
+    store_secret: Late
+    """Holds STORE_KEYS."""
+    mlflow_secret: Late
+    """Holds MLFLOW_KEYS; may be absent."""
+    cluster: bool
+    """Whether there are pods at all."""
+
+    def place(self, task: dsl.PipelineTask, cpu: Late = SMALL_CPU, memory: Late = SMALL_MEMORY) -> dsl.PipelineTask:
+        """Give a step its image, its share of a node, its settings and credentials; and never take it from the cache:
+        what a step does depends on the study's store, too, which KFP's cache does not see.
+        """
+        task.set_caching_options(enable_caching=False)
+        if not self.cluster:
+            return task
+        # KFP passes parameters that are used for resources alone into a loop only if they are registered.
+        late = [value for value in (self.image, cpu, memory) if isinstance(value, PipelineParameterChannel)]
+        task.register_pipeline_channels(late)
+        task.set_container_image(self.image)
+        task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
+        kubernetes.use_config_map_as_env(task, self.config_map, {name: name for name in SETTINGS}, optional=True)
+        kubernetes.use_secret_as_env(task, self.store_secret, {name: name for name in STORE_KEYS}, optional=True)
+        kubernetes.use_secret_as_env(task, self.mlflow_secret, {name: name for name in MLFLOW_KEYS}, optional=True)
+        return kubernetes.set_security_context(task, run_as_non_root=True)

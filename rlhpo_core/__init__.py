@@ -1,0 +1,3 @@
+"""rlhpo: hyperparameter tuning by model-based reinforcement learning."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,155 @@
+"""The command line's part for a cluster: ``rlhpo submit | schedule | runs``."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.study import StudySpec, dump_study, load_study
+
+# KFP is slow to import, too: only the commands do.
+if TYPE_CHECKING:
+    from rlhpo_core.kfp_connection import Server
+
+console = Console(highlight=False)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to tune.")]
+Store = Annotated[
+    str, typer.Option(metavar="URI", help="Where the study's files live, such as s3://bucket/studies/NAME.")
+]
+Table = Annotated[
+    str, typer.Option("--table", metavar="URI", help="The table for the pods to read; default: data.path of the study.")
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds in one run; the next run goes on from there.")]
+Image = Annotated[str | None, typer.Option(help="The image of all steps; default: that of this version.")]
+Host = Annotated[str | None, typer.Option(help="KFP's API server; default: KFP_API_HOST, else that of the cluster.")]
+Namespace = Annotated[str | None, typer.Option(help="The profile's namespace; default: RLHPO_KFP_NAMESPACE.")]
+Token = Annotated[str | None, typer.Option(help="Default: RLHPO_KFP_TOKEN, else the service account's token.")]
+CaCert = Annotated[Path | None, typer.Option(help="Certificate of the server's authority, if it is not a public one.")]
+Experiment = Annotated[str, typer.Option(help="KFP experiment of the run.")]
+Account = Annotated[str | None, typer.Option(help="Service account of the pods.")]
+
+
+def submit(
+    study: StudyFile,
+    store: Store,
+    table: Table = "",
+    rounds: Rounds = 10,
+    image: Image = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and fail if the run failed.")] = False,
+    host: Host = None,
+    namespace: Namespace = None,
+    token: Token = None,
+    ca_cert: CaCert = None,
+    experiment: Experiment = "rlhpo",
+    service_account: Account = None,
+) -> None:
+    """Run a chunk of a study on a cluster; submitted again with the same store, the study goes on.
+
+    The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
+    they come from the secrets that docs/operations.md names.
+    """
+    from rlhpo_core import kfp_client
+
+    spec = load_study(study)
+    server = _server(host, namespace, token, ca_cert)
+    with tempfile.TemporaryDirectory() as folder:
+        package = _compile(spec, rounds, Path(folder))
+        parameters = _parameters(spec, store, table, image)
+        run = kfp_client.submit(server, package, spec.name, parameters, experiment, service_account=service_account)
+    console.print(f"run {run.id}  {escape(run.url or '')}".rstrip(), soft_wrap=True)
+    if wait:
+        ended = kfp_client.wait(server, run.id, on_state=lambda state: console.print(f"{state.name}: {state.state}"))
+        if not ended.succeeded:
+            raise UserError(f"run {ended.id} ended as {ended.state}: {ended.error or 'its page says why'}")
+
+
+def schedule(
+    study: StudyFile,
+    store: Store,
+    cron: Annotated[str, typer.Option(help="Six fields, seconds first: '0 0 3 * * 1' is Mondays at three.")],
+    table: Table = "",
+    rounds: Rounds = 10,
+    image: Image = None,
+    host: Host = None,
+    namespace: Namespace = None,
+    token: Token = None,
+    ca_cert: CaCert = None,
+    experiment: Experiment = "rlhpo",
+    service_account: Account = None,
+) -> None:
+    """Run a chunk of a study again and again; replaces the schedule of the same name.
+
+    One run at a time, and none to make up for those that were missed.
+    """
+    from rlhpo_core import kfp_client
+
+    spec = load_study(study)
+    server = _server(host, namespace, token, ca_cert)
+    with tempfile.TemporaryDirectory() as folder:
+        made = kfp_client.schedule(
+            server,
+            _compile(spec, rounds, Path(folder)),
+            spec.name,
+            _parameters(spec, store, table, image),
+            experiment,
+            service_account=service_account,
+            cron=cron,
+        )
+    console.print(f"schedule {made.name}: {made.cron}  {escape(made.url or '')}".rstrip(), soft_wrap=True)
+
+
+def runs(
+    host: Host = None,
+    namespace: Namespace = None,
+    token: Token = None,
+    ca_cert: CaCert = None,
+    experiment: Annotated[str | None, typer.Option(help="Only of this KFP experiment.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
+) -> None:
+    """List the latest runs on a cluster."""
+    from rlhpo_core import kfp_client
+
+    found = kfp_client.runs(_server(host, namespace, token, ca_cert), experiment, limit)
+    grid = Grid("run", "name", "state", "created", box=None, header_style="bold")
+    for run in found:
+        created = "" if run.created is None else f"{run.created:%Y-%m-%d %H:%M}"
+        grid.add_row(run.id, escape(run.name), run.state, created)
+    console.print(grid if found else "no runs")
+
+
+def _server(host: str | None, namespace: str | None, token: str | None, ca_cert: Path | None) -> Server:
+    from rlhpo_core.kfp_connection import Server
+
+    return Server.of(host, namespace, token, ca_cert=ca_cert)
+
+
+def _compile(spec: StudySpec, rounds: int, folder: Path) -> Path:
+    """The pipeline of a chunk, no longer than the study."""
+    from kfp import compiler
+
+    from rlhpo_core.kfp_local import pipeline_module
+
+    pipeline = pipeline_module()
+    least = min(rounds, math.ceil(spec.budget.trials / spec.tuner.trials_per_round))
+    if least > pipeline.MOST_ROUNDS:
+        raise UserError(f"--rounds: a run holds at most {pipeline.MOST_ROUNDS}; submit the study several times")
+    path = folder / "pipeline.yaml"
+    parallelism = spec.execution.workers or 0
+    compiler.Compiler().compile(
+        pipeline.build(least, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda"), str(path)
+    )
+    return path
+
+
+def _parameters(spec: StudySpec, store: str, table: str, image: str | None) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"study": dump_study(spec), "store": store, "table_source": table}
+    return parameters if image is None else {**parameters, "image": image}

@@ -1,0 +1,116 @@
+"""The user's own training routine, named in the study file as ``module:function``.
+
+    def train(config, report, **options):
+        for epoch in range(config["epochs"]):
+            ...
+            report(epoch, accuracy)
+        return accuracy                      # or {"accuracy": accuracy, "seconds_per_row": …}
+
+Study files are data, and importing a module runs its code: the operator, not the file, says which modules may be named.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.protocol import Evaluation, Refit, Reporter
+from rlhpo_core.space import SearchSpace
+from rlhpo_core.study import FunctionSpec
+from rlhpo_core.trial import Config
+
+#: Environment variable with the modules that may be imported, separated by commas.
+ALLOWED_MODULES = "RLHPO_ALLOWED_MODULES"
+
+
+class FunctionEvaluator:
+    """Scores a configuration by calling ``function(config, report, **options)``.
+
+    The function returns the objective as a number, or a mapping of metrics that has the objective's among them.
+    ``report(step, value)`` takes intermediate values; a ``StopTrial`` it raises has to pass through the function.
+
+    Raises: UserError if the module is not allowed, or if there is no such function that takes these arguments.
+    """
+
+    def __init__(self, spec: FunctionSpec, metric: str) -> None:
+        self._name = spec.function
+        self._metric = metric
+        self._options = spec.options
+        self._function = _load(spec.function)
+        _check_arguments(self._function, spec)
+
+    def check_space(self, space: SearchSpace) -> None:
+        """Any space will do: what a configuration means is up to the function."""
+
+    def evaluate(self, config: Config, report: Reporter) -> Evaluation:
+        """Raises: TypeError or ValueError if what the function returns is no score, and whatever it raises itself."""
+        # Copies, so that a function which changes its arguments changes nothing for the next trial.
+        returned = self._function(dict(config), report, **copy.deepcopy(self._options))
+        if not isinstance(returned, Mapping):
+            return Evaluation(self._number(returned, "the result"))
+        if self._metric not in returned:
+            has = ", ".join(sorted(map(str, returned))) or "nothing"
+            raise ValueError(f"{self._name} returned {has}, but not {self._metric!r}, the objective of the study")
+        metrics = {str(name): self._number(value, f"the metric {name!r}") for name, value in returned.items()}
+        return Evaluation(metrics.pop(self._metric), metrics)
+
+    def data(self) -> None:
+        """``None``: only the function knows its data."""
+        return None
+
+    def refit(self, config: Config) -> Refit | None:
+        """``None``: only the function knows what a model is."""
+        return None
+
+    def _number(self, value: object, what: str) -> float:
+        if isinstance(value, Real) and not isinstance(value, bool):
+            return float(value)
+        wanted = f"return a number, or a mapping from metrics to numbers with {self._metric!r} in it"
+        raise TypeError(f"{self._name}: {what} is of type {type(value).__name__}; {wanted}")
+
+
+def _load(name: str) -> Callable[..., object]:
+    """The function behind ``module:function``. Imports the module if it is allowed."""
+    module_name, function_name = name.split(":")
+    allowed = [entry.strip() for entry in os.environ.get(ALLOWED_MODULES, "").split(",") if entry.strip()]
+    if not any(module_name == entry or module_name.startswith(f"{entry}.") for entry in allowed):
+        wanted = ",".join([*allowed, module_name.split(".")[0]])
+        raise UserError(
+            f"evaluator.function: the module of {name!r} may not be imported. Importing a module runs its code; "
+            f"if you trust it, set the environment variable {ALLOWED_MODULES}={wanted}"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, SyntaxError) as error:
+        raise UserError(
+            f"evaluator.function: cannot import {module_name}: {error}. It has to be installed, "
+            "with all it needs, in the environment that rlhpo runs in"
+        ) from error
+    function: object = getattr(module, function_name, None)
+    if function is None:
+        raise UserError(f"evaluator.function: the module {module_name} ({module.__file__}) has no {function_name!r}")
+    if not callable(function):
+        raise UserError(f"evaluator.function: {name} is of type {type(function).__name__}, which cannot be called")
+    return function
+
+
+def _check_arguments(function: Callable[..., Any], spec: FunctionSpec) -> None:
+    """Raises: UserError if a call would fail for its arguments alone, before a trial is spent on it."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # Written in C, without a signature to look at.
+    try:
+        signature.bind({}, print, **spec.options)
+    except TypeError as error:
+        options = "".join(f", {name}=…" for name in spec.options)
+        raise UserError(
+            f"evaluator.function: {spec.function}{signature} cannot be called as "
+            f"{spec.function.split(':')[1]}(config, report{options}): {error}. Mend evaluator.options or the function"
+        ) from error

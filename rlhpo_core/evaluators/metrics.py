@@ -1,0 +1,50 @@
+"""Scores of predictions, by name."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as scores
+
+from rlhpo_core.data import Rows, Table
+from rlhpo_core.errors import UserError
+from rlhpo_core.study import CLASSIFICATION_METRICS, REGRESSION_METRICS
+
+Floats = NDArray[np.float64]
+
+
+def score(metric: str, target: Floats, output: Floats, classes: int) -> float:
+    """One metric. Output: (N,) numbers or probabilities of the second class, or (N, K) probabilities."""
+    if metric in REGRESSION_METRICS:
+        if metric == "r2":
+            return float(scores.r2_score(target, output))
+        error = scores.root_mean_squared_error if metric == "rmse" else scores.mean_absolute_error
+        return float(error(target, output))
+    chosen = output.argmax(1) if output.ndim == 2 else output > 0.5
+    if metric == "accuracy":
+        return float(np.mean(chosen == target))
+    if metric == "balanced_accuracy":
+        return float(scores.balanced_accuracy_score(target, chosen))
+    # XGBoost's float32 rows do not sum to 1 exactly enough for scikit-learn.
+    output = output.astype(np.float64)
+    output = output / output.sum(1, keepdims=True) if output.ndim == 2 else output
+    labels = np.arange(classes)
+    if metric == "auc":
+        multi = {"multi_class": "ovr", "labels": labels} if output.ndim == 2 else {}
+        return float(scores.roc_auc_score(target, output, **multi))
+    return float(scores.log_loss(target, output, labels=labels))
+
+
+def measure(table: Table, rows: Rows, output: Floats) -> dict[str, float]:
+    """All metrics of the task on some rows."""
+    names = CLASSIFICATION_METRICS if table.task == "classification" else REGRESSION_METRICS
+    return {name: score(name, table.target[rows], output, len(table.classes)) for name in names}
+
+
+def check_metric(metric: str, table: Table) -> None:
+    fitting = CLASSIFICATION_METRICS if table.task == "classification" else REGRESSION_METRICS
+    if metric not in fitting:
+        raise UserError(
+            f"objective.metric: {metric} does not fit {table.task} of {table.target_name!r}; "
+            f"choose one of {', '.join(fitting)}, or set data.task"
+        )

@@ -1,0 +1,87 @@
+"""What an evaluator is: something that scores a configuration and can train the winner once more.
+
+Three kinds fit: a library trainer on data (xgboost), a user's own function, and later image models and containers.
+An evaluator is built once in each worker process and called for many trials; it keeps nothing between calls that
+changes a score, so a trial run again scores the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from rlhpo_core.space import SearchSpace
+from rlhpo_core.trial import Config
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class StopTrial(Exception):  # noqa: N818  (a signal, not an error)
+    """Raised by a reporter inside an evaluator: end this trial now; what was reported so far is kept."""
+
+
+class Reporter(Protocol):
+    """Receives intermediate values of the objective while a trial runs.
+
+    Raises: StopTrial when the trial is to end (the user interrupted, or a pruner decided).
+    """
+
+    def __call__(self, step: int, value: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished trial: the objective in its own units, which may be NaN, and whatever else was measured."""
+
+    value: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """Which data trials are scored on."""
+
+    name: str
+    source: Path
+    digest: str
+    """Of the content of all rows, at most 36 characters."""
+    rows: Mapping[str, int]
+    """Rows per part: ``train``, ``validation``, ``holdout``."""
+    columns: Mapping[str, str]
+    """Column name to pandas dtype, the target last."""
+
+
+@dataclass(frozen=True)
+class Refit:
+    """The winner, trained on train + validation and scored once on the holdout, ready to be logged as a model."""
+
+    files: Mapping[str, bytes]
+    """File name to content, in safe formats (UBJ, JSON)."""
+    serving: Path
+    """A self-contained MLflow models-from-code script that loads ``files`` and predicts on raw rows of the table."""
+    requirements: tuple[str, ...]
+    """What the serving script imports, as pip requirements."""
+    input_example: pd.DataFrame
+    output_example: pd.DataFrame
+    metrics: Mapping[str, float]
+    """All metrics of the task on the holdout."""
+
+
+class Evaluator(Protocol):
+    def check_space(self, space: SearchSpace) -> None:
+        """Raises: UserError, naming each parameter that this evaluator does not know or that has a wrong kind."""
+
+    def data(self) -> DataDescription | None:
+        """The data behind the scores; ``None`` if only the user's own code knows it."""
+        ...
+
+    def evaluate(self, config: Config, report: Reporter) -> Evaluation:
+        """Train and score one configuration. What is raised, StopTrial apart, makes the trial fail, with its text."""
+        ...
+
+    def refit(self, config: Config) -> Refit | None:
+        """Train the winner on all but the holdout; ``None`` if this kind of evaluator cannot."""
+        ...

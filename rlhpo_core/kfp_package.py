@@ -1,0 +1,69 @@
+"""A compiled pipeline as data."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlhpo_core.errors import UserError
+
+_AGAIN = "compile it again with `kfp dsl compile`, or with python -m pipelines.hpo_loop"
+
+
+def read_package(path: Path) -> dict[str, Any]:
+    """A compiled pipeline as ``{"pipeline_spec": …}``, with ``"platform_spec"`` if it says anything of Kubernetes.
+
+    Raises: UserError if it is not one.
+    """
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    try:
+        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except OSError as error:
+        raise UserError(f"cannot read the pipeline {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a compiled pipeline (YAML): {error}; {_AGAIN}") from error
+    kinds = {"pipeline_spec": pipeline_spec_pb2.PipelineSpec, "platform_spec": pipeline_spec_pb2.PlatformSpec}
+    if not 1 <= len(documents) <= len(kinds):
+        raise UserError(f"{path} is not a compiled pipeline: it has {len(documents)} documents; {_AGAIN}")
+    found = dict(zip(kinds, documents, strict=False))
+    for kind, document in found.items():
+        try:
+            json_format.ParseDict(document, kinds[kind]())
+        except (json_format.ParseError, AttributeError, TypeError) as error:
+            raise UserError(f"{path} is not a compiled pipeline: {error}; {_AGAIN}") from error
+    if not found["pipeline_spec"].get("root"):
+        raise UserError(f"{path} is not a compiled pipeline: it has no root; {_AGAIN}")
+    return found
+
+
+def caches(package: dict[str, Any]) -> bool:
+    """Whether any step may take its result from the cache. Loops and nested pipelines are no steps: they have none."""
+    components = package.get("pipeline_spec", package).get("components", {})
+    return any(
+        task.get("cachingOptions", {}).get("enableCache")
+        for task in _tasks(package)
+        if "dag" not in components.get(task["componentRef"]["name"], {})
+    )
+
+
+def uncached(package: dict[str, Any]) -> dict[str, Any]:
+    """A copy in which no step takes its result from the cache.
+
+    The SDK's own switch reaches the outermost pipeline only, not the steps of nested ones.
+    """
+    package = copy.deepcopy(package)
+    for task in _tasks(package):
+        task["cachingOptions"] = {}
+    return package
+
+
+def _tasks(package: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tasks of the pipeline and of all that it nests."""
+    pipeline = package.get("pipeline_spec", package)
+    dags = [component.get("dag", {}) for component in (pipeline["root"], *pipeline.get("components", {}).values())]
+    return [task for dag in dags for task in dag.get("tasks", {}).values()]

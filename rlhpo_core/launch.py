@@ -1,0 +1,172 @@
+"""A study from its file to a registered model: the loop with display, MLflow and Ctrl-C around it, then the winner."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+import torch
+from rich.console import Console
+
+from rlhpo_core import finish, kfp_local, runner
+from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators import build_evaluator
+from rlhpo_core.evaluators.pool import TrialPool
+from rlhpo_core.evaluators.protocol import Evaluator
+from rlhpo_core.files import write_atomically
+from rlhpo_core.folder import StudyFolder
+from rlhpo_core.machine import Engine, threads, workers
+from rlhpo_core.progress import LiveProgress
+from rlhpo_core.study import StudySpec
+from rlhpo_core.study_files import StudyRecord, Winner
+from rlhpo_core.tracking import StudyTracker, TrackingListener
+from rlhpo_core.trial import Trial
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run of a study came to."""
+
+    folder: StudyFolder
+    reason: str
+    """Why it ended, for a person to read."""
+    finished: bool
+    """False if it was interrupted and there is budget left."""
+    best: Trial | None
+    winner: Winner | None
+    """``None`` if interrupted, or if this kind of evaluator has no model to refit."""
+    logged: bool
+    """Whether all of it is in MLflow."""
+    page: str
+    """The command or the address that shows the study in MLflow."""
+
+
+def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
+    """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
+
+    Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail.
+    """
+    torch.set_num_threads(1)
+    with console.status("reading the data"):
+        evaluator = build_evaluator(spec, threads(spec.execution))
+        evaluator.check_space(spec.space)
+    folder = StudyFolder.create(path, spec, StudyRecord.new(spec))
+    with folder.locked():
+        try:
+            tracker = _open_tracker(folder, spec, console)
+        except UserError:
+            # Nothing has happened in it: the next attempt should find the place free.
+            shutil.rmtree(path)
+            raise
+        return _conduct(folder, spec, evaluator, tracker, console, engine)
+
+
+def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
+    """Go on with the study in a folder: finish its trials, or what MLflow misses of it.
+
+    Raises: UserError as ``start`` does, and if another process is tuning in the folder.
+    """
+    torch.set_num_threads(1)
+    folder = StudyFolder.open(path)
+    with folder.locked():
+        spec = folder.spec()
+        with console.status("reading the data"):
+            evaluator = build_evaluator(spec, threads(spec.execution))
+            evaluator.check_space(spec.space)
+        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine)
+
+
+def write_report(folder: StudyFolder, spec: StudySpec) -> Path:
+    """Write the study's report as one HTML page into its folder; returns its path."""
+    path = folder.path / "report.html"
+    write_atomically(path, finish.make_report(folder, spec).html.encode())
+    return path
+
+
+def _open_tracker(folder: StudyFolder, spec: StudySpec, console: Console) -> StudyTracker:
+    # All studies beside each other share one local MLflow store.
+    with console.status("opening MLflow (a new local store takes some seconds)"):
+        return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
+
+
+def _conduct(
+    folder: StudyFolder,
+    spec: StudySpec,
+    evaluator: Evaluator,
+    tracker: StudyTracker,
+    console: Console,
+    engine: Engine,
+) -> Result:
+    display = LiveProgress(console, spec, folder.history(spec))
+    mirror = TrackingListener(tracker, folder.history(spec), folder.state(spec).summaries, display.warn)
+    if (data := evaluator.data()) is not None:
+        tracker.log_data(data)
+    with _Interrupts(display.warn) as interrupts:
+        with display:
+            if engine is Engine.KFP:
+                uri = tracker.connection.uri
+                outcome = kfp_local.run(folder, spec, uri, [display, mirror], lambda: interrupts.count)
+            else:
+                outcome = _run_here(folder, spec, [display, mirror], interrupts)
+        best = folder.history(spec).best()
+        winner: Winner | None = None
+        logged = mirror.flush()
+        try:
+            if outcome.finished and best is not None:
+                with console.status("training the best configuration on train + validation"):
+                    winner = finish.crown(folder, spec, evaluator, tracker, best)
+            with console.status("drawing and logging the report"):
+                found = finish.make_report(folder, spec)
+                write_atomically(folder.path / "report.html", found.html.encode())
+                finish.log_report(tracker, found)
+            tracker.finish("KILLED" if not outcome.finished else "FINISHED" if best is not None else "FAILED")
+        except UserError as error:
+            display.warn(f"{error}\nThe study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest.")
+            logged, winner = False, folder.record().winner
+    if outcome.finished and best is None:
+        raise UserError(
+            f"{finish.failure_report(folder.history(spec))}\n"
+            f"Their full errors are in {folder.path}/report.html. Mend the cause and start the study again."
+        )
+    return Result(folder, outcome.reason, outcome.finished, best, winner, logged, tracker.url)
+
+
+def _run_here(
+    folder: StudyFolder, spec: StudySpec, listeners: Sequence[runner.Listener], interrupts: _Interrupts
+) -> runner.Outcome:
+    count = min(workers(spec.execution), spec.tuner.trials_per_round)
+    with TrialPool(spec, count, threads(spec.execution)) as pool:
+        interrupts.cancel = pool.cancel
+        return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0)
+
+
+class _Interrupts:
+    """Ctrl-C once: no further trial is started. Twice, or SIGTERM: trials at hand are given up, and run again later."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self.warn = warn
+        self.cancel: Callable[[], None] = lambda: None
+        """Called at the second."""
+        self.count = 0
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.count = 2 if number == signal.SIGTERM else self.count + 1
+        if self.count > 1:
+            self.cancel()
+        else:
+            self.warn("Finishing the trials at hand; press Ctrl-C again to give them up.")

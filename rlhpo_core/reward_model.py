@@ -1,0 +1,219 @@
+"""The learned reward model F, which stands in for real trainings: features of a configuration → its reward's mean, std.
+
+``mlp``
+    The paper's: one multilayer perceptron. Its uncertainty is the deviation of its held-out residuals, the same
+    everywhere.
+``ensemble``
+    Bootstrapped perceptrons. Where they disagree, the model is uncertain (Lakshminarayanan et al., NeurIPS 2017).
+``gp``
+    Exact Gaussian process with a Matérn-5/2 kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import special
+from torch import Tensor
+
+from rlhpo_core import gaussian_process, perceptrons
+from rlhpo_core.settings import Acquisition, Kind
+
+Floats = NDArray[np.float64]
+
+#: Half width, in deviations, of the central 80 % interval of a normal distribution.
+Z80 = 1.2815515655446004
+MEMBERS = {"mlp": 1, "ensemble": 10}
+#: How many interquartile ranges below the lower quartile a reward may lie before it is drawn in.
+FENCE = 1.5
+#: Rewards beyond ± this count as this: their squares would overflow.
+LARGEST_REWARD = 1e100
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How well the model predicts trials that it was not fitted on."""
+
+    r2: float
+    """1 − squared error / variance of the rewards; 0.0 if they are all equal."""
+    rank_correlation: float
+    """Spearman's; 0.0 if predictions or rewards are all equal."""
+    coverage: float
+    """Fraction of rewards inside the model's central 80 % interval; 0.8 is calibrated."""
+    n: int
+    """Trials predicted."""
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A fitted model: its kind and the tensors that make it up, which nobody changes."""
+
+    kind: Kind
+    tensors: dict[str, Tensor]
+
+    @property
+    def diagnostics(self) -> Diagnostics | None:
+        """From held-out predictions; ``None`` below four trials."""
+        if "diagnostics" not in self.tensors:
+            return None
+        r2, rank_correlation, coverage, n = self.tensors["diagnostics"].tolist()
+        return Diagnostics(r2, rank_correlation, coverage, int(n))
+
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
+        """Mean and std, each (B,) in reward units, of the reward that trainings with features (B, d) would measure."""
+        x = torch.from_numpy(np.array(features, dtype=np.float64))
+        with torch.no_grad(), one_thread():
+            mean, std = (gaussian_process if self.kind == "gp" else perceptrons).predict(self.tensors, x)
+            scale = self.tensors["scale"]
+            return (self.tensors["centre"] + scale * mean).numpy(), (scale * std).numpy()
+
+    def state(self) -> dict[str, Tensor]:
+        """Contiguous tensors from which ``from_state`` restores the same predictions, bit for bit."""
+        return dict(self.tensors)
+
+
+def fit(kind: Kind, features: Floats, rewards: Floats, seed: int, warm_start: RewardModel | None = None) -> RewardModel:
+    """Fit a model to trials with features (N, d) in [0, 1] and rewards (N,) of any scale; the seed decides all chance.
+
+    A Gaussian process starts its search for hyperparameters from those of ``warm_start``; perceptrons always start
+    afresh, since warm-started ones generalise worse (Ash & Adams, NeurIPS 2020).
+
+    Raises: ValueError on fewer than two trials, shapes that disagree, NaN, infinity or an unknown kind.
+    """
+    _check_kind(kind)
+    x, y = np.asarray(features, dtype=np.float64), np.asarray(rewards, dtype=np.float64)
+    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1] == 0:
+        raise ValueError(f"features (N, d) and rewards (N,) are wanted, not {x.shape} and {y.shape}")
+    if len(y) < 2:
+        raise ValueError("a reward model needs at least two trials")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("features and rewards must be finite")
+    y = drawn_in(y)
+    if kind == "gp":
+        rows = gaussian_process.subset(x, y)
+        x, y = x[rows], y[rows]
+    centre, scale = float(y.mean()), _scale(y)
+    standardised = (y - centre) / scale
+    points, targets = torch.from_numpy(x.copy()), torch.from_numpy(standardised)
+    with one_thread():
+        if kind == "gp":
+            previous = warm_start.tensors.get("hyperparameters") if warm_start else None
+            state, mean, std = gaussian_process.fit(points, targets, previous)
+        else:
+            state, mean, std = perceptrons.fit(points, targets, MEMBERS[kind], seed)
+    state |= {name: torch.tensor(v, dtype=torch.float64) for name, v in (("centre", centre), ("scale", scale))}
+    if len(y) >= 4:
+        found = _diagnose(standardised, mean.numpy(), std.numpy())
+        values = [found.r2, found.rank_correlation, found.coverage, float(found.n)]
+        state["diagnostics"] = torch.tensor(values, dtype=torch.float64)
+    return RewardModel(kind, state)
+
+
+def from_state(kind: Kind, state: dict[str, Tensor]) -> RewardModel:
+    """The model whose ``state()`` this was. Raises: KeyError if a tensor is missing, ValueError on an unknown kind."""
+    _check_kind(kind)
+    names = gaussian_process.STATE if kind == "gp" else perceptrons.STATE
+    for name in (*names, "centre", "scale"):
+        if name not in state:
+            raise KeyError(name)
+    return RewardModel(kind, dict(state))
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in get_args(Kind):
+        raise ValueError(f"unknown kind of reward model: {kind!r}; choose one of {', '.join(get_args(Kind))}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The result must not depend on how many threads share a sum; at these sizes one thread is also the fastest."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+# -- what the kinds share --------------------------------------------------------------------------------------------
+
+
+def drawn_in(rewards: Floats) -> Floats:
+    """Rewards (N,) with low outliers drawn in.
+
+    A few configurations score terribly. How terribly does not matter, but would dominate the squared error: rewards
+    further below the lower quartile than FENCE interquartile ranges are set to that limit.
+    """
+    rewards = np.clip(rewards, -LARGEST_REWARD, LARGEST_REWARD)
+    low, high = np.quantile(rewards, [0.25, 0.75])
+    return np.maximum(rewards, low - FENCE * (high - low)) if high > low else rewards
+
+
+def _scale(rewards: Floats) -> float:
+    """Deviation of the rewards; tiny if they are equal, but never so tiny that rounding errors count as differences."""
+    return max(float(rewards.std()), 1e-9 * float(np.abs(rewards).max())) or 1e-9
+
+
+def _diagnose(rewards: Floats, mean: Floats, std: Floats) -> Diagnostics:
+    """The diagnostics of held-out predictions of standardised rewards, all (N,)."""
+    variance = float(rewards.var())
+    return Diagnostics(
+        r2=1 - float(np.mean((rewards - mean) ** 2)) / variance if variance > 1e-12 else 0.0,
+        rank_correlation=_rank_correlation(rewards, mean),
+        coverage=float(np.mean(np.abs(rewards - mean) <= Z80 * std)),
+        n=len(rewards),
+    )
+
+
+def _rank_correlation(a: Floats, b: Floats) -> float:
+    ranks_a, ranks_b = _ranks(a), _ranks(b)
+    scale = float(ranks_a.std() * ranks_b.std())
+    return float(np.mean((ranks_a - ranks_a.mean()) * (ranks_b - ranks_b.mean()))) / scale if scale > 0 else 0.0
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks (N,), ties share their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse], dtype=np.float64)
+
+
+# -- acquisition -----------------------------------------------------------------------------------------------------
+
+
+def acquisition(name: Acquisition, mean: Floats, std: Floats, best: float, beta: float = 2.0) -> Floats:
+    """What a configuration with this posterior is worth trying, (B,); higher is better.
+
+    ``mean``; ``ei``, expected improvement over ``best``; ``log_ei``, its logarithm, accurate where EI underflows (Ament
+    et al., NeurIPS 2023, eq. 9); ``ucb``, mean + beta · std. A std below 1e-12 counts as 1e-12.
+
+    Raises: ValueError on an unknown name.
+    """
+    if name == "mean":
+        return np.asarray(mean, dtype=np.float64)
+    if name == "ucb":
+        return np.asarray(mean + beta * std, dtype=np.float64)
+    std = np.maximum(std, 1e-12)
+    z = (mean - best) / std
+    if name == "log_ei":
+        return np.asarray(_log_h(z) + np.log(std), dtype=np.float64)
+    if name == "ei":
+        return np.asarray(np.exp(_log_h(z)) * std, dtype=np.float64)
+    raise ValueError(f"unknown acquisition function: {name!r}")
+
+
+def _log_h(z: Floats) -> Floats:
+    """log(φ(z) + z Φ(z)), by Ament et al. (2023), eq. 9."""
+    log_root = 0.5 * math.log(2 * math.pi)
+    near = np.maximum(z, -1.0)
+    direct = np.log(np.exp(-0.5 * near**2 - log_root) + near * special.ndtr(near))
+    mid = np.clip(z, -1e6, -1.0)
+    tail = np.log1p(-np.sqrt(np.pi / 2) * special.erfcx(-mid / math.sqrt(2)) * -mid)
+    tail = np.where(z < -1e6, -2 * np.log(-np.minimum(z, -1.0)), tail)
+    return np.asarray(np.where(z > -1, direct, -0.5 * z**2 - log_root + tail), dtype=np.float64)

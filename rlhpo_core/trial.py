@@ -1,0 +1,173 @@
+"""What is proposed and what came of it: frozen records that validate themselves and travel as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Value = bool | int | float | str
+Config = dict[str, Value]
+Direction = Literal["maximize", "minimize"]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class TrialStatus(StrEnum):
+    """How a trial ended.
+
+    COMPLETE has a value. PRUNED was stopped early and has the value it had reached, or none.
+    FAILED crashed, ran out of time or out of memory. INFEASIBLE ran to its end but scored NaN or infinity.
+    """
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+
+
+class Proposal(BaseModel):
+    """A configuration that the agent wants trained.
+
+    ``actions`` holds one number in [-1, 1] per step of the agent, ``None`` where the step was inactive.
+    ``predicted`` and ``predicted_std`` are the reward model's view *before* the trial, in reward units (higher is
+    better); ``None`` before there is a model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial_id: str
+    number: Annotated[int, Field(ge=0)]
+    """Position in the study, counted from 0."""
+    round: Annotated[int, Field(ge=0)]
+    index: Annotated[int, Field(ge=0)]
+    """Position in the round, counted from 0."""
+    config: Config
+    actions: tuple[FiniteFloat | None, ...]
+    predicted: FiniteFloat | None = None
+    predicted_std: FiniteFloat | None = None
+
+
+class Trial(BaseModel):
+    """A proposal and its outcome. ``value`` is the objective in the user's own units and direction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    proposal: Proposal
+    status: TrialStatus
+    value: FiniteFloat | None = None
+    metrics: dict[str, FiniteFloat] = {}
+    curve: tuple[tuple[int, FiniteFloat], ...] = ()
+    """Intermediate values of the objective as (step, value), for XGBoost (boosting round, validation score)."""
+    started_at: float = 0.0
+    """Unix time in seconds."""
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Wall time of the trial."""
+    error: str | None = None
+    """Why the trial failed or was infeasible, for a person to read."""
+
+    @model_validator(mode="after")
+    def _value_agrees_with_status(self) -> Self:
+        if self.status is TrialStatus.COMPLETE and self.value is None:
+            raise ValueError("a complete trial needs a value")
+        if self.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) and self.value is not None:
+            raise ValueError(f"a trial that is {self.status} has no value")
+        return self
+
+    @property
+    def trial_id(self) -> str:
+        return self.proposal.trial_id
+
+    @property
+    def config(self) -> Config:
+        return self.proposal.config
+
+
+class History(BaseModel):
+    """The trials of a study in the order of their numbers, each number once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    direction: Direction
+    trials: tuple[Trial, ...] = ()
+
+    @model_validator(mode="after")
+    def _numbers_are_in_order(self) -> Self:
+        numbers = [trial.proposal.number for trial in self.trials]
+        if numbers != sorted(set(numbers)):
+            raise ValueError("trials must be in the order of their numbers, each number once")
+        return self
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    def reward(self, trial: Trial) -> float | None:
+        """The trial's value as a reward, higher is better; ``None`` if it has no value."""
+        if trial.value is None:
+            return None
+        return trial.value if self.direction == "maximize" else -trial.value
+
+    def extended(self, trials: Sequence[Trial]) -> History:
+        """With further trials, in whatever order. Raises: ValidationError if a number is given twice."""
+        merged = sorted((*self.trials, *trials), key=lambda trial: trial.proposal.number)
+        return History(direction=self.direction, trials=tuple(merged))
+
+    def complete(self) -> Iterator[Trial]:
+        return (trial for trial in self.trials if trial.status is TrialStatus.COMPLETE)
+
+    def ranked(self) -> list[Trial]:
+        """The complete trials, the highest reward first, the earliest of equals first."""
+        return sorted(self.complete(), key=lambda trial: -(self.reward(trial) or 0.0))
+
+    def best(self) -> Trial | None:
+        """The complete trial with the highest reward, the earliest of equals; ``None`` if there is none."""
+        return next(iter(self.ranked()), None)
+
+    def best_so_far(self) -> list[float | None]:
+        """Best value after each trial, ``None`` until the first complete one."""
+        best: float | None = None
+        curve: list[float | None] = []
+        pick = max if self.direction == "maximize" else min
+        for trial in self.trials:
+            if trial.status is TrialStatus.COMPLETE and trial.value is not None:
+                best = trial.value if best is None else pick(best, trial.value)
+            curve.append(best)
+        return curve
+
+
+def trial_id(study_id: str, round_: int, index: int) -> str:
+    """Identity of a trial: the same step run again makes the same trial (design, *Idempotency*)."""
+    return hashlib.sha256(f"{study_id}/{round_}/{index}".encode()).hexdigest()[:16]
+
+
+def derive_seed(seed: int, round_: int, purpose: str, index: int = 0) -> int:
+    """An independent 63-bit seed per (study seed, round, purpose, index)."""
+    digest = hashlib.sha256(f"{seed}/{round_}/{purpose}/{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class RoundSummary(BaseModel):
+    """What one round of the tuner did; logged as study-level curves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    round: int
+    trials: int
+    """Trials observed up to the end of this round."""
+    best: FiniteFloat | None
+    """Best value so far, in the objective's units."""
+    entropy: FiniteFloat | None = None
+    """Mean differential entropy of the policy per step, in nats."""
+    model_r2: FiniteFloat | None = None
+    """R² of the reward model on held-out trials; ``None`` if no model was fitted."""
+    model_rank_correlation: FiniteFloat | None = None
+    """Spearman correlation on held-out trials."""
+    model_coverage: FiniteFloat | None = None
+    """Fraction of held-out rewards inside the model's central 80 % interval; 0.8 is calibrated."""
+    kl: FiniteFloat | None = None
+    """KL divergence that the model phase moved the policy by, in nats per step."""
+    imagined_updates: int = 0
+    model_phase: str = "off"
+    """``ran``, ``off`` (mode without model) or ``skipped: <why>``."""

@@ -1,0 +1,287 @@
+"""The tuner: the paper's algorithm 1 as four steps over one TunerState.
+
+    propose → (real trainings) → observe → fit_reward_model → update_policy → propose → …
+
+Each step takes a state and returns a new one; none changes what it was given, reads a clock or keeps anything
+elsewhere. All that survives between steps is in TunerState, so a step may run in another process or pod, and a step
+that is run again on the same state gives the same result. Every random draw derives from (seed, round, index).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlhpo_core import ppo, reward_model
+from rlhpo_core.agent import Agent, divergence
+from rlhpo_core.reward_model import LARGEST_REWARD, RewardModel, drawn_in, one_thread
+from rlhpo_core.screening import screen
+from rlhpo_core.settings import PPOSettings, TunerSettings
+from rlhpo_core.space import SearchSpace
+from rlhpo_core.trial import Direction, History, Proposal, RoundSummary, Trial, derive_seed, trial_id
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TunerState:
+    """All that survives between steps. ``agent`` and ``optimizer`` are never changed in place once in a state."""
+
+    study_id: str
+    seed: int
+    settings: TunerSettings
+    space: SearchSpace
+    """With the steps in the order in which the agent takes them."""
+    round: int
+    """The round under way, counted from 0: the next ``propose`` is for it."""
+    history: History
+    agent: Agent
+    optimizer: torch.optim.Adam
+    model: RewardModel | None
+    """Fitted to the history up to ``model_trials``."""
+    model_trials: int
+    summaries: tuple[RoundSummary, ...]
+
+
+def initial_state(
+    study_id: str, seed: int, space: SearchSpace, direction: Direction, settings: TunerSettings
+) -> TunerState:
+    """A tuner that has seen nothing."""
+    if settings.order_seed is not None:
+        names = [parameter.name for parameter in space.parameters]
+        shuffled = np.random.default_rng(settings.order_seed).permutation(len(names))
+        space = space.reordered([names[i] for i in shuffled])
+    agent = Agent(space, settings.agent, one_step=settings.mode == "rl_doc", seed=derive_seed(seed, 0, "agent"))
+    return TunerState(
+        study_id=study_id,
+        seed=seed,
+        settings=settings,
+        space=space,
+        round=0,
+        history=History(direction=direction),
+        agent=agent,
+        optimizer=ppo.make_optimizer(agent, settings.ppo),
+        model=None,
+        model_trials=0,
+        summaries=(),
+    )
+
+
+# -- propose ---------------------------------------------------------------------------------------------------------
+
+
+@one_thread()
+def propose(state: TunerState, count: int | None = None) -> list[Proposal]:
+    """The round's proposals: ``trials_per_round`` of them, or ``count`` if less budget is left. The state stays as is.
+
+    Raises: ValueError if ``count`` is below 1.
+    """
+    count = state.settings.trials_per_round if count is None else count
+    if count < 1:
+        raise ValueError("a round has at least one trial")
+    # A round that is cut short is drawn as a whole: the last bits of a row may depend on the size of its batch.
+    drawn = max(count, state.settings.trials_per_round)
+    actions = _choose_actions(state, drawn)
+    predicted: list[tuple[float | None, float | None]] = [(None, None)] * drawn
+    if state.model is not None:
+        mean, std = state.model.predict(state.space.features_of_actions(actions))
+        predicted = list(zip(mean.tolist(), std.tolist(), strict=True))
+    rows = list(zip(state.space.decode(actions), actions, predicted, strict=True))[:count]
+    # Not the number of trials: a round that was cut short may have left numbers out.
+    earlier = [t.proposal.number for t in state.history.trials if t.proposal.round < state.round]
+    first = earlier[-1] + 1 if earlier else 0
+    return [
+        Proposal(
+            trial_id=trial_id(state.study_id, state.round, index),
+            number=first + index,
+            round=state.round,
+            index=index,
+            config=config,
+            actions=tuple(None if np.isnan(action) else float(action) for action in row),
+            predicted=mean,
+            predicted_std=std,
+        )
+        for index, (config, row, (mean, std)) in enumerate(rows)
+    ]
+
+
+def _choose_actions(state: TunerState, count: int) -> Floats:
+    """Actions (count, n) of the proposals, in the order in which they were drawn or ranked."""
+    n = len(state.space.steps)
+    settings = state.settings
+    if settings.mode != "random" and settings.screening is not None and state.model is not None:
+        best = float(_rewards(state.history).max())
+        seed = derive_seed(state.seed, state.round, "candidates")
+        return screen(state.agent, state.model, state.history, best, settings.screening, seed, count)
+    seeds = [derive_seed(state.seed, state.round, "proposal", index) for index in range(count)]
+    if settings.mode == "random":
+        return np.stack([np.random.default_rng(seed).uniform(-1, 1, n) for seed in seeds])
+    noise = torch.stack([torch.randn(n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    return state.agent.play(noise).actions_or_nan()
+
+
+# -- observe ---------------------------------------------------------------------------------------------------------
+
+
+def observe(state: TunerState, trials: Sequence[Trial]) -> TunerState:
+    """Take the round's trials into the history, whatever order they come in.
+
+    Idempotent: trials that the history holds already are passed over.
+
+    Raises: ValueError if a trial belongs to another study or round, or if there is nothing to observe.
+    """
+    if not trials:
+        raise ValueError("no trials to observe: a round has at least one")
+    for trial in trials:
+        own = trial_id(state.study_id, state.round, trial.proposal.index)
+        if trial.proposal.round != state.round or trial.trial_id != own:
+            raise ValueError(f"trial {trial.trial_id} is not of round {state.round} of study {state.study_id}")
+    known = {trial.trial_id for trial in state.history.trials}
+    fresh: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.trial_id not in known:
+            fresh.setdefault(trial.trial_id, trial)
+    return replace(state, history=state.history.extended(list(fresh.values())))
+
+
+def _rewards(history: History) -> Floats:
+    """Rewards (N,) of all trials. One without a value earns the worst that was measured, to be avoided from then on.
+
+    NaN throughout if no trial has a value.
+    """
+    rewards = [history.reward(trial) for trial in history.trials]
+    measured = [reward for reward in rewards if reward is not None]
+    worst = min(measured, default=math.nan)
+    if measured and worst == max(measured):
+        # All that worked did so equally well: still better than what did not work.
+        worst -= max(abs(worst), 1.0)
+    found = np.array([worst if reward is None else reward for reward in rewards])
+    return np.asarray(np.clip(found, -LARGEST_REWARD, LARGEST_REWARD))
+
+
+# -- fit the reward model --------------------------------------------------------------------------------------------
+
+
+@one_thread()
+def fit_reward_model(state: TunerState) -> TunerState:
+    """Fit F on all trials so far. Unchanged without a model in the mode, or with fewer than two distinct rewards."""
+    rewards = _rewards(state.history)
+    if state.settings.mode != "mbrl_sdp" or len(np.unique(rewards[~np.isnan(rewards)])) < 2:
+        return state
+    features = state.space.features([trial.config for trial in state.history.trials])
+    seed = derive_seed(state.seed, state.round, "reward model")
+    model = reward_model.fit(state.settings.model.kind, features, rewards, seed, warm_start=state.model)
+    return replace(state, model=model, model_trials=len(rewards))
+
+
+# -- update the policy -----------------------------------------------------------------------------------------------
+
+
+@one_thread()
+def update_policy(state: TunerState) -> TunerState:
+    """PPO on the round's real trials, then on imagined ones while F may steer; ends the round.
+
+    Raises: ValueError if the round has no observed trials.
+    """
+    trials = [trial for trial in state.history.trials if trial.proposal.round == state.round]
+    if not trials:
+        raise ValueError(f"round {state.round} has no trials yet: observe before you update")
+    best = state.history.best()
+    summary = RoundSummary(round=state.round, trials=len(state.history), best=best.value if best else None)
+    agent, optimizer = state.agent, state.optimizer
+    if state.settings.mode != "random":
+        agent = copy.deepcopy(agent)
+        optimizer = _copy_optimizer(optimizer, agent, state.settings.ppo)
+        entropy = _learn_from_trials(agent, optimizer, state, trials)
+        summary = summary.model_copy(update={"entropy": entropy})
+    if state.settings.mode == "mbrl_sdp":
+        summary = _model_phase(agent, optimizer, state, summary)
+    return replace(
+        state, round=state.round + 1, agent=agent, optimizer=optimizer, summaries=(*state.summaries, summary)
+    )
+
+
+def _copy_optimizer(optimizer: torch.optim.Adam, agent: Agent, settings: PPOSettings) -> torch.optim.Adam:
+    """An optimizer over a copied agent with a copy of the same moments."""
+    copied = ppo.make_optimizer(agent, settings)
+    copied.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return copied
+
+
+def _learn_from_trials(
+    agent: Agent, optimizer: torch.optim.Adam, state: TunerState, trials: Sequence[Trial]
+) -> float | None:
+    """The real phase; returns the policy's entropy in nats per step, ``None`` if nothing could be learnt."""
+    rewards = _rewards(state.history)
+    if np.isnan(rewards).any():
+        return None
+    # A crash or a diverged training may lie many deviations below the rest; it must not drown the other trials.
+    reference = drawn_in(rewards[-max(state.settings.reference_trials, len(trials)) :])
+    scale = float(np.std(reference))
+    if scale == 0:
+        return None
+    own = reference[-len(trials) :]
+    advantages = torch.from_numpy(np.clip((own - np.mean(reference)) / scale, -3, 3)).float()
+    actions = torch.tensor([[float("nan") if a is None else a for a in t.proposal.actions] for t in trials])
+    rollout = agent.play(torch.zeros_like(actions), actions)
+    return ppo.update(agent, optimizer, rollout, advantages, state.settings.ppo)
+
+
+def _model_phase(agent: Agent, optimizer: torch.optim.Adam, state: TunerState, summary: RoundSummary) -> RoundSummary:
+    """Update the agent, in place, on imagined episodes until it has moved by delta; returns what happened."""
+    settings = state.settings.model
+    if state.model is None:
+        return summary.model_copy(update={"model_phase": "skipped: no reward model yet"})
+    found = state.model.diagnostics
+    if found is not None:
+        summary = summary.model_copy(
+            update={
+                "model_r2": found.r2,
+                "model_rank_correlation": found.rank_correlation,
+                "model_coverage": found.coverage,
+            }
+        )
+    skip = _why_skip(state)
+    if skip:
+        return summary.model_copy(update={"model_phase": f"skipped: {skip}"})
+    generator = torch.Generator().manual_seed(derive_seed(state.seed, state.round, "imagined"))
+    shape = (settings.episodes, len(state.space.steps))
+    best = float(_rewards(state.history).max())
+    saved, saved_policy = agent.play_policy(torch.randn(shape, generator=generator))
+    kl, updates, entropy = 0.0, 0, summary.entropy
+    while kl <= settings.delta and updates < settings.max_updates:
+        rollout = agent.play(torch.randn(shape, generator=generator))
+        mean, std = state.model.predict(state.space.features_of_actions(rollout.actions_or_nan()))
+        imagined = reward_model.acquisition(settings.reward, mean, std, best)
+        entropy = ppo.update(agent, optimizer, rollout, _standardised(imagined), state.settings.ppo)
+        kl = divergence(agent, saved, saved_policy)
+        updates += 1
+    return summary.model_copy(update={"model_phase": "ran", "kl": kl, "imagined_updates": updates, "entropy": entropy})
+
+
+def _why_skip(state: TunerState) -> str | None:
+    """Why F may not steer the policy now (Angermueller et al. 2020, section 3, gates on held-out R² likewise)."""
+    settings = state.settings.model
+    if len(state.history) < settings.min_trials:
+        return f"fewer than {settings.min_trials} trials"
+    if settings.min_r2 is not None:
+        found = state.model.diagnostics if state.model is not None else None
+        if found is None:
+            return "too few trials to tell whether the reward model predicts well"
+        if found.r2 < settings.min_r2:
+            return f"R² on held-out trials is {found.r2:.2f}, below {settings.min_r2:g}"
+    return None
+
+
+def _standardised(values: Floats) -> Tensor:
+    """Zero mean, unit deviation; all zero if the values are equal."""
+    scale = float(np.std(values))
+    centred = torch.from_numpy(values - np.mean(values)).float()
+    return centred / scale if scale > 1e-12 else torch.zeros_like(centred)

@@ -1,0 +1,101 @@
+"""Each component by its Python function, on real files, as KFP's executor would call it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import dsl
+
+from components import readme
+from components.agent_proposal.component import agent_proposal
+from components.data_prep.component import data_prep
+from components.evaluator_training.component import evaluator_training
+from components.ppo_update.component import ppo_update
+from components.register_best.component import register_best
+from components.reward_model_update.component import reward_model_update
+from rlhpo_core.state import load
+from tests.test_steps import study
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+        yield
+
+
+def artifact(kind: type[Any], path: Path) -> Any:
+    return kind(name=path.name, uri=str(path), metadata={})
+
+
+def test_a_round_of_components(tracking: None, tmp_path: Path) -> None:
+    text, store = study(trials=3), str(tmp_path / "store")
+    table, state = artifact(dsl.Dataset, tmp_path / "table"), artifact(dsl.Model, tmp_path / "state")
+    prepared = data_prep.python_func(study=text, store=store, table=table, state=state)
+    assert table.metadata["rows"] == 200
+    assert prepared.table_name == "german_credit.csv"
+
+    proposals = agent_proposal.python_func(study=text, store=store, state=state)
+    assert [json.loads(proposal)["number"] for proposal in proposals] == [0, 1, 2]
+
+    trials = []
+    for number, proposal in enumerate(proposals):
+        trial = artifact(dsl.Artifact, tmp_path / f"trial-{number}")
+        metrics = artifact(dsl.Metrics, tmp_path / f"metrics-{number}")
+        evaluator_training.python_func(
+            study=text,
+            proposal=proposal,
+            table=table,
+            table_name=prepared.table_name,
+            trial=trial,
+            metrics=metrics,
+            store=store,
+            run_id=prepared.run_id,
+        )
+        assert ("objective" in metrics.metadata) == (trial.metadata["status"] == "complete")
+        trials.append(trial)
+    assert [trial.metadata["status"] for trial in trials] == ["complete", "failed", "complete"]
+
+    fitted, quality = artifact(dsl.Model, tmp_path / "fitted"), artifact(dsl.Metrics, tmp_path / "quality")
+    reward_model_update.python_func(state=state, trials=trials, updated=fitted, metrics=quality)
+    updated, summary = artifact(dsl.Model, tmp_path / "updated"), artifact(dsl.Metrics, tmp_path / "summary")
+    ppo_update.python_func(
+        study=text, store=store, state=fitted, updated=updated, metrics=summary, run_id=prepared.run_id
+    )
+    assert load(Path(updated.path)).round == 1
+    assert summary.metadata["trials"] == 3
+
+    report, note = artifact(dsl.HTML, tmp_path / "report"), artifact(dsl.Markdown, tmp_path / "note")
+    registered = register_best.python_func(
+        study=text,
+        store=store,
+        state=updated,
+        table=table,
+        table_name=prepared.table_name,
+        report=report,
+        note=note,
+    )
+    assert registered == "stepwise version 1"
+    assert Path(report.path).read_text().startswith("<!DOCTYPE html>") or "<html" in Path(report.path).read_text()
+
+
+@pytest.mark.parametrize("name", readme.NAMES)
+def test_the_readme_is_that_of_the_signature(name: str) -> None:
+    """To renew it: python -m components.readme"""
+    assert (ROOT / "components" / name / "README.md").read_text() == readme.readme(name)
+
+
+@pytest.mark.parametrize("name", readme.NAMES)
+def test_every_input_is_described(name: str) -> None:
+    spec = readme.load(name).component_spec
+    assert spec.description
+    assert all(item.description for item in (spec.inputs or {}).values())
+    metadata = yaml.safe_load((ROOT / "components" / name / "metadata.yaml").read_text())
+    assert metadata["name"] == name
