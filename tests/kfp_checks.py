@@ -1,4 +1,4 @@
-"""What the test server for Kubeflow Pipelines accepts: requests that fit the generated models, pipelines that would run."""
+"""What the test server for Kubeflow Pipelines accepts: requests that fit the generated models, runnable pipelines."""
 
 from __future__ import annotations
 

@@ -7,9 +7,6 @@ it, is accepted.
 
 from __future__ import annotations
 
-import base64
-import email.parser
-import email.policy
 import functools
 import json
 import re
@@ -23,11 +20,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import kfp_server_api
 import yaml
-from dateutil.parser import isoparse
-from google.protobuf import json_format
-from kfp.pipeline_spec import pipeline_spec_pb2
+
+from tests.kfp_checks import (
+    RefusedError,
+    check_fits,
+    check_parameters,
+    page_of,
+    parsed,
+    pipeline_of,
+    refuse,
+    uploaded,
+)
 
 _NEVER = "1970-01-01T00:00:00Z"
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}

@@ -167,9 +167,7 @@ def test_an_experiment_that_appears_meanwhile_is_taken(
 def _cached(spec: dict[str, Any]) -> list[bool]:
     pipeline = spec.get("pipeline_spec", spec)
     dags = [part["dag"] for part in (pipeline["root"], *pipeline["components"].values()) if "dag" in part]
-    return [
-        bool(task.get("cachingOptions", {}).get("enableCache")) for dag in dags for task in dag["tasks"].values()
-    ]
+    return [bool(task.get("cachingOptions", {}).get("enableCache")) for dag in dags for task in dag["tasks"].values()]
 
 
 def test_no_step_is_cached_unless_asked_for_not_even_in_a_nested_pipeline(
@@ -621,7 +619,9 @@ def test_where_the_server_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert Server.of("http://other", "team-c").namespace == "team-c"
 
 
-@pytest.mark.parametrize("host", ["ftp://example.com", "http://", "https://example.com/?a=b", "https://a:pw@example.com"])
+@pytest.mark.parametrize(
+    "host", ["ftp://example.com", "http://", "https://example.com/?a=b", "https://a:pw@example.com"]
+)
 def test_what_cannot_be_a_server(host: str) -> None:
     with pytest.raises(UserError, match="--host") as refused:
         Server.of(host)
@@ -712,9 +712,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("tls") / "server.pem"
     path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + made.public_bytes(serialization.Encoding.PEM)
     )
     return path
