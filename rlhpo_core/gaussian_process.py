@@ -26,8 +26,12 @@ MEAN_BOUNDS = (-3.0, 3.0)
 _LOG_NOISE = -4.0
 
 
-def fit(x: Tensor, y: Tensor, previous: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def fit(
+    x: Tensor, y: Tensor, previous: Tensor | None = None, told: Tensor | None = None
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Fit to x (N, d) and standardised y (N,), N ≤ MAX_POINTS, from two starts; the second is ``previous``, if it fits.
+
+    The noise variance of a point is that of the hyperparameters divided by ``told`` (N,) in (0, 1], 1 if not given.
 
     Returns: the state, and the means and deviations (N,) of leave-one-out predictions.
     """
@@ -41,7 +45,7 @@ def fit(x: Tensor, y: Tensor, previous: Tensor | None = None) -> tuple[dict[str,
     def objective(values: Floats) -> tuple[float, Floats]:
         hyper = torch.from_numpy(values.copy()).requires_grad_()
         with torch.enable_grad():
-            loss = -log_likelihood(hyper, x, y) - _log_prior(hyper)
+            loss = -log_likelihood(hyper, x, y, told) - _log_prior(hyper)
         (gradient,) = torch.autograd.grad(loss, hyper)
         return float(loss.detach()), gradient.numpy()
 
@@ -51,12 +55,14 @@ def fit(x: Tensor, y: Tensor, previous: Tensor | None = None) -> tuple[dict[str,
         for s in starts
     ]
     best = min(found, key=lambda result: float(result.fun))
-    return posterior(x, y, torch.from_numpy(np.array(best.x, dtype=np.float64)))
+    return posterior(x, y, torch.from_numpy(np.array(best.x, dtype=np.float64)), told)
 
 
-def posterior(x: Tensor, y: Tensor, hyper: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def posterior(
+    x: Tensor, y: Tensor, hyper: Tensor, told: Tensor | None = None
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """The state for given hyperparameters, and leave-one-out means and deviations (N,) (R&W, eq. 5.12)."""
-    factor = _factor(x, hyper)
+    factor = _factor(x, hyper, told)
     alpha = torch.cholesky_solve((y - hyper[-1])[:, None], factor)[:, 0]
     variance = 1 / torch.cholesky_inverse(factor).diagonal()
     state = {"x": x, "hyperparameters": hyper, "cholesky": factor, "alpha": alpha}
@@ -71,9 +77,9 @@ def predict(state: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     return hyper[-1] + cross @ state["alpha"], ((1 - explained).clamp(min=0) + hyper[-2].exp()).sqrt()
 
 
-def log_likelihood(hyper: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def log_likelihood(hyper: Tensor, x: Tensor, y: Tensor, told: Tensor | None = None) -> Tensor:
     """log p(y | x, hyper), a scalar (R&W, eq. 2.30)."""
-    factor = _factor(x, hyper)
+    factor = _factor(x, hyper, told)
     residual = torch.linalg.solve_triangular(factor, (y - hyper[-1])[:, None], upper=False)
     misfit, volume = residual.square().sum(), 2 * factor.diagonal().log().sum()
     total: Tensor = -0.5 * (misfit + volume + len(y) * math.log(2 * math.pi))
@@ -101,13 +107,14 @@ def _kernel(a: Tensor, b: Tensor, lengths: Tensor) -> Tensor:
     return torch.mul(1 + r + r.square() / 3, (-r).exp())
 
 
-def _factor(x: Tensor, hyper: Tensor) -> Tensor:
+def _factor(x: Tensor, hyper: Tensor, told: Tensor | None = None) -> Tensor:
     """Cholesky factor (N, N) of the covariance of measured rewards, with as little jitter as it takes."""
     covariance = _kernel(x, x, hyper[:-2].exp())
     eye = torch.eye(len(x), dtype=torch.float64)
+    noise = hyper[-2].exp() * (eye if told is None else torch.diag(1 / told))
     for jitter in (0.0, 1e-8, 1e-6, 1e-4):
         factor: Tensor
-        factor, info = torch.linalg.cholesky_ex(covariance + (hyper[-2].exp() + jitter) * eye)
+        factor, info = torch.linalg.cholesky_ex(covariance + noise + jitter * eye)
         if int(info) == 0:
             return factor.contiguous()
     raise ValueError("the covariance of the rewards is not positive definite")

@@ -58,6 +58,7 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
     folder = StudyFolder.create(path, spec, StudyRecord.new(spec))
     with folder.locked():
         try:
+            folder.begin_warm(spec)
             tracker = _open_tracker(folder, spec, console)
         except UserError:
             # Nothing has happened in it: the next attempt should find the place free.

@@ -79,8 +79,19 @@ class RewardModel:
         return dict(self.tensors)
 
 
-def fit(kind: Kind, features: Floats, rewards: Floats, seed: int, warm_start: RewardModel | None = None) -> RewardModel:
+def fit(
+    kind: Kind,
+    features: Floats,
+    rewards: Floats,
+    seed: int,
+    warm_start: RewardModel | None = None,
+    weights: Floats | None = None,
+    judged: int | None = None,
+) -> RewardModel:
     """Fit a model to trials with features (N, d) in [0, 1] and rewards (N,) of any scale; the seed decides all chance.
+
+    ``weights`` (N,) in (0, 1] say how much each trial tells: its noise variance is 1/weight times as large; 1 if not
+    given. The diagnostics are those of the last ``judged`` trials, or of all.
 
     A Gaussian process starts its search for hyperparameters from those of ``warm_start``; perceptrons always start
     afresh, since warm-started ones generalise worse (Ash & Adams, NeurIPS 2020).
@@ -95,22 +106,24 @@ def fit(kind: Kind, features: Floats, rewards: Floats, seed: int, warm_start: Re
         raise ValueError("a reward model needs at least two trials")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("features and rewards must be finite")
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
+    own = np.arange(len(y)) >= len(y) - (len(y) if judged is None else judged)
     y = drawn_in(y)
     if kind == "gp":
         rows = gaussian_process.subset(x, y)
-        x, y = x[rows], y[rows]
+        x, y, w, own = x[rows], y[rows], w[rows], own[rows]
     centre, scale = float(y.mean()), _scale(y)
     standardised = (y - centre) / scale
-    points, targets = torch.from_numpy(x.copy()), torch.from_numpy(standardised)
+    points, targets, told = torch.from_numpy(x.copy()), torch.from_numpy(standardised), torch.from_numpy(w.copy())
     with one_thread():
         if kind == "gp":
             previous = warm_start.tensors.get("hyperparameters") if warm_start else None
-            state, mean, std = gaussian_process.fit(points, targets, previous)
+            state, mean, std = gaussian_process.fit(points, targets, previous, told)
         else:
-            state, mean, std = perceptrons.fit(points, targets, MEMBERS[kind], seed)
+            state, mean, std = perceptrons.fit(points, targets, MEMBERS[kind], seed, told)
     state |= {name: torch.tensor(v, dtype=torch.float64) for name, v in (("centre", centre), ("scale", scale))}
-    if len(y) >= 4:
-        found = _diagnose(standardised, mean.numpy(), std.numpy())
+    if own.sum() >= 4:
+        found = _diagnose(standardised[own], mean.numpy()[own], std.numpy()[own])
         values = [found.r2, found.rank_correlation, found.coverage, float(found.n)]
         state["diagnostics"] = torch.tensor(values, dtype=torch.float64)
     return RewardModel(kind, state)

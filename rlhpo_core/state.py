@@ -25,7 +25,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.files import write_atomically
 from rlhpo_core.settings import TunerSettings
 from rlhpo_core.space import SearchSpace
-from rlhpo_core.trial import History, RoundSummary
+from rlhpo_core.trial import History, Inherited, RoundSummary
 from rlhpo_core.tuner import TunerState
 
 FORMAT_VERSION = 1
@@ -52,6 +52,8 @@ def to_bytes(state: TunerState) -> bytes:
         "model": model,
         "summaries": [summary.model_dump(mode="json") for summary in state.summaries],
     }
+    if state.inherited is not None:
+        document["inherited"] = state.inherited.model_dump(mode="json")
     contiguous = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
     return save_tensors(contiguous, metadata={_HEADER: json.dumps(document)})
 
@@ -103,6 +105,7 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> TunerState
         model=None if model is None else reward_model.from_state(model["kind"], _below(tensors, "model/")),
         model_trials=0 if model is None else model["trials"],
         summaries=tuple(RoundSummary.model_validate(summary) for summary in document["summaries"]),
+        inherited=Inherited.model_validate(document["inherited"]) if "inherited" in document else None,
     )
 
 

@@ -237,6 +237,7 @@ def _ensure(spec: StudySpec, store: str) -> StudyFiles:
                 "continue it as it was, or give the new one a store of its own"
             )
     files.write_spec(spec)
+    files.begin_warm(spec)
     return files
 
 

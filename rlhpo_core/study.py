@@ -20,9 +20,10 @@ from pydantic import (
 
 from rlhpo_core.documents import parse_yaml, to_yaml
 from rlhpo_core.errors import UserError, describe
+from rlhpo_core.production import AlertsSpec, GateSpec, RetuneSpec
 from rlhpo_core.settings import TunerSettings
 from rlhpo_core.space import SearchSpace, builtin_space
-from rlhpo_core.trial import Direction, Value
+from rlhpo_core.trial import Config, Direction, Value
 
 #: Metrics that the built-in evaluators compute, with the direction that is better.
 METRICS: dict[str, Direction] = {
@@ -182,6 +183,24 @@ class RegistrySpec(_Spec):
     """Under which name the winner is registered; no name, no registration."""
 
     model: str | None = None
+    store: str | None = None
+    """Where promotions are serialised and recorded: a folder, relative to the study file, or the address of a store."""
+
+
+class WarmStartSpec(_Spec):
+    """An earlier study of the same hyperparameters to start from; an address alone will do."""
+
+    study: str
+    """Its folder, relative to the study file, or the address of its store."""
+    moved: Annotated[float, Field(ge=0)] = 0.0
+    """How far the data has moved since (mean population stability index); earlier trials count the less."""
+    first: Config | None = None
+    """The first configuration to try; the earlier study's best if not set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, data: Any) -> Any:
+        return {"study": data} if isinstance(data, str) else data
 
 
 class StudySpec(_Spec):
@@ -193,11 +212,15 @@ class StudySpec(_Spec):
     evaluator: EvaluatorSpec
     objective: ObjectiveSpec
     space: SearchSpace
+    warm_start: WarmStartSpec | None = None
     budget: BudgetSpec = BudgetSpec()
     tuner: TunerSettings = TunerSettings()
     execution: ExecutionSpec = ExecutionSpec()
     tracking: TrackingSpec = TrackingSpec()
     registry: RegistrySpec = RegistrySpec()
+    gate: GateSpec = GateSpec()
+    retune: RetuneSpec = RetuneSpec()
+    alerts: AlertsSpec = AlertsSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -253,10 +276,21 @@ def parse_study(text: str, where: str, base: Path | None = None, overrides: dict
         spec = StudySpec.model_validate(_merged(data, overrides or {}))
     except ValidationError as error:
         raise UserError(f"{where}:\n{describe(error)}") from error
-    if spec.data is None or base is None:
-        return spec
-    table = (base / spec.data.path).resolve()
-    return spec.model_copy(update={"data": spec.data.model_copy(update={"path": table})})
+    return spec if base is None else _located(spec, base)
+
+
+def _located(spec: StudySpec, base: Path) -> StudySpec:
+    """With the paths of the study, which are relative to its file, made absolute."""
+    changes: dict[str, Any] = {}
+    if spec.data is not None:
+        changes["data"] = spec.data.model_copy(update={"path": (base / spec.data.path).resolve()})
+    if spec.warm_start is not None and "://" not in spec.warm_start.study:
+        earlier = str((base / spec.warm_start.study).resolve())
+        changes["warm_start"] = spec.warm_start.model_copy(update={"study": earlier})
+    if spec.registry.store is not None and "://" not in spec.registry.store:
+        store = str((base / spec.registry.store).resolve())
+        changes["registry"] = spec.registry.model_copy(update={"store": store})
+    return spec.model_copy(update=changes)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

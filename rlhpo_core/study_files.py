@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlhpo_core import state as state_file
 from rlhpo_core import tuner
 from rlhpo_core.errors import UserError
-from rlhpo_core.store import Store
+from rlhpo_core.store import Store, open_store
 from rlhpo_core.study import StudySpec, dump_study, parse_study
 from rlhpo_core.trial import FiniteFloat, History, Trial
 from rlhpo_core.tuner import TunerState
+from rlhpo_core.warm_start import warm_state
 
 SPEC = "study.yaml"
 RECORD = "study.json"
@@ -113,6 +114,30 @@ class StudyFiles:
 
     def write_state(self, state: TunerState) -> None:
         self.store.write(STATE, state_file.to_bytes(state))
+
+    def begin_warm(self, spec: StudySpec) -> None:
+        """Take over what the study that ``warm_start`` names has learnt, unless this one has a state already.
+
+        Raises: UserError if there is no such study, or if it does not fit.
+        """
+        wanted = spec.warm_start
+        if wanted is None or self.store.read(STATE) is not None:
+            return
+        earlier = StudyFiles(open_store(wanted.study))
+        metric = earlier.spec().objective.metric
+        if metric != spec.objective.metric:
+            raise UserError(f"warm_start: the study at {wanted.study} has the objective {metric}; scores do not mix")
+        start = warm_state(
+            earlier.state(earlier.spec()),
+            self.record().study_id,
+            spec.seed,
+            spec.space,
+            spec.objective.direction,
+            spec.tuner,
+            wanted.moved,
+            wanted.first,
+        )
+        self.write_state(start)
 
     def trial(self, trial_id: str) -> Trial | None:
         """A finished trial. Raises: UserError if its file is damaged."""

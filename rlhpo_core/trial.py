@@ -137,6 +137,31 @@ class History(BaseModel):
         return curve
 
 
+class EarlierTrial(BaseModel):
+    """What a trial of an earlier study is still worth to a later one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: Config
+    """In the later study's space."""
+    reward: FiniteFloat | None
+    """As it was measured then, higher is better; ``None`` if the trial had no value."""
+    weight: Annotated[float, Field(gt=0, le=1)]
+    """1 counts like a trial of one's own; the reward model takes its noise variance for 1/weight times as large."""
+
+
+class Inherited(BaseModel):
+    """What a study was given to start from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    """Id of the earlier study."""
+    trials: tuple[EarlierTrial, ...] = ()
+    first: Config | None = None
+    """The first configuration to try, such as the champion's."""
+
+
 def trial_id(study_id: str, round_: int, index: int) -> str:
     """Identity of a trial: the same step run again makes the same trial (design, *Idempotency*)."""
     return hashlib.sha256(f"{study_id}/{round_}/{index}".encode()).hexdigest()[:16]

@@ -25,7 +25,17 @@ from rlhpo_core.reward_model import LARGEST_REWARD, RewardModel, drawn_in, one_t
 from rlhpo_core.screening import screen
 from rlhpo_core.settings import PPOSettings, TunerSettings
 from rlhpo_core.space import SearchSpace
-from rlhpo_core.trial import Direction, History, Proposal, RoundSummary, Trial, derive_seed, trial_id
+from rlhpo_core.trial import (
+    Config,
+    Direction,
+    History,
+    Inherited,
+    Proposal,
+    RoundSummary,
+    Trial,
+    derive_seed,
+    trial_id,
+)
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +58,8 @@ class TunerState:
     """Fitted to the history up to ``model_trials``."""
     model_trials: int
     summaries: tuple[RoundSummary, ...]
+    inherited: Inherited | None = None
+    """What an earlier study has handed on; see ``warm_start``."""
 
 
 def initial_state(
@@ -89,6 +101,8 @@ def propose(state: TunerState, count: int | None = None) -> list[Proposal]:
     # A round that is cut short is drawn as a whole: the last bits of a row may depend on the size of its batch.
     drawn = max(count, state.settings.trials_per_round)
     actions = _choose_actions(state, drawn)
+    if state.round == 0 and state.inherited is not None and state.inherited.first is not None:
+        actions[0] = state.space.encode([state.inherited.first])[0]
     predicted: list[tuple[float | None, float | None]] = [(None, None)] * drawn
     if state.model is not None:
         mean, std = state.model.predict(state.space.features_of_actions(actions))
@@ -117,7 +131,7 @@ def _choose_actions(state: TunerState, count: int) -> Floats:
     n = len(state.space.steps)
     settings = state.settings
     if settings.mode != "random" and settings.screening is not None and state.model is not None:
-        best = float(_rewards(state.history).max())
+        best = _best_reward(state)
         seed = derive_seed(state.seed, state.round, "candidates")
         return screen(state.agent, state.model, state.history, best, settings.screening, seed, count)
     seeds = [derive_seed(state.seed, state.round, "proposal", index) for index in range(count)]
@@ -156,7 +170,10 @@ def _rewards(history: History) -> Floats:
 
     NaN throughout if no trial has a value.
     """
-    rewards = [history.reward(trial) for trial in history.trials]
+    return _filled([history.reward(trial) for trial in history.trials])
+
+
+def _filled(rewards: Sequence[float | None]) -> Floats:
     measured = [reward for reward in rewards if reward is not None]
     worst = min(measured, default=math.nan)
     if measured and worst == max(measured):
@@ -171,14 +188,55 @@ def _rewards(history: History) -> Floats:
 
 @one_thread()
 def fit_reward_model(state: TunerState) -> TunerState:
-    """Fit F on all trials so far. Unchanged without a model in the mode, or with fewer than two distinct rewards."""
-    rewards = _rewards(state.history)
+    """Fit F on all trials so far, and on those that were inherited.
+
+    Unchanged without a model in the mode, or with fewer than two distinct rewards.
+    """
+    configs, rewards, weights = _evidence(state)
     if state.settings.mode != "mbrl_sdp" or len(np.unique(rewards[~np.isnan(rewards)])) < 2:
         return state
-    features = state.space.features([trial.config for trial in state.history.trials])
-    seed = derive_seed(state.seed, state.round, "reward model")
-    model = reward_model.fit(state.settings.model.kind, features, rewards, seed, warm_start=state.model)
-    return replace(state, model=model, model_trials=len(rewards))
+    own = len(state.history)
+    model = reward_model.fit(
+        state.settings.model.kind,
+        state.space.features(configs),
+        rewards,
+        derive_seed(state.seed, state.round, "reward model"),
+        warm_start=state.model,
+        weights=weights,
+        # Few trials of its own say little about how well F predicts; those that were inherited then help out.
+        judged=own if own >= state.settings.model.min_trials else None,
+    )
+    return replace(state, model=model, model_trials=own)
+
+
+def _evidence(state: TunerState) -> tuple[list[Config], Floats, Floats]:
+    """Configurations, rewards (N,) and weights (N,) of what was inherited and then of the study's own trials.
+
+    The level of inherited rewards is shifted by what the configurations that both have in common have gained or lost.
+    """
+    own = [state.history.reward(trial) for trial in state.history.trials]
+    configs = [trial.config for trial in state.history.trials]
+    earlier = state.inherited.trials if state.inherited is not None else ()
+    then = {_key(trial.config): trial.reward for trial in earlier if trial.reward is not None}
+    gains = [
+        now - then[_key(config)]
+        for config, now in zip(configs, own, strict=True)
+        if now is not None and _key(config) in then
+    ]
+    shift = float(np.mean(gains)) if gains else 0.0
+    shifted = [None if trial.reward is None else trial.reward + shift for trial in earlier]
+    weights = [trial.weight for trial in earlier] + [1.0] * len(own)
+    return [trial.config for trial in earlier] + configs, _filled(shifted + own), np.array(weights)
+
+
+def _key(config: Config) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(config.items()))
+
+
+def _best_reward(state: TunerState) -> float:
+    """The highest reward of the study's own trials; of those that were inherited, while none of its own has a value."""
+    rewards = _rewards(state.history)
+    return float((_evidence(state)[1] if np.isnan(rewards).all() else rewards).max())
 
 
 # -- update the policy -----------------------------------------------------------------------------------------------
@@ -253,7 +311,7 @@ def _model_phase(agent: Agent, optimizer: torch.optim.Adam, state: TunerState, s
         return summary.model_copy(update={"model_phase": f"skipped: {skip}"})
     generator = torch.Generator().manual_seed(derive_seed(state.seed, state.round, "imagined"))
     shape = (settings.episodes, len(state.space.steps))
-    best = float(_rewards(state.history).max())
+    best = _best_reward(state)
     saved, saved_policy = agent.play_policy(torch.randn(shape, generator=generator))
     kl, updates, entropy = 0.0, 0, summary.entropy
     while kl <= settings.delta and updates < settings.max_updates:
@@ -269,7 +327,8 @@ def _model_phase(agent: Agent, optimizer: torch.optim.Adam, state: TunerState, s
 def _why_skip(state: TunerState) -> str | None:
     """Why F may not steer the policy now (Angermueller et al. 2020, section 3, gates on held-out R² likewise)."""
     settings = state.settings.model
-    if len(state.history) < settings.min_trials:
+    inherited = len(state.inherited.trials) if state.inherited is not None else 0
+    if len(state.history) + inherited < settings.min_trials:
         return f"fewer than {settings.min_trials} trials"
     if settings.min_r2 is not None:
         found = state.model.diagnostics if state.model is not None else None
