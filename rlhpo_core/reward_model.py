@@ -6,15 +6,15 @@
 ``ensemble``
     Bootstrapped perceptrons. Where they disagree, the model is uncertain (Lakshminarayanan et al., NeurIPS 2017).
 ``gp``
-    Exact Gaussian process with a Matérn-5/2 kernel.
+    Exact Gaussian process with a Matérn-5/2 kernel, which can lean on a prior from other studies.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -24,9 +24,12 @@ from scipy import special
 from torch import Tensor
 
 from rlhpo_core import gaussian_process, perceptrons
+from rlhpo_core.gaussian_process import Expected
 from rlhpo_core.settings import Acquisition, Kind
 
 Floats = NDArray[np.float64]
+#: What a prior says of configurations with features (B, d).
+Expect = Callable[[Tensor], Expected]
 
 #: Half width, in deviations, of the central 80 % interval of a normal distribution.
 Z80 = 1.2815515655446004
@@ -53,10 +56,11 @@ class Diagnostics:
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A fitted model: its kind and the tensors that make it up, which nobody changes."""
+    """A fitted model: its kind and the tensors that make it up, which nobody changes; a prior, if it leans on one."""
 
     kind: Kind
     tensors: dict[str, Tensor]
+    expect: Expect | None = None
 
     @property
     def diagnostics(self) -> Diagnostics | None:
@@ -66,13 +70,35 @@ class RewardModel:
         r2, rank_correlation, coverage, n = self.tensors["diagnostics"].tolist()
         return Diagnostics(r2, rank_correlation, coverage, int(n))
 
-    def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """Mean and std, each (B,) in reward units, of the reward that trainings with features (B, d) would measure."""
+    @property
+    def informed(self) -> bool:
+        """Whether it has seen trials; before, its rewards are in units of the prior."""
+        return self.kind != "gp" or len(self.tensors["x"]) > 0
+
+    def predict(self, features: Floats, noisy: bool = True) -> tuple[Floats, Floats]:
+        """Mean and std, each (B,) in reward units, of the reward of configurations with features (B, d).
+
+        ``noisy``: of the reward that a training would measure; otherwise, where the model can tell, of the true one.
+        """
         x = torch.from_numpy(np.array(features, dtype=np.float64))
         with torch.no_grad(), one_thread():
-            mean, std = (gaussian_process if self.kind == "gp" else perceptrons).predict(self.tensors, x)
+            if self.kind == "gp":
+                mean, std = gaussian_process.predict(self.tensors, x, self.expect(x) if self.expect else None)
+                if noisy:
+                    std = (std.square() + self.tensors["hyperparameters"][-3].exp()).sqrt()
+            else:
+                mean, std = perceptrons.predict(self.tensors, x)
             scale = self.tensors["scale"]
             return (self.tensors["centre"] + scale * mean).numpy(), (scale * std).numpy()
+
+    def conditioned(self, features: Floats) -> RewardModel:
+        """The model as if trials with features (B, d) had come out as it predicts; perceptrons stay as they are."""
+        if self.kind != "gp":
+            return self
+        x = torch.from_numpy(np.array(features, dtype=np.float64))
+        with torch.no_grad(), one_thread():
+            grown = gaussian_process.conditioned(self.tensors, x, self.expect(x) if self.expect else None)
+        return replace(self, tensors=grown)
 
     def state(self) -> dict[str, Tensor]:
         """Contiguous tensors from which ``from_state`` restores the same predictions, bit for bit."""
@@ -87,6 +113,7 @@ def fit(
     warm_start: RewardModel | None = None,
     weights: Floats | None = None,
     judged: int | None = None,
+    expect: Expect | None = None,
 ) -> RewardModel:
     """Fit a model to trials with features (N, d) in [0, 1] and rewards (N,) of any scale; the seed decides all chance.
 
@@ -94,7 +121,8 @@ def fit(
     given. The diagnostics are those of the last ``judged`` trials, or of all.
 
     A Gaussian process starts its search for hyperparameters from those of ``warm_start``; perceptrons always start
-    afresh, since warm-started ones generalise worse (Ash & Adams, NeurIPS 2020).
+    afresh, since warm-started ones generalise worse (Ash & Adams, NeurIPS 2020). It alone leans on ``expect``, and then
+    makes do with one trial.
 
     Raises: ValueError on fewer than two trials, shapes that disagree, NaN, infinity or an unknown kind.
     """
@@ -102,7 +130,8 @@ def fit(
     x, y = np.asarray(features, dtype=np.float64), np.asarray(rewards, dtype=np.float64)
     if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1] == 0:
         raise ValueError(f"features (N, d) and rewards (N,) are wanted, not {x.shape} and {y.shape}")
-    if len(y) < 2:
+    expect = expect if kind == "gp" else None
+    if len(y) < (2 if expect is None else 1):
         raise ValueError("a reward model needs at least two trials")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("features and rewards must be finite")
@@ -112,13 +141,15 @@ def fit(
     if kind == "gp":
         rows = gaussian_process.subset(x, y)
         x, y, w, own = x[rows], y[rows], w[rows], own[rows]
-    centre, scale = float(y.mean()), _scale(y)
+    centre, scale = float(y.mean()), _scale(y) if len(y) > 1 else 1.0
     standardised = (y - centre) / scale
     points, targets, told = torch.from_numpy(x.copy()), torch.from_numpy(standardised), torch.from_numpy(w.copy())
     with one_thread():
         if kind == "gp":
-            previous = warm_start.tensors.get("hyperparameters") if warm_start else None
-            state, mean, std = gaussian_process.fit(points, targets, previous, told)
+            known = warm_start.tensors if warm_start is not None and warm_start.kind == "gp" else {}
+            previous, seen = known.get("hyperparameters"), len(known.get("x", ()))
+            expected = expect(points) if expect is not None else None
+            state, mean, std = gaussian_process.fit(points, targets, previous, seen, told, expected)
         else:
             state, mean, std = perceptrons.fit(points, targets, MEMBERS[kind], seed, told)
     state |= {name: torch.tensor(v, dtype=torch.float64) for name, v in (("centre", centre), ("scale", scale))}
@@ -126,17 +157,28 @@ def fit(
         found = _diagnose(standardised[own], mean.numpy()[own], std.numpy()[own])
         values = [found.r2, found.rank_correlation, found.coverage, float(found.n)]
         state["diagnostics"] = torch.tensor(values, dtype=torch.float64)
-    return RewardModel(kind, state)
+    return RewardModel(kind, state, expect)
 
 
-def from_state(kind: Kind, state: dict[str, Tensor]) -> RewardModel:
+def before_trials(width: int, expect: Expect) -> RewardModel:
+    """What a prior says before the first trial, of configurations with features (B, width).
+
+    Its rewards are in units of the prior: 0 for a middling configuration, 1 for the best.
+    """
+    with one_thread():
+        state = gaussian_process.unfitted(width, expect(torch.zeros(0, width, dtype=torch.float64)))
+    one = torch.tensor(1.0, dtype=torch.float64)
+    return RewardModel("gp", {**state, "centre": one * 0, "scale": one}, expect)
+
+
+def from_state(kind: Kind, state: dict[str, Tensor], expect: Expect | None = None) -> RewardModel:
     """The model whose ``state()`` this was. Raises: KeyError if a tensor is missing, ValueError on an unknown kind."""
     _check_kind(kind)
     names = gaussian_process.STATE if kind == "gp" else perceptrons.STATE
     for name in (*names, "centre", "scale"):
         if name not in state:
             raise KeyError(name)
-    return RewardModel(kind, dict(state))
+    return RewardModel(kind, dict(state), expect if kind == "gp" else None)
 
 
 def _check_kind(kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Screening: draw many proposals, train the few that the reward model ranks best and that lie apart."""
+"""Screening: draw many proposals, really train the few that the reward model ranks best."""
 
 from __future__ import annotations
 
@@ -9,60 +9,98 @@ from numpy.typing import NDArray
 from rlhpo_core.agent import Agent
 from rlhpo_core.reward_model import RewardModel, acquisition
 from rlhpo_core.settings import ScreeningSettings
-from rlhpo_core.trial import History
 
 Floats = NDArray[np.float64]
-PARENTS = 5
+
+#: Candidates that are drawn further each time around the FRONT most promising ones.
+FRONT, OFFSPRING = 8, 192
 
 
 def screen(
-    agent: Agent, model: RewardModel, history: History, best: float, settings: ScreeningSettings, seed: int, count: int
+    agent: Agent,
+    model: RewardModel,
+    parents: Floats,
+    tried: Floats,
+    reference: Floats,
+    settings: ScreeningSettings,
+    seed: int,
+    count: int,
 ) -> Floats:
-    """Actions (count, n) of the proposals, the most promising first; NaN for steps that take no part.
+    """Actions (count, n) of the proposals in the order in which they were chosen; NaN for steps that take no part.
 
-    ``best`` is the highest reward so far.
+    Each is the most promising of candidates from three sources: the policy, the neighbourhood of the best trials, and
+    anywhere. Then the model is told that it came out as predicted, so that the next one is chosen for what it adds.
+
+    Args:
+        parents: Actions (P, n) of the best trials, around which is searched.
+        tried: Features (N, d) that are not to be proposed again.
+        reference: Features (M, d) of what is to be improved upon; with none, the highest mean is the most promising.
     """
     space = agent.space
     rng = np.random.default_rng(seed)
-    parents = [trial.config for trial in history.ranked()[:PARENTS]]
-    local = round(settings.candidates * settings.local_share) if parents else 0
-    noise = torch.from_numpy(rng.standard_normal((max(settings.candidates - local, count), len(space.steps)))).float()
-    pools = [agent.play(noise).actions_or_nan()]
-    if local:
-        pools.append(_perturb(space.encode(parents), local, rng))
-    # The agent will learn from the actions in single precision: what is decoded must be the very same.
-    candidates = np.concatenate(pools).astype(np.float32).astype(np.float64)
-    features = space.features_of_actions(candidates)
-    value = acquisition(settings.reward, *model.predict(features), best)
-    taken = space.features([trial.config for trial in history.trials])
-    return candidates[_apart(features, np.argsort(-value, kind="stable"), taken, settings.spread, count)]
+    n = len(space.steps)
+    local = round(settings.candidates * settings.local_share) if len(parents) else 0
+    uniform = round(settings.candidates * settings.uniform_share)
+    drawn = max(settings.candidates - local - uniform, count)
+    noise = torch.from_numpy(rng.standard_normal((drawn, n))).float()
+    policy = agent.play(noise).actions_or_nan()
+    chosen: list[Floats] = []
+    for _ in range(count):
+        pools = [policy, rng.uniform(-1, 1, (uniform, n))]
+        if local:
+            pools.append(_perturbed(parents, local, 0.4, rng))
+        candidates = _single(np.concatenate(pools))
+        features = space.features_of_actions(candidates)
+        best = float(model.predict(reference, noisy=False)[0].max()) if len(reference) else None
+        value = _value(model, features, best, settings)
+        for step in range(settings.refinements):
+            front = candidates[np.argsort(-value, kind="stable")[:FRONT]]
+            offspring = _single(_perturbed(front, OFFSPRING, 0.2 / 2**step, rng))
+            more = space.features_of_actions(offspring)
+            candidates, features = np.concatenate([candidates, offspring]), np.concatenate([features, more])
+            value = np.concatenate([value, _value(model, more, best, settings)])
+        index = _first_apart(features, np.argsort(-value, kind="stable"), tried, settings.spread)
+        chosen.append(candidates[index])
+        own = features[index : index + 1]
+        tried, reference = np.concatenate([tried, own]), np.concatenate([reference, own])
+        model = model.conditioned(own)
+    return np.stack(chosen)
 
 
-def _perturb(parents: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """Mutations of parents (P, n): about a third of the steps move by a Gaussian, or, one time in ten, anywhere."""
+def _single(actions: Floats) -> Floats:
+    """The agent will learn from the actions in single precision: what is decoded must be the very same."""
+    return actions.astype(np.float32).astype(np.float64)
+
+
+def _value(model: RewardModel, features: Floats, best: float | None, settings: ScreeningSettings) -> Floats:
+    mean, std = model.predict(features, noisy=False)
+    return mean if best is None else acquisition(settings.reward, mean, std, best)
+
+
+def _perturbed(parents: Floats, count: int, most: float, rng: np.random.Generator) -> Floats:
+    """Mutations of parents (P, n): some steps move by a Gaussian, now and then anywhere.
+
+    About three steps move, at least one, by up to ``most`` or, in other children, by as little as a thirtieth of it.
+    """
     rows = parents[rng.integers(len(parents), size=count)]
-    moved = rng.random(rows.shape) < 1 / 3
-    moved[np.arange(count), rng.integers(rows.shape[1], size=count)] = True
-    near = np.clip(rows + rng.normal(0.0, 0.2, rows.shape), -1, 1)
+    n = rows.shape[1]
+    moved = rng.random(rows.shape) < min(1.0, 3 / n)
+    moved[np.arange(count), rng.integers(n, size=count)] = True
+    width = most * 10 ** rng.uniform(-1.5, 0, (count, 1))
+    near = np.clip(rows + rng.normal(0.0, 1.0, rows.shape) * width, -1, 1)
     anywhere = rng.uniform(-1, 1, rows.shape)
-    fresh = np.where((rng.random(rows.shape) < 0.1) | np.isnan(rows), anywhere, near)
     # A step that was inactive in the parent may become active in the child: it needs an action, too.
+    fresh = np.where((rng.random(rows.shape) < 0.15) | np.isnan(rows), anywhere, near)
     return np.where(moved | np.isnan(rows), fresh, rows)
 
 
-def _apart(features: Floats, order: NDArray[np.int64], taken: Floats, spread: float, count: int) -> list[int]:
-    """The first ``count`` of ``order`` that keep their distance; the distance is halved until there are enough."""
+def _first_apart(features: Floats, order: NDArray[np.int64], taken: Floats, spread: float) -> int:
+    """The first of ``order`` that keeps its distance; the distance is halved until there is one."""
     least = spread * np.sqrt(features.shape[1])
-    while True:
-        chosen: list[int] = []
-        points = taken
+    while len(taken) and least > 0:
         for index in order:
-            if len(points) == 0 or np.linalg.norm(points - features[index], axis=1).min() > least:
-                chosen.append(int(index))
-                points = np.vstack([points, features[index]])
-                if len(chosen) == count:
-                    return chosen
-        if least == 0:
-            # A small discrete space: nothing new is left, so repeat the best.
-            return [*chosen, *(int(i) for i in order if int(i) not in chosen)][:count]
-        least = least / 2 if least > 1e-3 else 0.0
+            if np.linalg.norm(taken - features[index], axis=1).min() > least:
+                return int(index)
+        # In a small discrete space nothing new may be left: then repeat the best.
+        least = least / 2 if least > 1e-4 else 0.0
+    return int(order[0])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Mode = Literal["mbrl_sdp", "rl_sdp", "rl_doc", "random"]
 Kind = Literal["mlp", "ensemble", "gp"]
@@ -16,9 +16,9 @@ class _Settings(BaseModel):
 
 
 class AgentSettings(_Settings):
-    """Shape of the agent. The defaults are the paper's."""
+    """Shape of the agent: layers and nodes are the paper's."""
 
-    profile: Literal["paper", "extended"] = "paper"
+    profile: Literal["paper", "extended"] = "extended"
     layers: Annotated[int, Field(ge=1, le=8)] = 3
     nodes: Annotated[int, Field(ge=1, le=1024)] = 35
 
@@ -36,14 +36,14 @@ class PPOSettings(_Settings):
 class ModelPhaseSettings(_Settings):
     """How far the learned reward model may steer the policy between real trainings."""
 
-    kind: Kind = "mlp"
+    kind: Kind = "gp"
     delta: Annotated[float, Field(gt=0)] = 0.4
     """End the phase when the policy has moved this far, in nats of KL divergence per step (paper, table 9)."""
-    max_updates: Annotated[int, Field(ge=1)] = 30
+    max_updates: Annotated[int, Field(ge=0)] = 4
     """End it after this many updates anyway: a policy that has converged never gets as far as delta."""
     episodes: Annotated[int, Field(ge=2)] = 64
     """Imagined episodes per update."""
-    reward: Acquisition = "mean"
+    reward: Acquisition = "log_ei"
     """What an imagined episode earns: the model's mean (paper) or an acquisition value."""
     min_trials: Annotated[int, Field(ge=2)] = 10
     """Skip the phase before this many trials."""
@@ -52,27 +52,63 @@ class ModelPhaseSettings(_Settings):
 
 
 class ScreeningSettings(_Settings):
-    """Draw many proposals, train the few that the reward model ranks best and that lie apart."""
+    """Draw many proposals, train the few that the reward model ranks best."""
 
-    candidates: Annotated[int, Field(ge=2)] = 256
+    candidates: Annotated[int, Field(ge=2)] = 1024
     local_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Fraction of the candidates that are perturbations of the best trials instead of draws from the policy."""
+    uniform_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Fraction that is drawn from anywhere, so that no policy can keep the search away from a region."""
+    refinements: Annotated[int, Field(ge=0)] = 2
+    """How often the most promising candidates are varied further."""
     reward: Acquisition = "log_ei"
-    spread: Annotated[float, Field(ge=0)] = 0.01
-    """Least distance between proposals of a round, and to earlier trials, as a fraction of the space's diagonal."""
+    min_trials: Annotated[int, Field(ge=2)] = 8
+    """Begin with so many draws from the policy, unless the study starts from what others have learnt."""
+    spread: Annotated[float, Field(ge=0)] = 0.001
+    """Least distance to earlier trials and between the proposals of a round, as a fraction of the space's diagonal."""
+
+    @model_validator(mode="after")
+    def _leaves_some_to_the_policy(self) -> ScreeningSettings:
+        if self.local_share + self.uniform_share > 1:
+            raise ValueError("local_share + uniform_share must be at most 1; the policy draws the rest")
+        return self
+
+
+#: What the paper fixes, or, where it leaves it open, what docs/decisions/0003 chose in its spirit.
+PAPER: dict[str, Any] = {
+    "trials_per_round": 5,
+    "agent": {"profile": "paper"},
+    "model": {"kind": "mlp", "reward": "mean", "max_updates": 30},
+    "screening": None,
+}
 
 
 class TunerSettings(_Settings):
-    """The method. The defaults are the paper's where it fixes something; docs/algorithm.md has the measurements."""
+    """The method; docs/algorithm.md has the measurements behind the defaults."""
 
+    profile: Literal["default", "paper"] = "default"
+    """Where the settings that are not given come from: what was found best, or the paper."""
     mode: Mode = "mbrl_sdp"
     """``mbrl_sdp``, ``rl_sdp`` (no reward model), ``rl_doc`` (no model, one step) or ``random`` (a baseline)."""
-    trials_per_round: Annotated[int, Field(ge=1)] = 5
+    trials_per_round: Annotated[int, Field(ge=1)] = 2
     order_seed: int | None = None
     """Shuffle the order in which hyperparameters are chosen; as listed if not set."""
     agent: AgentSettings = AgentSettings()
     ppo: PPOSettings = PPOSettings()
     model: ModelPhaseSettings = ModelPhaseSettings()
-    screening: ScreeningSettings | None = None
+    screening: ScreeningSettings | None = ScreeningSettings()
     reference_trials: Annotated[int, Field(ge=2)] = 20
     """The reward of a real trial is judged against this many latest trials."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, data: Any) -> Any:
+        if data == "paper":
+            data = {"profile": "paper"}
+        if not isinstance(data, dict) or data.get("profile") != "paper":
+            return data
+        filled = {**PAPER, **data}
+        for section in ("agent", "model"):
+            if isinstance(data.get(section), dict):
+                filled[section] = {**PAPER[section], **data[section]}
+        return filled

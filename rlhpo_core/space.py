@@ -187,20 +187,42 @@ class SearchSpace(BaseModel):
 
     def features(self, configs: Sequence[Config]) -> Floats:
         """Features (B, d) of configurations; raises like ``encode``."""
-        return self._features(self._codes_of_configs(configs))
+        return self.features_of_codes(self._codes_of_configs(configs))
 
     def features_of_actions(self, actions: Floats) -> Floats:
         """``features(decode(actions))`` without the way through Python objects."""
-        return self._features(self._codes(actions))
+        return self.features_of_codes(self._codes(actions))
 
     def from_features(self, features: Floats) -> list[Config]:
         """Configurations of features (B, d)."""
+        return self._configs(self.codes_of_features(features))
+
+    def codes_of_features(self, features: Floats) -> Floats:
+        """Codes (B, n) of features (B, d): the number itself, or the index of the choice; NaN where inactive."""
         columns = []
         for step in self.steps:
             group = features[:, self.feature_groups[step.name]]
             codes = step.codes_of_features(group)
             columns.append(np.where(group[:, -1] > 0.5, codes, np.nan) if step.when else codes)
-        return self._configs(np.stack(columns, axis=1))
+        return np.stack(columns, axis=1)
+
+    def masked(self, codes: Floats) -> Floats:
+        """Codes (B, n) with NaN wherever this space's conditions make a step inactive."""
+        columns: dict[str, Floats] = {}
+        for index, step in enumerate(self.steps):
+            columns[step.name] = np.where(self._holds(step, columns, len(codes)), codes[:, index], np.nan)
+        return np.stack(list(columns.values()), axis=1)
+
+    def features_of_codes(self, codes: Floats) -> Floats:
+        """Features (B, d) of codes (B, n)."""
+        columns = []
+        for index, step in enumerate(self.steps):
+            active = ~np.isnan(codes[:, index])
+            inside = np.where(active, codes[:, index], 1.0)
+            columns.append(np.where(active[:, None], step.features(inside), 0.0))
+            if step.when:
+                columns.append(active[:, None].astype(np.float64))
+        return np.concatenate(columns, axis=1)
 
     def snap(self, config: Config) -> Config:
         """The nearest configuration on the space's grid; raises like ``encode``."""
@@ -276,16 +298,6 @@ class SearchSpace(BaseModel):
                     config[parameter.name] = parameter.value(columns[parameter.name][row])
             configs.append(config)
         return configs
-
-    def _features(self, codes: Floats) -> Floats:
-        columns = []
-        for index, step in enumerate(self.steps):
-            active = ~np.isnan(codes[:, index])
-            inside = np.where(active, codes[:, index], 1.0)
-            columns.append(np.where(active[:, None], step.features(inside), 0.0))
-            if step.when:
-                columns.append(active[:, None].astype(np.float64))
-        return np.concatenate(columns, axis=1)
 
 
 def _cycles(named: Mapping[str, Tunable | Fixed]) -> list[InitErrorDetails]:

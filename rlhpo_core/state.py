@@ -19,7 +19,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from rlhpo_core import ppo, reward_model
+from rlhpo_core import ppo, reward_model, transfer
+from rlhpo_core import prior as prior_file
 from rlhpo_core.agent import Agent
 from rlhpo_core.errors import UserError
 from rlhpo_core.files import write_atomically
@@ -52,6 +53,9 @@ def to_bytes(state: TunerState) -> bytes:
         "model": model,
         "summaries": [summary.model_dump(mode="json") for summary in state.summaries],
     }
+    if state.prior is not None:
+        document["prior"] = state.prior.document()
+        tensors |= {f"prior/{name}": tensor for name, tensor in state.prior.tensors.items()}
     if state.inherited is not None:
         document["inherited"] = state.inherited.model_dump(mode="json")
     contiguous = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
@@ -93,6 +97,8 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> TunerState
         moments.setdefault(int(index), {})[moment] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     model = document["model"]
+    prior = prior_file.from_document(document["prior"], _below(tensors, "prior/")) if "prior" in document else None
+    expect = None if prior is None else transfer.expectation(prior, space)
     return TunerState(
         study_id=document["study_id"],
         seed=document["seed"],
@@ -102,10 +108,11 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> TunerState
         history=History.model_validate(document["history"]),
         agent=agent,
         optimizer=optimizer,
-        model=None if model is None else reward_model.from_state(model["kind"], _below(tensors, "model/")),
+        model=None if model is None else reward_model.from_state(model["kind"], _below(tensors, "model/"), expect),
         model_trials=0 if model is None else model["trials"],
         summaries=tuple(RoundSummary.model_validate(summary) for summary in document["summaries"]),
         inherited=Inherited.model_validate(document["inherited"]) if "inherited" in document else None,
+        prior=prior,
     )
 
 

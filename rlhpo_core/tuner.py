@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlhpo_core import ppo, reward_model
+from rlhpo_core import ppo, reward_model, transfer
 from rlhpo_core.agent import Agent, divergence
-from rlhpo_core.reward_model import LARGEST_REWARD, RewardModel, drawn_in, one_thread
+from rlhpo_core.prior import Prior
+from rlhpo_core.reward_model import LARGEST_REWARD, Expect, RewardModel, drawn_in, one_thread
 from rlhpo_core.screening import screen
 from rlhpo_core.settings import PPOSettings, TunerSettings
 from rlhpo_core.space import SearchSpace
@@ -38,6 +39,8 @@ from rlhpo_core.trial import (
 )
 
 Floats = NDArray[np.float64]
+#: The best trials, around which screening searches.
+PARENTS = 8
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,38 @@ class TunerState:
     summaries: tuple[RoundSummary, ...]
     inherited: Inherited | None = None
     """What an earlier study has handed on; see ``warm_start``."""
+    prior: Prior | None = None
+    """What many studies have taught; the policy and the reward model started from it."""
+
+    def expect(self) -> Expect | None:
+        """What the prior says of configurations of this space."""
+        return None if self.prior is None else transfer.expectation(self.prior, self.space)
 
 
 def initial_state(
-    study_id: str, seed: int, space: SearchSpace, direction: Direction, settings: TunerSettings
+    study_id: str,
+    seed: int,
+    space: SearchSpace,
+    direction: Direction,
+    settings: TunerSettings,
+    prior: Prior | None = None,
 ) -> TunerState:
-    """A tuner that has seen nothing."""
+    """A tuner that has seen nothing of this study, and of others what the prior says.
+
+    Raises: UserError if the prior does not fit the space.
+    """
     if settings.order_seed is not None:
         names = [parameter.name for parameter in space.parameters]
         shuffled = np.random.default_rng(settings.order_seed).permutation(len(names))
         space = space.reordered([names[i] for i in shuffled])
-    agent = Agent(space, settings.agent, one_step=settings.mode == "rl_doc", seed=derive_seed(seed, 0, "agent"))
+    agent_seed, one_step = derive_seed(seed, 0, "agent"), settings.mode == "rl_doc"
+    if prior is None:
+        agent, model = Agent(space, settings.agent, one_step, agent_seed), None
+    else:
+        expect = transfer.expectation(prior, space)
+        agent = transfer.starting_agent(prior, space, settings.agent, one_step, agent_seed)
+        leans = settings.mode == "mbrl_sdp" and settings.model.kind == "gp"
+        model = reward_model.before_trials(space.feature_count, expect) if leans else None
     return TunerState(
         study_id=study_id,
         seed=seed,
@@ -80,9 +104,10 @@ def initial_state(
         history=History(direction=direction),
         agent=agent,
         optimizer=ppo.make_optimizer(agent, settings.ppo),
-        model=None,
+        model=model,
         model_trials=0,
         summaries=(),
+        prior=prior,
     )
 
 
@@ -104,7 +129,7 @@ def propose(state: TunerState, count: int | None = None) -> list[Proposal]:
     if state.round == 0 and state.inherited is not None and state.inherited.first is not None:
         actions[0] = state.space.encode([state.inherited.first])[0]
     predicted: list[tuple[float | None, float | None]] = [(None, None)] * drawn
-    if state.model is not None:
+    if state.model is not None and state.model.informed:
         mean, std = state.model.predict(state.space.features_of_actions(actions))
         predicted = list(zip(mean.tolist(), std.tolist(), strict=True))
     rows = list(zip(state.space.decode(actions), actions, predicted, strict=True))[:count]
@@ -130,15 +155,33 @@ def _choose_actions(state: TunerState, count: int) -> Floats:
     """Actions (count, n) of the proposals, in the order in which they were drawn or ranked."""
     n = len(state.space.steps)
     settings = state.settings
-    if settings.mode != "random" and settings.screening is not None and state.model is not None:
-        best = _best_reward(state)
-        seed = derive_seed(state.seed, state.round, "candidates")
-        return screen(state.agent, state.model, state.history, best, settings.screening, seed, count)
+    if settings.screening is not None and state.model is not None and _may_screen(state):
+        tried = state.space.features([trial.config for trial in state.history.trials])
+        earlier = state.inherited.trials if state.inherited is not None else ()
+        inherited = state.space.features([trial.config for trial in earlier if trial.reward is not None])
+        parents = [trial.config for trial in state.history.ranked()[:PARENTS]]
+        return screen(
+            state.agent,
+            state.model,
+            state.space.encode(parents) if parents else np.zeros((0, n)),
+            tried,
+            tried if len(tried) else inherited,
+            settings.screening,
+            derive_seed(state.seed, state.round, "candidates"),
+            count,
+        )
     seeds = [derive_seed(state.seed, state.round, "proposal", index) for index in range(count)]
     if settings.mode == "random":
         return np.stack([np.random.default_rng(seed).uniform(-1, 1, n) for seed in seeds])
     noise = torch.stack([torch.randn(n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     return state.agent.play(noise).actions_or_nan()
+
+
+def _may_screen(state: TunerState) -> bool:
+    """Whether the reward model knows enough to choose what is trained."""
+    assert state.settings.screening is not None
+    taught = state.prior is not None or state.inherited is not None
+    return state.settings.mode == "mbrl_sdp" and (taught or len(state.history) >= state.settings.screening.min_trials)
 
 
 # -- observe ---------------------------------------------------------------------------------------------------------
@@ -190,10 +233,12 @@ def _filled(rewards: Sequence[float | None]) -> Floats:
 def fit_reward_model(state: TunerState) -> TunerState:
     """Fit F on all trials so far, and on those that were inherited.
 
-    Unchanged without a model in the mode, or with fewer than two distinct rewards.
+    Unchanged without a model in the mode, or with fewer than two distinct rewards (with a prior, without any).
     """
     configs, rewards, weights = _evidence(state)
-    if state.settings.mode != "mbrl_sdp" or len(np.unique(rewards[~np.isnan(rewards)])) < 2:
+    expect = state.expect() if state.settings.model.kind == "gp" else None
+    least = 2 if expect is None else 1
+    if state.settings.mode != "mbrl_sdp" or len(np.unique(rewards[~np.isnan(rewards)])) < least:
         return state
     own = len(state.history)
     model = reward_model.fit(
@@ -205,6 +250,7 @@ def fit_reward_model(state: TunerState) -> TunerState:
         weights=weights,
         # Few trials of its own say little about how well F predicts; those that were inherited then help out.
         judged=own if own >= state.settings.model.min_trials else None,
+        expect=expect,
     )
     return replace(state, model=model, model_trials=own)
 

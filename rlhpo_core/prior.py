@@ -1,0 +1,156 @@
+"""A prior: what finished studies say about the configurations of a space before a new study's first trial.
+
+It has two parts, both learnt by ``prior_training``.
+
+*Expectation.* A network φ turns features into k + 1 numbers, of which each of the T studies had its own combination:
+its gain at x was about w_t · φ(x), where 0 is a middling configuration's gain and 1 the best's. A new task's w is
+believed to be drawn like theirs, from N(w̄, F Fᵀ). So its gain has the mean w̄ · φ(x), and Fᵀφ(x) is a factor of its
+covariance: a Gaussian process conditions it on the trials as they come in (``gaussian_process``), and finds out which
+of the earlier studies the new one resembles, if any.
+
+*Policy.* An agent that was trained by PPO on the gains of all the studies.
+
+On disk it is one safetensors file with a JSON header, like a tuner's state. Changing the format: as in ``state.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from rlhpo_core.agent import Agent
+from rlhpo_core.errors import UserError
+from rlhpo_core.gaussian_process import Expected
+from rlhpo_core.settings import AgentSettings
+from rlhpo_core.space import SearchSpace
+
+FORMAT_VERSION = 1
+LAYERS = 3
+_HEADER = "rlhpo-prior"
+_FOLDER = "priors"
+
+
+class Card(BaseModel):
+    """Where a prior comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    studies: tuple[str, ...]
+    """What it was trained on."""
+    objective: str
+    """What those studies were judged by."""
+    trials: int
+    """Of all of them."""
+    source: str = ""
+    """Origin and licence of the data, for a person to read."""
+    made_with: Mapping[str, str] = {}
+    """Versions, seed and settings."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """``tensors``: w0, b0, w1, b1, w2, b2 of φ; ``mean`` (k + 1,); ``factor`` (k + 1, q); ``agent/…``, the policy."""
+
+    card: Card
+    space: SearchSpace
+    settings: AgentSettings
+    tensors: dict[str, Tensor]
+
+    def expect(self, features: Tensor) -> Expected:
+        """What is expected of configurations with features (B, d) in the prior's own space."""
+        h = embed(self.tensors, features)
+        return Expected(mean=h @ self.tensors["mean"], basis=h @ self.tensors["factor"])
+
+    def agent(self) -> Agent:
+        """The policy, over the prior's own space."""
+        agent = Agent(self.space, self.settings, one_step=False, seed=0)
+        weights = {name.removeprefix("agent/"): t for name, t in self.tensors.items() if name.startswith("agent/")}
+        agent.load_state_dict(weights)
+        return agent
+
+    def document(self) -> dict[str, Any]:
+        """All but the tensors, as JSON."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "card": self.card.model_dump(mode="json"),
+            "space": self.space.model_dump(mode="json"),
+            "agent": self.settings.model_dump(mode="json"),
+        }
+
+    def to_bytes(self) -> bytes:
+        tensors = {name: tensor.contiguous() for name, tensor in sorted(self.tensors.items())}
+        return save_tensors(tensors, metadata={_HEADER: json.dumps(self.document())})
+
+
+def embed(tensors: Mapping[str, Tensor], features: Tensor) -> Tensor:
+    """φ: features (B, d) to (B, k + 1), the last of which is 1."""
+    h = features.double()
+    for layer in range(LAYERS):
+        h = h @ tensors[f"w{layer}"].double() + tensors[f"b{layer}"].double()
+        h = torch.nn.functional.silu(h) if layer < LAYERS - 1 else h.tanh()
+    return torch.cat([h, torch.ones(len(h), 1, dtype=torch.float64)], dim=1)
+
+
+def from_document(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> Prior:
+    """Raises: UserError if the version is another one; ValueError, KeyError or RuntimeError if something is missing."""
+    version = document["format_version"]
+    if version != FORMAT_VERSION:
+        raise UserError(f"the prior has format version {version}, this rlhpo reads version {FORMAT_VERSION}")
+    prior = Prior(
+        card=Card.model_validate(document["card"]),
+        space=SearchSpace.model_validate(document["space"]),
+        settings=AgentSettings.model_validate(document["agent"]),
+        tensors=tensors,
+    )
+    prior.agent()
+    with torch.no_grad():
+        prior.expect(torch.zeros(0, prior.space.feature_count, dtype=torch.float64))
+    return prior
+
+
+def from_bytes(data: bytes) -> Prior:
+    """Raises: UserError if this is not a prior, or one of a version that this rlhpo cannot read."""
+    try:
+        tensors = {name: tensor.clone() for name, tensor in load_tensors(data).items()}
+        length = int.from_bytes(data[:8], "little")
+        document = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
+        return from_document(document, tensors)
+    except (SafetensorError, ValidationError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"this is not an rlhpo prior, or it is damaged ({error})") from error
+
+
+def load_prior(place: str) -> Prior:
+    """A prior that comes with rlhpo, by its name, or one from a file.
+
+    Raises: UserError if there is none, or if it cannot be read.
+    """
+    if place in builtin_names():
+        return from_bytes((resources.files("rlhpo_core") / _FOLDER / f"{place}.safetensors").read_bytes())
+    try:
+        data = Path(place).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read the prior {place}: {error.strerror}; built in are {', '.join(builtin_names()) or 'none'}"
+        ) from error
+    try:
+        return from_bytes(data)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def builtin_names() -> list[str]:
+    """The priors that come with rlhpo."""
+    folder = resources.files("rlhpo_core") / _FOLDER
+    return sorted(file.name.removesuffix(".safetensors") for file in folder.iterdir() if ".safetensors" in file.name)

@@ -1,0 +1,211 @@
+"""Learning a prior from finished studies: a network of what they have in common, and a policy for all of them.
+
+The policy is trained by PPO, without a single new training: it plays configurations, and the network's gains of all
+studies, averaged, are its reward.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from rlhpo_core import ppo, reward_model
+from rlhpo_core.agent import Agent
+from rlhpo_core.errors import UserError
+from rlhpo_core.gaussian_process import MAX_POINTS
+from rlhpo_core.prior import LAYERS, Card, Prior, embed
+from rlhpo_core.reward_model import one_thread
+from rlhpo_core.settings import AgentSettings, PPOSettings
+from rlhpo_core.space import SearchSpace
+from rlhpo_core.trial import Config, derive_seed
+
+Floats = NDArray[np.float64]
+
+#: A study needs so many trials with a value for its landscape to be told.
+LEAST_TRIALS = 10
+
+
+class PriorSettings(BaseModel):
+    """How a prior is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 0
+    width: int = Field(128, ge=8)
+    """Of the network's two hidden layers."""
+    features: int = Field(32, ge=2)
+    """k: in how many ways studies may differ."""
+    steps: int = Field(3000, ge=1)
+    """Of the network's optimiser."""
+    learning_rate: float = Field(0.01, gt=0)
+    floor: float = -1.0
+    """Gains below this count as this: how bad a bad configuration is does not matter."""
+    emphasis: float = Field(3.0, ge=0)
+    """How much more good configurations (gain 1) weigh than middling ones (gain 0)."""
+    policy_updates: int = Field(120, ge=0)
+    """Of PPO."""
+    episodes: int = Field(256, ge=2)
+    """Per update."""
+    entropy_bonus: float = Field(0.02, ge=0)
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """Configurations and rewards (N,), higher is better, of a study's trials that have a value."""
+
+    name: str
+    configs: Sequence[Config]
+    rewards: Floats
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A study as the network sees it."""
+
+    features: Tensor
+    """(N, d)."""
+    gains: Tensor
+    """(N,): 0 for a middling configuration, 1 for the best."""
+
+
+def train(
+    name: str,
+    space: SearchSpace,
+    studies: Sequence[FinishedStudy],
+    objective: str,
+    source: str = "",
+    settings: PriorSettings | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Prior:
+    """A prior over ``space`` from two or more studies in it.
+
+    Raises: UserError if there are too few studies or trials, or if a configuration is not in the space.
+    """
+    settings = settings or PriorSettings()
+    if len(studies) < 2:
+        raise UserError(f"a prior is what studies have in common: it takes two or more, not {len(studies)}")
+    landscapes = []
+    for index, study in enumerate(studies):
+        landscapes.append(landscape(space, study, derive_seed(settings.seed, index, "landscape")))
+        progress(f"{study.name}: {len(study.rewards)} trials")
+    with one_thread():
+        network, heads = _fit_network(landscapes, settings, progress)
+        mean = heads.mean(0)
+        # F Fᵀ is the covariance of the studies' combinations; as many columns as it has rank.
+        left, sizes, _ = torch.linalg.svd((heads - mean).T / (len(heads) - 1) ** 0.5, full_matrices=False)
+        agent = _train_policy(space, network, heads, settings, progress)
+    weights = {f"agent/{key}": tensor.float() for key, tensor in agent.state_dict().items()}
+    card = Card(
+        name=name,
+        studies=tuple(study.name for study in studies),
+        objective=objective,
+        trials=sum(len(study.rewards) for study in studies),
+        source=source,
+        made_with={
+            "rlhpo": metadata.version("rlhpo"),
+            "torch": torch.__version__.split("+")[0],
+            "python": platform.python_version(),
+            **{key: str(value) for key, value in settings.model_dump().items()},
+        },
+    )
+    return Prior(card, space, agent.settings, {**network, "mean": mean, "factor": left * sizes, **weights})
+
+
+def landscape(space: SearchSpace, study: FinishedStudy, seed: int) -> Landscape:
+    """Gains over the whole space.
+
+    A study of few trials is filled up with the predictions of a Gaussian process that is fitted to them: trials of a
+    tuner crowd where it was good, and say too little about the rest to tell what middling is.
+
+    Raises: UserError if there are too few trials, or if they are all the same.
+    """
+    if len(study.rewards) < LEAST_TRIALS or len(np.unique(study.rewards)) < 2:
+        raise UserError(
+            f"{study.name}: {len(study.rewards)} trials have a value, {len(np.unique(study.rewards))} of them differ; "
+            f"a prior wants {LEAST_TRIALS} or more of a study, and two that differ"
+        )
+    try:
+        features = space.features(study.configs)
+    except ValueError as error:
+        raise UserError(f"{study.name}: not in the space of the prior: {error}") from error
+    rewards = study.rewards
+    anywhere = np.random.default_rng(seed).uniform(-1, 1, (1024, len(space.steps)))
+    if len(rewards) <= MAX_POINTS:
+        model = reward_model.fit("gp", features, rewards, seed)
+        wide = space.features_of_actions(anywhere)
+        predicted, _ = model.predict(wide)
+        middling = float(np.median(predicted))
+        features, rewards = np.concatenate([features, wide]), np.concatenate([rewards, predicted])
+        best = float(study.rewards.max())
+    else:
+        middling, best = float(np.median(rewards)), float(rewards.max())
+    gains = (rewards - middling) / max(best - middling, 1e-9 * max(1.0, abs(best)))
+    return Landscape(torch.from_numpy(features), torch.from_numpy(np.minimum(gains, 1.5)))
+
+
+def _fit_network(
+    landscapes: Sequence[Landscape], settings: PriorSettings, progress: Callable[[str], None]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """φ, and each study's combination of it: (T, k + 1)."""
+    generator = torch.Generator().manual_seed(derive_seed(settings.seed, 0, "network"))
+    d, sizes = landscapes[0].features.shape[1], [settings.width, settings.width, settings.features]
+    network: dict[str, Tensor] = {}
+    for layer, (inputs, outputs) in enumerate(zip([d, *sizes], sizes, strict=False)):
+        bound = inputs**-0.5
+        network[f"w{layer}"] = torch.empty(inputs, outputs).uniform_(-bound, bound, generator=generator)
+        network[f"b{layer}"] = torch.zeros(outputs)
+    assert len(network) == 2 * LAYERS
+    heads = torch.randn(len(landscapes), settings.features + 1, generator=generator) * 0.1
+    learnt = [tensor.requires_grad_() for tensor in (*network.values(), heads)]
+    optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate / 3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.steps)
+    for step in range(settings.steps):
+        rows = [torch.randint(len(one.gains), (64,), generator=generator) for one in landscapes]
+        x = torch.stack([one.features[r] for one, r in zip(landscapes, rows, strict=True)]).float()
+        gains = torch.stack([one.gains[r] for one, r in zip(landscapes, rows, strict=True)]).float()
+        gains = gains.clamp(min=settings.floor)
+        h = x
+        for layer in range(LAYERS):
+            h = h @ network[f"w{layer}"] + network[f"b{layer}"]
+            h = torch.nn.functional.silu(h) if layer < LAYERS - 1 else h.tanh()
+        predicted = (h * heads[:, None, :-1]).sum(-1) + heads[:, None, -1]
+        weight = 1 + settings.emphasis * gains.clamp(min=0).square()
+        loss = (weight * (predicted - gains).square()).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % 500 == 0:
+            progress(f"network: step {step + 1} of {settings.steps}, weighted squared error {float(loss.detach()):.4f}")
+    return {name: tensor.detach() for name, tensor in network.items()}, heads.detach().double()
+
+
+def _train_policy(
+    space: SearchSpace,
+    network: dict[str, Tensor],
+    heads: Tensor,
+    settings: PriorSettings,
+    progress: Callable[[str], None],
+) -> Agent:
+    """PPO on imagined episodes, whose reward is the mean of all studies' gains."""
+    agent = Agent(space, AgentSettings(), one_step=False, seed=derive_seed(settings.seed, 0, "agent"))
+    learning = PPOSettings(entropy_bonus=settings.entropy_bonus)
+    optimizer = ppo.make_optimizer(agent, learning)
+    generator = torch.Generator().manual_seed(derive_seed(settings.seed, 0, "policy"))
+    for update in range(settings.policy_updates):
+        rollout = agent.play(torch.randn(settings.episodes, len(space.steps), generator=generator))
+        features = torch.from_numpy(space.features_of_actions(rollout.actions_or_nan()))
+        gains = (embed(network, features) @ heads.T).clamp(min=settings.floor).mean(1)
+        advantages = ((gains - gains.mean()) / gains.std().clamp(min=1e-6)).float()
+        ppo.update(agent, optimizer, rollout, advantages, learning)
+        if (update + 1) % 20 == 0:
+            progress(f"policy: update {update + 1} of {settings.policy_updates}, mean gain {float(gains.mean()):.3f}")
+    return agent
