@@ -45,6 +45,28 @@ class Start:
     """How many trials there will be in all; SMAC sizes its initial design by it."""
     first: Sequence[Config] = ()
     """Configurations to begin with: a portfolio."""
+    prior: Path | None = None
+    """What rlhpo learnt from other tasks."""
+    earlier: Earlier | None = None
+    """A finished run on an earlier version of the task."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A finished run: its trials in their order, and the optimiser in the state that they left it in."""
+
+    configs: Sequence[Config]
+    values: Sequence[float]
+    optimiser: Any
+
+    def best(self, count: int) -> list[Config]:
+        """The configurations that scored best, each once."""
+        ranked = sorted(range(len(self.values)), key=lambda i: -self.values[i])
+        found: list[Config] = []
+        for index in ranked:
+            if self.configs[index] not in found:
+                found.append(self.configs[index])
+        return found[:count]
 
 
 def seed_of(task: str, seed: int) -> int:
@@ -82,6 +104,20 @@ class Random:
 
     def ask(self) -> Config:
         return self._space.decode(self._rng.uniform(-1, 1, (1, len(self._space.steps))))[0]
+
+    def tell(self, config: Config, value: float) -> None:
+        pass
+
+
+class Portfolio:
+    """The given configurations in their order, and then at random."""
+
+    def __init__(self, start: Start) -> None:
+        self._waiting = list(start.first)
+        self._random = Random(start)
+
+    def ask(self) -> Config:
+        return self._waiting.pop(0) if self._waiting else self._random.ask()
 
     def tell(self, config: Config, value: float) -> None:
         pass
@@ -264,20 +300,20 @@ class Ax:
 class Rlhpo:
     """The tuner, round by round."""
 
-    def __init__(self, start: Start, settings: TunerSettings, prior: Any = None) -> None:
+    def __init__(self, start: Start, settings: TunerSettings) -> None:
         import torch
 
         from rlhpo_core import tuner
 
         torch.set_num_threads(1)
         self._tuner = tuner
-        self._state = _initial_state(start, settings, prior)
+        self.state = _initial_state(start, settings)
         self._waiting: list[Any] = []
         self._done: list[Any] = []
 
     def ask(self) -> Config:
         if not self._waiting:
-            self._waiting = self._tuner.propose(self._state)
+            self._waiting = self._tuner.propose(self.state)
         return self._waiting[0].config
 
     def tell(self, config: Config, value: float) -> None:
@@ -285,17 +321,19 @@ class Rlhpo:
 
         self._done.append(Trial(proposal=self._waiting.pop(0), status=TrialStatus.COMPLETE, value=value))
         if not self._waiting:
-            observed = self._tuner.observe(self._state, self._done)
-            self._state = self._tuner.update_policy(self._tuner.fit_reward_model(observed))
+            observed = self._tuner.observe(self.state, self._done)
+            self.state = self._tuner.update_policy(self._tuner.fit_reward_model(observed))
             self._done = []
 
 
-def _initial_state(start: Start, settings: TunerSettings, prior: Any) -> Any:
-    """Where a study begins: from nothing, or from what earlier studies taught."""
+def _initial_state(start: Start, settings: TunerSettings) -> Any:
+    """Where a study begins: from nothing, a prior, or an earlier study, whose state is ``earlier.optimiser.state``."""
     from rlhpo_core import tuner
 
-    if prior is not None:
+    if start.prior is not None:
         raise NotImplementedError("the tuner takes no prior yet")
+    if start.earlier is not None:
+        raise NotImplementedError("the tuner takes no earlier study yet")
     return tuner.initial_state("benchmark", start.seed, start.space, "maximize", settings)
 
 
@@ -312,20 +350,28 @@ PEERS: dict[str, Callable[[Start], Optimiser]] = {
     "gp": gp,
     "smac": SMAC,
     "ax": Ax,
+    "portfolio": Portfolio,
 }
+#: Those that can begin with given configurations.
+_TAKE_FIRST = ("portfolio", "tpe", "gp", "cmaes")
 
 
 def make(name: str, start: Start) -> Optimiser:
     """A peer, ``rlhpo`` in its default settings, or ``rlhpo-NAME`` in those of benchmarks/settings/NAME.yaml.
 
-    Raises: ValueError, listing the names there are.
+    What begins with a portfolio, a prior or an earlier run has a name that ends in ``+…``; the start holds it.
+
+    Raises: ValueError, listing the names there are, or if it cannot begin with given configurations.
     """
-    if name in PEERS:
-        return PEERS[name](start)
-    if name == "rlhpo":
+    base = name.split("+")[0]
+    if start.first and base not in _TAKE_FIRST:
+        raise ValueError(f"{name}: only {', '.join(_TAKE_FIRST)} can begin with given configurations")
+    if base in PEERS:
+        return PEERS[base](start)
+    if base == "rlhpo":
         return Rlhpo(start, TunerSettings())
-    file = SETTINGS / f"{name.removeprefix('rlhpo-')}.yaml"
-    if name.startswith("rlhpo-") and file.is_file():
+    file = SETTINGS / f"{base.removeprefix('rlhpo-')}.yaml"
+    if base.startswith("rlhpo-") and file.is_file():
         return Rlhpo(start, settings_from(file))
     raise ValueError(f"no optimiser is called {name!r}; there are {', '.join(names())}")
 
