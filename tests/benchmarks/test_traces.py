@@ -96,6 +96,12 @@ def test_an_unknown_optimiser_is_named():
         optimisers.make("magic", optimisers.Start(SPACE, 0, 1))
 
 
+@pytest.mark.parametrize("file", sorted(optimisers.SETTINGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_settings_files_are_valid(file):
+    optimisers.settings_from(file)
+    assert f"rlhpo-{file.stem}" in optimisers.names()
+
+
 def test_rlhpo_learns_round_by_round():
     optimiser = optimisers.make("rlhpo-gp", optimisers.Start(SPACE, 0, 12))
     for _ in range(12):
