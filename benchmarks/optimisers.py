@@ -252,13 +252,18 @@ def _plain(value: Any) -> Value:
 
 
 class Ax:
-    """Ax's client as its tutorial uses it: Sobol points, then a Gaussian process and log noisy expected improvement."""
+    """Ax's client as its tutorial uses it: Sobol points, then a Gaussian process and log noisy expected improvement.
+
+    All steps are always suggested: its conditions must form a tree, so one on two values of a parent cannot be told.
+    """
 
     def __init__(self, start: Start) -> None:
-        logging.getLogger("ax").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"ax|botorch|gpytorch|linear_operator")
         from ax.api.client import Client
         from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
+        from ax.utils.common.logger import set_ax_logger_levels
+
+        set_ax_logger_levels(logging.ERROR)
 
         _refuse_fixed(start.space)
         self._space = start.space
@@ -269,7 +274,9 @@ class Ax:
             name = self._names[step.name]
             if isinstance(step, Categorical | Bool):
                 values = [str(value) for value in step.values]
-                parameters.append(ChoiceParameterConfig(name=name, values=values, parameter_type="str"))
+                parameters.append(
+                    ChoiceParameterConfig(name=name, values=values, parameter_type="str", is_ordered=False)
+                )
             else:
                 kind: Any = "int" if step.type == "int" else "float"
                 scaling: Any = "log" if step.log else "linear"
