@@ -54,7 +54,7 @@ format: install ## put the code in order
 lock: ## resolve the newest versions that pyproject.toml allows into requirements.lock
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet 'torch==2.13.0'
-	build/lock/bin/python -m pip install --quiet --editable '.[dev]'
+	build/lock/bin/python -m pip install --quiet --editable '.[dev,benchmarks]'
 	build/lock/bin/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//' > requirements.lock
 
 clean: ## remove the virtual environment and caches; studies under runs/ stay

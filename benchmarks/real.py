@@ -1,0 +1,204 @@
+"""Real trainings: XGBoost on tables, rlhpo with and without prior against TPE and random search.
+
+    python benchmarks/real.py --data DIR --optimisers random,tpe,rlhpo --trials 50 --seeds 3
+    python benchmarks/real.py --print
+
+Validation error of the best configuration so far, its error on a holdout that no trial has seen (refitted on training +
+validation rows), and the wall time that this took, optimiser included. One thread. Runs are kept as in the other
+benchmarks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from benchmarks import optimisers, traces
+from rlhpo_core.space import SearchSpace, builtin_space
+from rlhpo_core.trial import Value
+
+BUDGETS = (1, 5, 10, 25, 50, 100)
+SECONDS = (5, 15, 60, 300)
+RESULTS = Path(__file__).parent / "results" / "real"
+TABLES = ("breast_cancer_wisconsin_original", "car", "german_credit", "phoneme", "wilt")
+MOST_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class TableTask:
+    """A table to tune XGBoost on, divided by the seed into training, validation and holdout rows."""
+
+    folder: Path
+    table: str
+    space_name: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.space_name}/{self.table}"
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        return builtin_space(self.space_name)
+
+    def evaluate(self, config: Mapping[str, Value]) -> float:
+        """Accuracy on the validation rows."""
+        return float(_evaluator(self).evaluate(dict(config), lambda step, value: None).value)
+
+    def holdout(self, config: Mapping[str, Value]) -> float:
+        return float(_evaluator(self).refit(dict(config)).metrics["accuracy"])
+
+
+@cache
+def _evaluator(task: TableTask) -> Any:
+    from rlhpo_core.evaluators.xgboost import XGBoostEvaluator
+    from rlhpo_core.study import StudySpec
+
+    spec = StudySpec.model_validate(
+        {
+            "name": "real",
+            "seed": task.seed,
+            "data": {"path": str(task.folder / f"{task.table}.csv"), "target": "target", "max_rows": MOST_ROWS},
+            "evaluator": {"kind": "xgboost"},
+            "objective": "accuracy",
+            "space": task.space_name,
+            "budget": {"trials": 1},
+        }
+    )
+    return XGBoostEvaluator(spec, threads=1)
+
+
+class Clocked:
+    """A task that notes when each trial ended; the clock starts with the first look at the space."""
+
+    def __init__(self, task: TableTask) -> None:
+        self._task = task
+        self.ends: list[float] = []
+        self.name, self.space = task.name, task.space
+        _evaluator(task)
+        self._began = time.monotonic()
+
+    def evaluate(self, config: Mapping[str, Value]) -> float:
+        value = self._task.evaluate(config)
+        self.ends.append(time.monotonic() - self._began)
+        return value
+
+
+def run(job: traces.Job) -> traces.Trace:
+    """A trace with the holdout's accuracy at each improvement, and the wall seconds at each trial that is reported."""
+    task = job.task
+    assert isinstance(task, TableTask)
+    clocked = Clocked(task)
+    played = traces.play(traces.Job(job.optimiser, clocked, job.seed, job.trials, prior=job.prior))
+    found = traces.improvements(played.values)
+    return traces.trace_of(job, played) | {
+        "holdout": [round(task.holdout(played.configs[trial - 1]), traces.DECIMALS) for trial, _ in found],
+        "improved_at": [round(clocked.ends[trial - 1], 2) for trial, _ in found],
+        "seconds": round(clocked.ends[-1], 2),
+    }
+
+
+def at_trials(trace: traces.Trace, part: str, budgets: Sequence[int]) -> list[float]:
+    """Error after each number of trials; NaN beyond the end of the run."""
+    trials = [trial for trial, _ in trace["improvements"]]
+    return [_error(trace, part, trials, budget, budget <= trace["trials"]) for budget in budgets]
+
+
+def at_seconds(trace: traces.Trace, part: str, budgets: Sequence[float]) -> list[float]:
+    """Error after each wall time; NaN before the first trial has ended. A finished run keeps its last error."""
+    first = trace["improved_at"][0]
+    return [_error(trace, part, trace["improved_at"], budget, budget >= first) for budget in budgets]
+
+
+def _error(trace: traces.Trace, part: str, marks: Sequence[float], budget: float, there: bool) -> float:
+    values = trace["holdout"] if part == "holdout" else [value for _, value in trace["improvements"]]
+    return 1 - float(values[int(np.searchsorted(marks, budget, side="right")) - 1]) if there else float("nan")
+
+
+def print_tables(found: Sequence[traces.Trace]) -> None:
+    """Mean errors over the (table, seed) pairs that all optimisers have, and per table."""
+    names = sorted({trace["optimiser"] for trace in found})
+    pairs = [{(trace["task"], trace["seed"]) for trace in found if trace["optimiser"] == name} for name in names]
+    common = set.intersection(*pairs) if pairs else set()
+    kept = [trace for trace in found if (trace["task"], trace["seed"]) in common]
+    if not kept:
+        print("no table has been run with all optimisers yet")
+        return
+    tables = sorted({table for table, _ in common})
+    seconds = float(np.mean([trace["seconds"] for trace in kept]))
+    print(f"{len(tables)} tables, {len(common)} runs an optimiser, {seconds:.0f} s a run on average")
+    for part in ("validation", "holdout"):
+        for axis, budgets, errors in (("trials", BUDGETS, at_trials), ("seconds", SECONDS, at_seconds)):
+            print(f"\n| mean {part} error after {axis} | " + " | ".join(str(budget) for budget in budgets) + " |")
+            print("|---|" + "---|" * len(budgets))
+            for name in names:
+                rows = np.array([errors(trace, part, budgets) for trace in kept if trace["optimiser"] == name])
+                print(f"| {name} | " + " | ".join(_cell(column) for column in rows.T) + " |")
+        print(f"\n| last {part} error | " + " | ".join(tables) + " |")
+        print("|---|" + "---|" * len(tables))
+        for name in names:
+            last = {
+                table: [
+                    at_trials(trace, part, [trace["trials"]])[0]
+                    for trace in kept
+                    if trace["optimiser"] == name and trace["task"] == table
+                ]
+                for table in tables
+            }
+            print(f"| {name} | " + " | ".join(f"{np.mean(last[table]):.4f}" for table in tables) + " |")
+
+
+def _cell(values: Any) -> str:
+    return "–" if np.isnan(values).any() else f"{np.mean(values):.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with the tables (NAME.csv, last column `target`)")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--optimisers", default="random,tpe,rlhpo", help=f"some of {', '.join(optimisers.names())}")
+    parser.add_argument("--tables", default=",".join(TABLES))
+    parser.add_argument("--space", default="xgboost-paper", help="a built-in space")
+    parser.add_argument("--prior", type=Path, help="what the optimisers NAME+prior begin with")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=1, help="runs at once, one thread each")
+    parser.add_argument("--print", action="store_true", dest="only_print", help="run nothing")
+    given = parser.parse_args()
+    failed = 0
+    if not given.only_print:
+        if given.data is None:
+            parser.error("--data: where are the tables?")
+        chosen = given.optimisers.split(",")
+        if given.prior is None and any(name.endswith("+prior") for name in chosen):
+            parser.error("NAME+prior: with which --prior?")
+        jobs = [
+            traces.Job(
+                name,
+                TableTask(given.data, table, given.space, seed),
+                seed,
+                given.trials,
+                prior=given.prior if name.endswith("+prior") else None,
+            )
+            for seed in range(given.seeds)
+            for table in given.tables.split(",")
+            for name in chosen
+        ]
+        failed = traces.run_all(jobs, given.results, given.workers, run)
+    print_tables([trace for trace in traces.load([given.results]) if trace["task"].startswith(given.space + "/")])
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    traces.single_threaded()
+    main()
