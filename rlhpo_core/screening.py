@@ -48,14 +48,14 @@ def screen(
     for _ in range(count):
         pools = [policy, rng.uniform(-1, 1, (uniform, n))]
         if local:
-            pools.append(_perturbed(parents, local, 0.4, rng))
+            pools.append(perturbed(parents, local, 0.4, rng))
         candidates = _single(np.concatenate(pools))
         features = space.features_of_actions(candidates)
         best = float(model.predict(reference, noisy=False)[0].max()) if len(reference) else None
         value = _value(model, features, best, settings)
         for step in range(settings.refinements):
             front = candidates[np.argsort(-value, kind="stable")[:FRONT]]
-            offspring = _single(_perturbed(front, OFFSPRING, 0.2 / 2**step, rng))
+            offspring = _single(perturbed(front, OFFSPRING, 0.2 / 2**step, rng))
             more = space.features_of_actions(offspring)
             candidates, features = np.concatenate([candidates, offspring]), np.concatenate([features, more])
             value = np.concatenate([value, _value(model, more, best, settings)])
@@ -77,7 +77,7 @@ def _value(model: RewardModel, features: Floats, best: float | None, settings: S
     return mean if best is None else acquisition(settings.reward, mean, std, best)
 
 
-def _perturbed(parents: Floats, count: int, most: float, rng: np.random.Generator) -> Floats:
+def perturbed(parents: Floats, count: int, most: float, rng: np.random.Generator) -> Floats:
     """Mutations of parents (P, n): some steps move by a Gaussian, now and then anywhere.
 
     About three steps move, at least one, by up to ``most`` or, in other children, by as little as a thirtieth of it.

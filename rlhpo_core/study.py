@@ -38,6 +38,9 @@ METRICS: dict[str, Direction] = {
 CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss")
 REGRESSION_METRICS = ("r2", "rmse", "mae")
 
+#: How files with priors end.
+PRIOR_FILE = ".safetensors"
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -213,6 +216,9 @@ class StudySpec(_Spec):
     objective: ObjectiveSpec
     space: SearchSpace
     warm_start: WarmStartSpec | None = None
+    prior: str = "auto"
+    """What other studies have taught: a file, the name of a prior that comes with rlhpo, ``none``, or ``auto``: the one
+    that comes with rlhpo for this evaluator and space, if there is one."""
     budget: BudgetSpec = BudgetSpec()
     tuner: TunerSettings = TunerSettings()
     execution: ExecutionSpec = ExecutionSpec()
@@ -287,6 +293,8 @@ def _located(spec: StudySpec, base: Path) -> StudySpec:
     if spec.warm_start is not None and "://" not in spec.warm_start.study:
         earlier = str((base / spec.warm_start.study).resolve())
         changes["warm_start"] = spec.warm_start.model_copy(update={"study": earlier})
+    if spec.prior.endswith(PRIOR_FILE) and "://" not in spec.prior:
+        changes["prior"] = str((base / spec.prior).resolve())
     if spec.registry.store is not None and "://" not in spec.registry.store:
         store = str((base / spec.registry.store).resolve())
         changes["registry"] = spec.registry.model_copy(update={"store": store})

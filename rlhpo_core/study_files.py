@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlhpo_core import state as state_file
-from rlhpo_core import tuner
+from rlhpo_core import transfer, tuner
 from rlhpo_core.errors import UserError
+from rlhpo_core.prior import Prior, builtin_names, load_prior
 from rlhpo_core.store import Store, open_store
-from rlhpo_core.study import StudySpec, dump_study, parse_study
+from rlhpo_core.study import StudySpec, XGBoostSpec, dump_study, parse_study
 from rlhpo_core.trial import FiniteFloat, History, Trial
 from rlhpo_core.tuner import TunerState
 from rlhpo_core.warm_start import warm_state
@@ -105,7 +106,7 @@ class StudyFiles:
         data = self.store.read(STATE)
         if data is None:
             return tuner.initial_state(
-                self.record().study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner
+                self.record().study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner, prior_of(spec)
             )
         try:
             return state_file.from_bytes(data)
@@ -136,6 +137,7 @@ class StudyFiles:
             spec.tuner,
             wanted.moved,
             wanted.first,
+            prior_of(spec),
         )
         self.write_state(start)
 
@@ -175,6 +177,20 @@ class StudyFiles:
 
     def _where(self, key: str) -> str:
         return f"{self.store.uri}/{key}"
+
+
+def prior_of(spec: StudySpec) -> Prior | None:
+    """The prior that a study starts from.
+
+    Raises: UserError if it cannot be read.
+    """
+    if spec.prior == "none" or spec.tuner.mode == "random":
+        return None
+    if spec.prior != "auto":
+        return load_prior(spec.prior)
+    if not isinstance(spec.evaluator, XGBoostSpec) or spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
+        return None
+    return next((prior for name in builtin_names() if transfer.fits(prior := load_prior(name), spec.space)), None)
 
 
 def _json(content: BaseModel) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from rlhpo_core import ppo, tuner
 from rlhpo_core.errors import UserError
 from rlhpo_core.parameters import Fixed
+from rlhpo_core.prior import Prior
 from rlhpo_core.settings import TunerSettings
 from rlhpo_core.space import SearchSpace
 from rlhpo_core.trial import Config, Direction, EarlierTrial, Inherited
@@ -32,19 +33,21 @@ def warm_state(
     settings: TunerSettings,
     moved: float = 0.0,
     first: Config | None = None,
+    prior: Prior | None = None,
 ) -> TunerState:
     """The first state of a new study.
 
     Args:
         moved: How far the data has moved since the earlier study, as a mean population stability index.
         first: The first configuration to try; the earlier study's best if not given.
+        prior: What other studies have taught, if the new study is to lean on that, too.
 
     Raises: UserError if the spaces or the objectives do not fit, or if ``first`` is not in the space.
     """
     if earlier.history.direction != direction:
         raise UserError(f"warm_start: study {earlier.study_id} was to {earlier.history.direction} its objective")
     _check_names(earlier.space, space, earlier.study_id)
-    fresh = tuner.initial_state(study_id, seed, space, direction, settings)
+    fresh = tuner.initial_state(study_id, seed, space, direction, settings, prior)
     trials = _carried(earlier, space, 0.5 ** (moved / HALVED_BY))
     best = earlier.history.best()
     if first is not None and not _lies_in(first, space):
@@ -64,7 +67,7 @@ def warm_state(
         # A Gaussian process searches its hyperparameters from those that were found.
         state = replace(state, model=earlier.model)
     fitted = tuner.fit_reward_model(state)
-    return fitted if fitted is not state else replace(state, model=None)
+    return fitted if fitted is not state else replace(state, model=fresh.model)
 
 
 def _check_names(earlier: SearchSpace, space: SearchSpace, study_id: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import special, stats
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Matern
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
 from rlhpo_core import gaussian_process, reward_model
 from rlhpo_core.reward_model import RewardModel, acquisition, fit, from_state
@@ -56,7 +56,8 @@ def test_noise_alone_is_not_learnt(kind: Kind) -> None:
     model = fit(kind, rng.random((60, 4)), rng.standard_normal(60), seed=0)
     assert model.diagnostics is not None
     assert model.diagnostics.r2 < 0.2
-    assert abs(model.diagnostics.rank_correlation) < 0.4
+    # Leaving a point out moves the mean of the others away from it: the correlation may well be negative.
+    assert model.diagnostics.rank_correlation < 0.4
 
 
 @kinds
@@ -255,12 +256,15 @@ def tensors(count: int, seed: int = 0, noise: float = 0.1, d: int = 3) -> tuple[
     return torch.from_numpy(x), torch.from_numpy((y - y.mean()) / y.std())
 
 
-HYPER = torch.tensor([math.log(0.5), math.log(0.8), math.log(2.0), math.log(0.05), 0.2], dtype=torch.float64)
+#: Length scales, noise variance, r and S, all as logarithms.
+HYPER = torch.tensor([math.log(0.5), math.log(0.8), math.log(2.0), math.log(0.05), math.log(0.7), 0.0]).double()
 
 
 def sklearn_process(x: torch.Tensor, y: torch.Tensor) -> GaussianProcessRegressor:
-    kernel = Matern(length_scale=HYPER[:3].exp().numpy(), nu=2.5)
-    return GaussianProcessRegressor(kernel, alpha=0.05, optimizer=None).fit(x.numpy(), (y - 0.2).numpy())
+    matern = Matern(length_scale=HYPER[:3].exp().numpy(), nu=2.5)
+    kernel = ConstantKernel(1.0) + ConstantKernel(float((2 * HYPER[-2]).exp())) * matern
+    noise = float(HYPER[-3].exp())
+    return GaussianProcessRegressor(kernel, alpha=noise, optimizer=None).fit(x.numpy(), y.numpy())
 
 
 def test_likelihood_and_posterior_are_those_of_scikit_learn() -> None:
@@ -272,8 +276,8 @@ def test_likelihood_and_posterior_are_those_of_scikit_learn() -> None:
     fresh, _ = tensors(20, seed=1)
     mean, std = gaussian_process.predict(state, fresh)
     their_mean, their_std = theirs.predict(fresh.numpy(), return_std=True)
-    np.testing.assert_allclose(mean, their_mean + 0.2, rtol=1e-8)
-    np.testing.assert_allclose(std, np.sqrt(their_std**2 + 0.05), rtol=1e-8)
+    np.testing.assert_allclose(mean, their_mean, rtol=1e-8)
+    np.testing.assert_allclose(std, their_std, rtol=1e-6)
 
 
 def test_leave_one_out_is_what_fitting_without_the_point_gives() -> None:
@@ -284,7 +288,8 @@ def test_leave_one_out_is_what_fitting_without_the_point_gives() -> None:
         state, _, _ = gaussian_process.posterior(x[rest], y[rest], HYPER)
         mean, std = gaussian_process.predict(state, x[left_out : left_out + 1])
         assert float(means[left_out]) == pytest.approx(float(mean[0]), rel=1e-9)
-        assert float(deviations[left_out]) == pytest.approx(float(std[0]), rel=1e-9)
+        noisy = math.sqrt(float(std[0]) ** 2 + float(HYPER[-3].exp()))
+        assert float(deviations[left_out]) == pytest.approx(noisy, rel=1e-9)
 
 
 def test_the_fitted_hyperparameters_are_a_maximum_within_their_bounds() -> None:
@@ -293,10 +298,10 @@ def test_the_fitted_hyperparameters_are_a_maximum_within_their_bounds() -> None:
     hyper = state["hyperparameters"]
 
     def posterior_density(at: torch.Tensor) -> float:
-        return float(gaussian_process.log_likelihood(at, x, y) + gaussian_process._log_prior(at))
+        return float(gaussian_process.log_likelihood(at, x, y) + gaussian_process._log_prior(at, leaning=False))
 
     here = posterior_density(hyper)
-    for index in range(len(hyper)):
+    for index in range(len(hyper) - 1):  # S is 1 without a prior
         for step in (-0.05, 0.05):
             moved = hyper.clone()
             moved[index] += step
@@ -306,13 +311,13 @@ def test_the_fitted_hyperparameters_are_a_maximum_within_their_bounds() -> None:
 def test_noise_is_recovered() -> None:
     x, y = sample(200, noise=0.3, d=3)
     model = fit("gp", x, y, seed=0)
-    deviation = math.sqrt(float(model.state()["hyperparameters"][-2].exp())) * float(model.state()["scale"])
+    deviation = math.sqrt(float(model.state()["hyperparameters"][-3].exp())) * float(model.state()["scale"])
     assert deviation == pytest.approx(0.3, rel=0.2)
 
 
 def test_hyperparameters_without_influence_get_long_length_scales() -> None:
     x, y = sample(80, d=6)
-    lengths = fit("gp", x, y, seed=0).state()["hyperparameters"][:-2].exp()
+    lengths = fit("gp", x, y, seed=0).state()["hyperparameters"][:-3].exp()
     assert lengths[3:].min() > 3 * lengths[0]
 
 

@@ -59,12 +59,21 @@ def changed(**changes: Any) -> dict[str, Any]:
 # -- what is read ----------------------------------------------------------------------------------------------------
 
 
-def test_a_minimal_study_has_the_papers_method_and_known_direction(tmp_path: Path) -> None:
+def test_a_minimal_study_has_the_default_method_and_known_direction(tmp_path: Path) -> None:
     spec = load_study(write(tmp_path, MINIMAL))
     assert (spec.objective.metric, spec.objective.direction) == ("auc", "maximize")
-    assert (spec.tuner.mode, spec.tuner.trials_per_round, spec.tuner.agent.profile) == ("mbrl_sdp", 5, "paper")
+    assert (spec.tuner.mode, spec.tuner.agent.profile, spec.tuner.model.kind) == ("mbrl_sdp", "extended", "gp")
+    assert spec.tuner.screening is not None
+    assert spec.prior == "auto"
     assert len(spec.space.steps) == 10
     assert spec.budget.trials == 100
+
+
+def test_the_papers_profile_can_be_chosen_and_changed_in_part(tmp_path: Path) -> None:
+    spec = load_study(write(tmp_path, changed(tuner={"profile": "paper", "model": {"delta": 0.2}})))
+    assert (spec.tuner.trials_per_round, spec.tuner.agent.profile, spec.tuner.screening) == (5, "paper", None)
+    assert (spec.tuner.model.kind, spec.tuner.model.reward, spec.tuner.model.delta) == ("mlp", "mean", 0.2)
+    assert load_study(write(tmp_path, changed(tuner="paper"))).tuner.agent.profile == "paper"
 
 
 def test_the_table_lies_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
