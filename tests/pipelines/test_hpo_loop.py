@@ -13,6 +13,7 @@ from kfp import compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.hpo_loop.pipeline import MOST_ROUNDS, build
+from pipelines.pods import KFP_SETTINGS, SETTINGS, STEP_LABEL, TOKEN_LABEL
 from pipelines.sizes import ARGO_LIMIT, measure
 
 GOLDEN = Path(__file__).parent.parent.parent / "pipelines" / "hpo_loop" / "hpo_loop.yaml"
@@ -106,6 +107,54 @@ def test_steps_install_nothing_and_run_in_our_image(spec: pipeline_spec_pb2.Pipe
         container = executor["container"]
         assert container["image"].startswith("{{$.inputs.parameters[")
         assert not any("pip install" in part for part in container["command"])
+
+
+def steps_of(text: str) -> dict[str, dict[str, Any]]:
+    """What Kubernetes is told of each step, by its pod's label."""
+    _, platform = yaml.safe_load_all(text)
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    return {one["podMetadata"]["labels"][STEP_LABEL]: one for one in executors}
+
+
+def secrets_of(step: dict[str, Any]) -> set[str]:
+    """The parameters of the pipeline that name the step's secrets."""
+    return {one["secretNameParameter"]["componentInputParameter"].split("--")[-1] for one in step["secretAsEnv"]}
+
+
+def test_only_the_registering_step_gets_the_registrys_credentials(tmp_path: Path) -> None:
+    found = steps_of(compiled(tmp_path))
+    assert found.keys() == {
+        "prepare-data",
+        "propose",
+        "train",
+        "fit-reward-model",
+        "update-policy",
+        "register-best",
+        "submit-next",
+    }
+    for name, step in found.items():
+        login = "registry_secret" if name == "register-best" else "mlflow_secret"
+        assert secrets_of(step) == {"store_secret", login}, name
+        assert step["securityContext"]["runAsNonRoot"]
+
+
+def test_only_the_last_step_may_talk_to_kfp(tmp_path: Path) -> None:
+    found = steps_of(compiled(tmp_path))
+    assert [name for name, step in found.items() if TOKEN_LABEL in step["podMetadata"]["labels"]] == ["submit-next"]
+    for name, step in found.items():
+        variables = {item["envVar"] for one in step["configMapAsEnv"] for item in one["keyToEnv"]}
+        assert variables == {*SETTINGS, *(KFP_SETTINGS if name == "submit-next" else ())}
+
+
+def test_the_run_that_follows_waits_for_all_and_knows_its_own_run(spec: pipeline_spec_pb2.PipelineSpec) -> None:
+    task = spec.root.dag.tasks["submit-next"]
+    assert "register-best" in task.dependent_tasks
+    inputs = json_format.MessageToDict(task.inputs)["parameters"]
+    assert inputs["kfp_run"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+    assert inputs["further_runs"] == {"componentInputParameter": "further_runs"}
+    assert task.retry_policy.max_retry_count == 3
+    assert spec.root.input_definitions.parameters["further_runs"].default_value.number_value == 0
+    assert "submit-next" not in build(1, 1, cluster=False).pipeline_spec.root.dag.tasks
 
 
 def test_the_largest_run_stays_within_what_argo_holds() -> None:
