@@ -15,6 +15,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from pipelines.hpo_loop.pipeline import MOST_ROUNDS, build
 from pipelines.pods import KFP_SETTINGS, SETTINGS, STEP_LABEL, TOKEN_LABEL
 from pipelines.sizes import ARGO_LIMIT, measure
+from rlhpo_core.kfp_package import read_package
+from tests.kfp_checks import pipeline_of
 
 GOLDEN = Path(__file__).parent.parent.parent / "pipelines" / "hpo_loop" / "hpo_loop.yaml"
 #: DNS labels, as Kubernetes takes them.
@@ -38,11 +40,11 @@ def test_sizes_out_of_range_are_refused(sizes: tuple[int, int, int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> pipeline_spec_pb2.PipelineSpec:
-    """Parsed strictly: an unknown field is an error."""
-    pipeline, platform = yaml.safe_load_all(compiled(tmp_path_factory.mktemp("compiled")))
-    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
-    return json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
+def spec() -> pipeline_spec_pb2.PipelineSpec:
+    """The kept pipeline, parsed strictly: an unknown field is an error."""
+    package = read_package(GOLDEN)
+    pipeline_of([package["pipeline_spec"], package["platform_spec"]])
+    return json_format.ParseDict(package["pipeline_spec"], pipeline_spec_pb2.PipelineSpec())
 
 
 def dags(spec: pipeline_spec_pb2.PipelineSpec) -> list[tuple[str, Any, Any]]:
