@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rlhpo_core import steps
-
 
 def main(study: str, store: str, folder: Path, rounds: int) -> None:
+    # Not above: the worker process of each trial imports this module, and need not import what the steps do.
+    from rlhpo_core import steps
+
     folder.mkdir()
     table, state = folder / "table", folder / "state-0"
     prepared = steps.prepare(study, store, "", table, state)

@@ -81,7 +81,7 @@ def test_chunks_make_the_trials_of_one_run(engine: str, tmp_path: Path) -> None:
 
     found = trials(store)
     assert len(found) == ROUNDS * EACH
-    assert comparable(found) == comparable(trials(whole))
+    assert comparable(found) == comparable(trials(whole.path))
     client = MlflowClient(tracking)
     runs = client.search_runs(["0", "1"], "tags.`rlhpo.trial` != ''", max_results=1000)
     assert sorted(int(one.data.tags["rlhpo.trial"]) for one in runs) == list(range(1, ROUNDS * EACH + 1))

@@ -19,7 +19,7 @@ from rlhpo_core.study import load_study
 from tests.manifests.rendering import MANIFESTS, RENDERED, files, named, rendered, templates
 
 #: The README's "1.31 or newer".
-VERSIONS = [version for version in all_versions() if tuple(map(int, version.split(".")[:2])) >= (1, 31)]
+VERSIONS = [one for one in dict.fromkeys(all_versions()) if tuple(map(int, one.split(".")[:2])) >= (1, 31)]
 #: Kinds that belong to Kubeflow; Kubernetes has no schema for them.
 FOREIGN = {"PodDefault"}
 README = (MANIFESTS / "README.md").read_text()
