@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlhpo_core import state as state_file
-from rlhpo_core import tuner
 from rlhpo_core.errors import UserError
 from rlhpo_core.store import Store
 from rlhpo_core.study import StudySpec, dump_study, parse_study
 from rlhpo_core.trial import FiniteFloat, History, Trial
-from rlhpo_core.tuner import TunerState
+
+# A trial's pod reads no state, and is spared the import of torch.
+if TYPE_CHECKING:
+    from rlhpo_core.tuner import TunerState
 
 SPEC = "study.yaml"
 RECORD = "study.json"
@@ -101,6 +103,9 @@ class StudyFiles:
 
     def state(self, spec: StudySpec) -> TunerState:
         """The tuner at the start of the round under way; a new one if none was saved."""
+        from rlhpo_core import state as state_file
+        from rlhpo_core import tuner
+
         data = self.store.read(STATE)
         if data is None:
             return tuner.initial_state(
@@ -112,6 +117,8 @@ class StudyFiles:
             raise UserError(f"{self._where(STATE)}: {error}") from error
 
     def write_state(self, state: TunerState) -> None:
+        from rlhpo_core import state as state_file
+
         self.store.write(STATE, state_file.to_bytes(state))
 
     def trial(self, trial_id: str) -> Trial | None:
