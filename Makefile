@@ -12,10 +12,10 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts unit format figures lock clean
+.PHONY: help install run ui test lint types contracts unit e2e-docker e2e-chunks format figures lock clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(INSTALLED) ## create the virtual environment and install rlhpo with all that its tests need
 
@@ -46,6 +46,12 @@ contracts: install ## which module may import which
 
 unit: install ## unit, property-based and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
+
+e2e-docker: install ## build the image and run the pipeline in containers of it (many minutes; a Docker engine or root)
+	RLHPO_E2E_DOCKER=1 $(BIN)/python -m pytest -s -rs tests/e2e/test_docker.py
+
+e2e-chunks: install ## thirty rounds in runs of ten by KFP's local runner, with a kill (a quarter of an hour)
+	RLHPO_E2E_CHUNKS=1 $(BIN)/python -m pytest -s tests/e2e/test_chunks.py -k kfp
 
 format: install ## put the code in order
 	$(BIN)/ruff check --fix .

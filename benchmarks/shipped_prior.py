@@ -28,8 +28,8 @@ IMPUTATION = {"num.impute.selected.cpo": "impute.mean"}
 RANDOM, GENERATIONS, CHILDREN, PARENTS = 1500, 3, 300, 20
 SOURCE = (
     "YAHPO Gym v1.0.2, scenario rbv2_xgboost (Pfisterer, Schneider, Moosbauer, Binder, Bischl: YAHPO Gym – An "
-    "Efficient Multi-Objective Multi-Fidelity Benchmark for Hyperparameter Optimization, 2022; Apache-2.0); surrogates of "
-    "trainings on OpenML data sets"
+    "Efficient Multi-Objective Multi-Fidelity Benchmark for Hyperparameter Optimization, 2022; Apache-2.0); surrogates "
+    "of trainings on OpenML data sets"
 )
 
 

@@ -14,6 +14,7 @@ NAMES = (
     "reward_model_update",
     "ppo_update",
     "register_best",
+    "submit_next",
 )
 
 

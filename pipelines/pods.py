@@ -9,8 +9,14 @@ from kfp.dsl.pipeline_channel import PipelineParameterChannel
 Late = str | PipelineParameterChannel
 
 SETTINGS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
+#: What the step needs beside them that talks to KFP.
+KFP_SETTINGS = ("KF_PIPELINES_ENDPOINT",)
 STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+#: Label of every pod with its step's name: manifests/base/registry-guard.yaml lets one step use the registry's secret.
+STEP_LABEL = "rlhpo/step"
+#: Label by which Kubeflow gives a pod a token for KFP's API, where KFP has several users.
+TOKEN_LABEL = "access-ml-pipeline"
 #: What the small steps need: they import torch and MLflow, and train nothing larger than the agent.
 SMALL_CPU, SMALL_MEMORY = "1", "2G"
 
@@ -29,11 +35,24 @@ class Pods:
     cluster: bool
     """Whether there are pods at all."""
 
-    def place(self, task: dsl.PipelineTask, cpu: Late = SMALL_CPU, memory: Late = SMALL_MEMORY) -> dsl.PipelineTask:
+    def place(
+        self,
+        task: dsl.PipelineTask,
+        step: str,
+        cpu: Late = SMALL_CPU,
+        memory: Late = SMALL_MEMORY,
+        settings: tuple[str, ...] = SETTINGS,
+        mlflow_secret: Late | None = None,
+    ) -> dsl.PipelineTask:
         """Give a step its image, its share of a node, its settings and credentials; and never take it from the cache:
         what a step does depends on the study's store, too, which KFP's cache does not see.
+
+        Args:
+            step: Shown in KFP's pages, and with dashes as the pod's label.
+            settings: Keys of the config map.
+            mlflow_secret: In place of that of all steps.
         """
-        task.set_caching_options(enable_caching=False)
+        task.set_caching_options(enable_caching=False).set_display_name(step)
         if not self.cluster:
             return task
         # KFP passes parameters that are used for resources alone into a loop only if they are registered.
@@ -41,7 +60,9 @@ class Pods:
         task.register_pipeline_channels(late)
         task.set_container_image(self.image)
         task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
-        kubernetes.use_config_map_as_env(task, self.config_map, {name: name for name in SETTINGS}, optional=True)
+        kubernetes.use_config_map_as_env(task, self.config_map, {name: name for name in settings}, optional=True)
         kubernetes.use_secret_as_env(task, self.store_secret, {name: name for name in STORE_KEYS}, optional=True)
-        kubernetes.use_secret_as_env(task, self.mlflow_secret, {name: name for name in MLFLOW_KEYS}, optional=True)
+        login = mlflow_secret or self.mlflow_secret
+        kubernetes.use_secret_as_env(task, login, {name: name for name in MLFLOW_KEYS}, optional=True)
+        kubernetes.add_pod_label(task, STEP_LABEL, step.replace(" ", "-"))
         return kubernetes.set_security_context(task, run_as_non_root=True)

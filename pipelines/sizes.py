@@ -35,8 +35,9 @@ def measure(rounds: int, trials_per_round: int) -> Size:
         path = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(build(rounds, trials_per_round), str(path))
         data = path.read_bytes()
-    # A round: three steps and its trials, and the graphs of the round and of its loop with one driver each.
-    pods = PODS_PER_STEP * 2 + rounds * (PODS_PER_STEP * (3 + trials_per_round) + 2 + trials_per_round)
+    # Three steps around the rounds. A round: three steps and its trials, and the graphs of the round and of its loop
+    # with one driver each.
+    pods = PODS_PER_STEP * 3 + rounds * (PODS_PER_STEP * (3 + trials_per_round) + 2 + trials_per_round)
     zipped = len(gzip.compress(data, mtime=0))
     return Size(len(data), zipped, pods, zipped + pods * STATUS_BYTES_PER_POD // 5)
 

@@ -17,6 +17,7 @@ from rlhpo_core.study import StudySpec, dump_study, load_study
 
 # KFP is slow to import, too: only the commands do.
 if TYPE_CHECKING:
+    from rlhpo_core.kfp_client import PipelineVersion
     from rlhpo_core.kfp_connection import Server
 
 console = Console(highlight=False)
@@ -29,6 +30,10 @@ Table = Annotated[
     str, typer.Option("--table", metavar="URI", help="The table for the pods to read; default: data.path of the study.")
 ]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds in one run; the next run goes on from there.")]
+Version = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Keep the pipeline on the server as this version, and run that."),
+]
 Image = Annotated[str | None, typer.Option(help="The image of all steps; default: that of this version.")]
 Host = Annotated[str | None, typer.Option(help="KFP's API server; default: KFP_API_HOST, else that of the cluster.")]
 Namespace = Annotated[str | None, typer.Option(help="The profile's namespace; default: RLHPO_KFP_NAMESPACE.")]
@@ -37,6 +42,9 @@ CaCert = Annotated[Path | None, typer.Option(help="Certificate of the server's a
 Experiment = Annotated[str, typer.Option(help="KFP experiment of the run.")]
 Account = Annotated[str | None, typer.Option(help="Service account of the pods.")]
 
+#: The pipeline's name on the server.
+PIPELINE = "rlhpo-hpo-loop"
+
 
 def submit(
     study: StudyFile,
@@ -44,7 +52,11 @@ def submit(
     table: Table = "",
     rounds: Rounds = 10,
     image: Image = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and fail if the run failed.")] = False,
+    go_on: Annotated[
+        bool, typer.Option("--continue/--no-continue", help="Whether runs send the next one while budget is left.")
+    ] = True,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for this run's end, and fail if it failed.")] = False,
+    pipeline_version: Version = None,
     host: Host = None,
     namespace: Namespace = None,
     token: Token = None,
@@ -52,20 +64,26 @@ def submit(
     experiment: Experiment = "rlhpo",
     service_account: Account = None,
 ) -> None:
-    """Run a chunk of a study on a cluster; submitted again with the same store, the study goes on.
+    """Run a study on a cluster, as runs of some rounds each: the last step of a run sends the next one.
+
+    A run that fails sends none; submitted again with the same store, the study goes on where it was.
 
     The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
     they come from the secrets that docs/operations.md names.
     """
     from rlhpo_core import kfp_client
+    from rlhpo_core.chain import FURTHER
 
     spec = load_study(study)
     server = _server(host, namespace, token, ca_cert)
     with tempfile.TemporaryDirectory() as folder:
-        package = _compile(spec, rounds, Path(folder))
-        parameters = _parameters(spec, store, table, image)
+        package = _package(server, _compile(spec, rounds, Path(folder)), pipeline_version)
+        further = math.ceil(_rounds(spec) / rounds) - 1 if go_on else 0
+        parameters = {**_parameters(spec, store, table, image), FURTHER: further}
         run = kfp_client.submit(server, package, spec.name, parameters, experiment, service_account=service_account)
     console.print(f"run {run.id}  {escape(run.url or '')}".rstrip(), soft_wrap=True)
+    if further:
+        console.print(f"up to {further} more follow by themselves; `rlhpo runs` lists them")
     if wait:
         ended = kfp_client.wait(server, run.id, on_state=lambda state: console.print(f"{state.name}: {state.state}"))
         if not ended.succeeded:
@@ -79,6 +97,7 @@ def schedule(
     table: Table = "",
     rounds: Rounds = 10,
     image: Image = None,
+    pipeline_version: Version = None,
     host: Host = None,
     namespace: Namespace = None,
     token: Token = None,
@@ -88,7 +107,7 @@ def schedule(
 ) -> None:
     """Run a chunk of a study again and again; replaces the schedule of the same name.
 
-    One run at a time, and none to make up for those that were missed.
+    One run at a time, and none to make up for those that were missed. Runs of a schedule send no others.
     """
     from rlhpo_core import kfp_client
 
@@ -97,7 +116,7 @@ def schedule(
     with tempfile.TemporaryDirectory() as folder:
         made = kfp_client.schedule(
             server,
-            _compile(spec, rounds, Path(folder)),
+            _package(server, _compile(spec, rounds, Path(folder)), pipeline_version),
             spec.name,
             _parameters(spec, store, table, image),
             experiment,
@@ -139,7 +158,7 @@ def _compile(spec: StudySpec, rounds: int, folder: Path) -> Path:
     from rlhpo_core.kfp_local import pipeline_module
 
     pipeline = pipeline_module()
-    least = min(rounds, math.ceil(spec.budget.trials / spec.tuner.trials_per_round))
+    least = min(rounds, _rounds(spec))
     if least > pipeline.MOST_ROUNDS:
         raise UserError(f"--rounds: a run holds at most {pipeline.MOST_ROUNDS}; submit the study several times")
     path = folder / "pipeline.yaml"
@@ -148,6 +167,18 @@ def _compile(spec: StudySpec, rounds: int, folder: Path) -> Path:
         pipeline.build(least, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda"), str(path)
     )
     return path
+
+
+def _rounds(spec: StudySpec) -> int:
+    """Of the whole study."""
+    return math.ceil(spec.budget.trials / spec.tuner.trials_per_round)
+
+
+def _package(server: Server, path: Path, version: str | None) -> Path | PipelineVersion:
+    """What is run: the package, or the version of the pipeline that it becomes."""
+    from rlhpo_core import kfp_client
+
+    return path if version is None else kfp_client.upload(server, path, PIPELINE, version)
 
 
 def _parameters(spec: StudySpec, store: str, table: str, image: str | None) -> dict[str, Any]:

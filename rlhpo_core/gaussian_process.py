@@ -34,7 +34,7 @@ LOG_NOISE_BOUNDS = (math.log(1e-6), math.log(1.0))
 LOG_R_BOUNDS = (math.log(0.01), math.log(30.0))
 LOG_S_BOUNDS = (math.log(1e-3), math.log(100.0))
 #: Log-normal priors of noise variance, r (without and with other tasks to lean on) and S: mode, deviation.
-_NOISE, _R_ALONE, _R, _S = (math.log(1e-4), 2.5), (0.0, 0.7), (math.log(0.2), 1.0), (0.0, 1.5)
+_NOISE, _R_ALONE, _R, _S = (math.log(1e-3), 2.5), (0.0, 0.7), (math.log(0.2), 1.0), (0.0, 1.5)
 #: Steps of the search for hyperparameters: from scratch, and from where an earlier search ended. Every RESTART points
 #: it is made from scratch, too, lest it stay where few points had led it.
 FIRST_STEPS, NEXT_STEPS, RESTART = 60, 12, 16

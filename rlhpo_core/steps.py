@@ -207,6 +207,23 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     return registered
 
 
+def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs: int) -> str:
+    """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
+
+    ``start`` is the state with which this run began, ``kfp_run`` its id in KFP, and ``further_runs`` bounds the chain.
+
+    Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
+    """
+    from rlhpo_core import chain
+    from rlhpo_core import state as state_file
+    from rlhpo_core.kfp_connection import Server
+
+    began = state_file.load(start).round
+    found = chain.send_next(Server.of(), _files(store), _parse(study), kfp_run, began, further_runs)
+    print(found.reason, flush=True)
+    return found.run_id
+
+
 # -- the study's files, its table and its run ------------------------------------------------------------------------
 
 

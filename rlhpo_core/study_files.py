@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlhpo_core import state as state_file
-from rlhpo_core import transfer, tuner
 from rlhpo_core.errors import UserError
-from rlhpo_core.prior import Prior, builtin_names, load_prior
 from rlhpo_core.store import Store, open_store
 from rlhpo_core.study import StudySpec, XGBoostSpec, dump_study, parse_study
 from rlhpo_core.trial import FiniteFloat, History, Trial
-from rlhpo_core.tuner import TunerState
-from rlhpo_core.warm_start import warm_state
+
+# A trial's pod reads no state, and is spared the import of torch.
+if TYPE_CHECKING:
+    from rlhpo_core.prior import Prior
+    from rlhpo_core.tuner import TunerState
 
 SPEC = "study.yaml"
 RECORD = "study.json"
@@ -103,6 +104,9 @@ class StudyFiles:
 
     def state(self, spec: StudySpec) -> TunerState:
         """The tuner at the start of the round under way; a new one if none was saved."""
+        from rlhpo_core import state as state_file
+        from rlhpo_core import tuner
+
         data = self.store.read(STATE)
         if data is None:
             return tuner.initial_state(
@@ -114,6 +118,8 @@ class StudyFiles:
             raise UserError(f"{self._where(STATE)}: {error}") from error
 
     def write_state(self, state: TunerState) -> None:
+        from rlhpo_core import state as state_file
+
         self.store.write(STATE, state_file.to_bytes(state))
 
     def begin_warm(self, spec: StudySpec) -> None:
@@ -124,6 +130,8 @@ class StudyFiles:
         wanted = spec.warm_start
         if wanted is None or self.store.read(STATE) is not None:
             return
+        from rlhpo_core.warm_start import warm_state
+
         earlier = StudyFiles(open_store(wanted.study))
         metric = earlier.spec().objective.metric
         if metric != spec.objective.metric:
@@ -184,6 +192,9 @@ def prior_of(spec: StudySpec) -> Prior | None:
 
     Raises: UserError if it cannot be read.
     """
+    from rlhpo_core import transfer
+    from rlhpo_core.prior import builtin_names, load_prior
+
     if spec.prior == "none" or spec.tuner.mode == "random":
         return None
     if spec.prior != "auto":

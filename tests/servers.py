@@ -1,4 +1,4 @@
-"""Real servers on loopback, which tests may stop and start again: MLflow, and S3 (SeaweedFS)."""
+"""Real servers on loopback, which tests may stop and start again: MLflow, PostgreSQL, and S3 (SeaweedFS)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import atexit
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,10 +37,16 @@ def shared_server() -> MlflowServer:
 
 
 class MlflowServer:
-    """Two processes with an SQLite store in ``folder``. ``url`` stays the same over restarts."""
+    """Two processes with an SQLite store and artifacts in ``folder``. ``url`` stays the same over restarts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, store: str | None = None, artifacts: str | None = None, **environment: str
+    ) -> None:
+        """``store`` and ``artifacts`` (URIs) take the place of those in the folder; ``environment`` is the server's."""
         self.folder = folder
+        self.store = store or f"sqlite:///{folder / 'server.db'}"
+        self.artifacts = artifacts or str(folder / "served")
+        self.environment = environment
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,10 +56,10 @@ class MlflowServer:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         # Requests that name another host, localhost for one, are refused with status 403.
         command += ["--workers", "1", "--allowed-hosts", "127.0.0.1:*"]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
-        command += ["--artifacts-destination", str(self.folder / "served")]
+        command += ["--backend-store-uri", self.store, "--artifacts-destination", self.artifacts]
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | quiet
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        environment |= quiet | self.environment
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -76,6 +83,59 @@ class MlflowServer:
             return requests.get(f"{self.url}/health", timeout=5).ok
         except requests.RequestException:
             return False
+
+
+class PostgresServer:
+    """One database, ``mlflow``, with its data in ``folder``, which others must be able to enter.
+
+    Raises: RuntimeError if PostgreSQL's programs are not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self.uri = f"postgresql+psycopg2://mlflow@127.0.0.1:{self.port}/postgres"
+        found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
+        if found is None:
+            raise RuntimeError("needs PostgreSQL: apt-get install postgresql")
+        self.programs = Path(found).resolve().parent
+        # It refuses to run as root.
+        self.user = "nobody" if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when the database can be used."""
+        import psycopg2
+
+        data, log = self.folder / "data", (self.folder / "server.log").open("ab")
+        if not data.exists():
+            data.mkdir(mode=0o700)
+            if self.user is not None:
+                shutil.chown(data, self.user)
+            command = [self.programs / "initdb", "--pgdata", data, "--username", "mlflow", "--auth", "trust"]
+            subprocess.run([*command, "--no-sync"], user=self.user, stdout=log, stderr=log, check=True, cwd="/")
+        command = [self.programs / "postgres", "-D", data, "-p", str(self.port), "-c", "listen_addresses=127.0.0.1"]
+        command += ["-c", "unix_socket_directories=", "-c", "fsync=off"]
+        self._process = subprocess.Popen(
+            command, user=self.user, cwd="/", stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                psycopg2.connect(self.uri.replace("+psycopg2", "")).close()
+                return
+            except psycopg2.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.stop()
+                    raise
+                time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Kill it as a crash would, with the processes that it started."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
 
 
 @functools.cache

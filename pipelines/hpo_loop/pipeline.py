@@ -1,7 +1,7 @@
 """The looping pipeline. KFP has no loop that carries state, so rounds are unrolled when it is compiled.
 
 One run holds a chunk of a study; the state lies in the study's store after every round, so the next run goes on from
-there. A round whose budget is spent passes its state through.
+there. A round whose budget is spent passes its state through. The last step sends the next run while budget is left.
 """
 
 from kfp import dsl, kubernetes
@@ -15,7 +15,8 @@ from components.evaluator_training.component import evaluator_training
 from components.ppo_update.component import ppo_update
 from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
-from pipelines.pods import Pods
+from components.submit_next.component import submit_next
+from pipelines.pods import KFP_SETTINGS, SETTINGS, TOKEN_LABEL, Pods
 
 #: Beyond this, a workflow comes near what Argo and etcd can hold; docs/operations.md has the sizes.
 MOST_ROUNDS = 20
@@ -31,8 +32,8 @@ def build(
         trials_per_round: As in the study; how many pods a round needs at most.
         parallelism: Trials at once; 0 for all of a round. KFP fixes it when the pipeline is compiled.
         accelerator: Whether trials ask for an accelerator; its type and number are then parameters.
-        cluster: Whether steps are pods, with image, resources and credentials. KFP's local runner knows none of these,
-            and fails on resources that are set by parameters inside a loop.
+        cluster: Whether steps are pods, with image, resources and credentials, and whether a run sends the next. KFP's
+            local runner knows none of these, and fails on resources that are set by parameters inside a loop.
 
     Raises: ValueError if a number is out of range.
     """
@@ -63,21 +64,21 @@ def build(
     ) -> Model:
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
         proposals = agent_proposal(study=study, store=store, state=state)
-        pods.place(proposals).set_display_name("propose")
+        pods.place(proposals, "propose")
         with dsl.ParallelFor(proposals.output, parallelism=at_once) as proposal:
             training = evaluator_training(
                 study=study, store=store, run_id=run_id, proposal=proposal, table=table, table_name=table_name
             )
-            pods.place(training, trial_cpu, trial_memory).set_display_name("train")
+            pods.place(training, "train", trial_cpu, trial_memory)
             if cluster:
                 kubernetes.add_node_selector_json(training, trial_node_selector)
                 kubernetes.add_toleration_json(training, trial_tolerations)
             if cluster and accelerator:
                 training.set_accelerator_type(accelerator_type).set_accelerator_limit(accelerator_count)
         fitted = reward_model_update(state=state, trials=dsl.Collected(training.outputs["trial"]))
-        pods.place(fitted).set_display_name("fit reward model")
+        pods.place(fitted, "fit reward model")
         updated = ppo_update(study=study, store=store, run_id=run_id, state=fitted.outputs["updated"])
-        pods.place(updated).set_display_name("update policy")
+        pods.place(updated, "update policy")
         return updated.outputs["updated"]
 
     @dsl.pipeline(name="rlhpo-hpo-loop", description=f"{rounds} rounds of a study; continues where the study stands.")
@@ -89,12 +90,14 @@ def build(
         config_map: str = "rlhpo-config",
         store_secret: str = "rlhpo-store",
         mlflow_secret: str = "rlhpo-mlflow",
+        registry_secret: str = "rlhpo-registry",
         trial_cpu: str = "1",
         trial_memory: str = "2G",
         trial_node_selector: dict = {},  # noqa: B006  (KFP reads it as the default's JSON)
         trial_tolerations: list = [],  # noqa: B006
         accelerator_type: str = "nvidia.com/gpu",
         accelerator_count: str = "1",
+        further_runs: int = 0,
     ) -> str:
         """Tune hyperparameters, one chunk of rounds.
 
@@ -106,16 +109,19 @@ def build(
             config_map: Name of the config map with MLFLOW_TRACKING_URI and the S3 endpoint.
             store_secret: Name of the secret with the object store's credentials.
             mlflow_secret: Name of the secret with MLflow's credentials, if it wants any.
+            registry_secret: Name of the secret with credentials of MLflow that may write to its registry; the step that
+                registers the winner uses them in place of those of mlflow_secret.
             trial_cpu: CPUs of a trial, as request and limit.
             trial_memory: Memory of a trial, as request and limit.
             trial_node_selector: Labels of nodes that may take a trial.
             trial_tolerations: Tolerations of a trial's pod.
             accelerator_type: Resource name; heeded by pipelines compiled with accelerators.
             accelerator_count: How many of them a trial gets.
+            further_runs: How many runs may follow this one by themselves while budget is left.
         """
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
         data = data_prep(study=study, store=store, table_source=table_source)
-        pods.place(data).set_display_name("prepare data")
+        pods.place(data, "prepare data")
         state = data.outputs["state"]
         for number in range(rounds):
             turn = one_round(
@@ -145,7 +151,19 @@ def build(
             table=data.outputs["table"],
             table_name=data.outputs["table_name"],
         )
-        pods.place(best, trial_cpu, trial_memory).set_display_name("register best")
+        pods.place(best, "register best", trial_cpu, trial_memory, mlflow_secret=registry_secret)
+        if cluster:
+            following = submit_next(
+                study=study,
+                store=store,
+                start=data.outputs["state"],
+                kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                further_runs=further_runs,
+            ).after(best)
+            pods.place(following, "submit next", settings=(*SETTINGS, *KFP_SETTINGS))
+            kubernetes.add_pod_label(following, TOKEN_LABEL, "true")
+            # It sends one run however often it is run.
+            following.set_retry(3, backoff_duration="30s")
         return best.outputs["Output"]
 
     return hpo_loop

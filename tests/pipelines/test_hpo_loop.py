@@ -13,7 +13,10 @@ from kfp import compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.hpo_loop.pipeline import MOST_ROUNDS, build
+from pipelines.pods import KFP_SETTINGS, SETTINGS, STEP_LABEL, TOKEN_LABEL
 from pipelines.sizes import ARGO_LIMIT, measure
+from rlhpo_core.kfp_package import read_package
+from tests.kfp_checks import pipeline_of
 
 GOLDEN = Path(__file__).parent.parent.parent / "pipelines" / "hpo_loop" / "hpo_loop.yaml"
 #: DNS labels, as Kubernetes takes them.
@@ -37,11 +40,11 @@ def test_sizes_out_of_range_are_refused(sizes: tuple[int, int, int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> pipeline_spec_pb2.PipelineSpec:
-    """Parsed strictly: an unknown field is an error."""
-    pipeline, platform = yaml.safe_load_all(compiled(tmp_path_factory.mktemp("compiled")))
-    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
-    return json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
+def spec() -> pipeline_spec_pb2.PipelineSpec:
+    """The kept pipeline, parsed strictly: an unknown field is an error."""
+    package = read_package(GOLDEN)
+    pipeline_of([package["pipeline_spec"], package["platform_spec"]])
+    return json_format.ParseDict(package["pipeline_spec"], pipeline_spec_pb2.PipelineSpec())
 
 
 def dags(spec: pipeline_spec_pb2.PipelineSpec) -> list[tuple[str, Any, Any]]:
@@ -106,6 +109,54 @@ def test_steps_install_nothing_and_run_in_our_image(spec: pipeline_spec_pb2.Pipe
         container = executor["container"]
         assert container["image"].startswith("{{$.inputs.parameters[")
         assert not any("pip install" in part for part in container["command"])
+
+
+def steps_of(text: str) -> dict[str, dict[str, Any]]:
+    """What Kubernetes is told of each step, by its pod's label."""
+    _, platform = yaml.safe_load_all(text)
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    return {one["podMetadata"]["labels"][STEP_LABEL]: one for one in executors}
+
+
+def secrets_of(step: dict[str, Any]) -> set[str]:
+    """The parameters of the pipeline that name the step's secrets."""
+    return {one["secretNameParameter"]["componentInputParameter"].split("--")[-1] for one in step["secretAsEnv"]}
+
+
+def test_only_the_registering_step_gets_the_registrys_credentials(tmp_path: Path) -> None:
+    found = steps_of(compiled(tmp_path))
+    assert found.keys() == {
+        "prepare-data",
+        "propose",
+        "train",
+        "fit-reward-model",
+        "update-policy",
+        "register-best",
+        "submit-next",
+    }
+    for name, step in found.items():
+        login = "registry_secret" if name == "register-best" else "mlflow_secret"
+        assert secrets_of(step) == {"store_secret", login}, name
+        assert step["securityContext"]["runAsNonRoot"]
+
+
+def test_only_the_last_step_may_talk_to_kfp(tmp_path: Path) -> None:
+    found = steps_of(compiled(tmp_path))
+    assert [name for name, step in found.items() if TOKEN_LABEL in step["podMetadata"]["labels"]] == ["submit-next"]
+    for name, step in found.items():
+        variables = {item["envVar"] for one in step["configMapAsEnv"] for item in one["keyToEnv"]}
+        assert variables == {*SETTINGS, *(KFP_SETTINGS if name == "submit-next" else ())}
+
+
+def test_the_run_that_follows_waits_for_all_and_knows_its_own_run(spec: pipeline_spec_pb2.PipelineSpec) -> None:
+    task = spec.root.dag.tasks["submit-next"]
+    assert "register-best" in task.dependent_tasks
+    inputs = json_format.MessageToDict(task.inputs)["parameters"]
+    assert inputs["kfp_run"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+    assert inputs["further_runs"] == {"componentInputParameter": "further_runs"}
+    assert task.retry_policy.max_retry_count == 3
+    assert spec.root.input_definitions.parameters["further_runs"].default_value.number_value == 0
+    assert "submit-next" not in build(1, 1, cluster=False).pipeline_spec.root.dag.tasks
 
 
 def test_the_largest_run_stays_within_what_argo_holds() -> None:

@@ -1,0 +1,29 @@
+"""Send the run that goes on with a study while budget is left."""
+
+from kfp import dsl
+from kfp.dsl import Input, Model
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def submit_next(study: str, store: str, start: Input[Model], kfp_run: str, further_runs: int) -> str:
+    """Send the run that goes on with a study: a copy of this one. Does nothing once the budget is spent.
+
+    At most one run follows, however often the step is run, and none if this run has finished no round.
+
+    Args:
+        study: The study file's text, YAML or JSON.
+        store: Where the study's files live.
+        start: The state of data_prep, with which this run began.
+        kfp_run: This run's id in KFP.
+        further_runs: How many runs may follow this one; the next is sent with one fewer.
+
+    Returns:
+        The next run's id in KFP; empty if none was sent.
+    """
+    from pathlib import Path
+
+    from rlhpo_core import steps
+
+    return steps.submit_next(study, store, Path(start.path), kfp_run, further_runs)

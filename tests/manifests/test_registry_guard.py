@@ -1,0 +1,91 @@
+"""The guard's rule, evaluated on pods: who may use the registry's secret."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cel
+import pytest
+import yaml
+from google.protobuf import json_format
+
+from pipelines.hpo_loop.pipeline import build
+from pipelines.pods import STEP_LABEL
+from tests.manifests.rendering import MANIFESTS
+
+POLICY, _ = yaml.safe_load_all((MANIFESTS / "base" / "registry-guard.yaml").read_text())
+BY_KEY = {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "rlhpo-registry", "key": "A"}}}]}
+WHOLE = {"envFrom": [{"secretRef": {"name": "rlhpo-registry"}}]}
+OTHER = {
+    "env": [{"name": "A", "value": "a"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "rlhpo-mlflow"}}}],
+    "envFrom": [{"configMapRef": {"name": "rlhpo-registry"}}],
+}
+
+
+def allowed(pod: dict[str, Any]) -> bool:
+    """As the API server would: variables are worked out one after another, and every rule has to hold."""
+    variables: dict[str, Any] = {}
+    for one in POLICY["spec"]["variables"]:
+        variables[one["name"]] = cel.evaluate(one["expression"], {"object": pod, "variables": variables})
+    return all(
+        cel.evaluate(one["expression"], {"object": pod, "variables": variables})
+        for one in POLICY["spec"]["validations"]
+    )
+
+
+def pod(labels: dict[str, str] | None = None, account: str | None = None, **spec: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"metadata": {}, "spec": {"containers": [{"name": "main"}], **spec}}
+    if labels is not None:
+        found["metadata"]["labels"] = labels
+    if account is not None:
+        found["spec"]["serviceAccountName"] = account
+    return found
+
+
+USES = [
+    {"containers": [{"name": "main", **BY_KEY}]},
+    {"containers": [{"name": "main", **WHOLE}]},
+    {"containers": [{"name": "main", **OTHER}, {"name": "second", **BY_KEY}]},
+    {"initContainers": [{"name": "first", **WHOLE}]},
+    {"ephemeralContainers": [{"name": "debug", **BY_KEY}]},
+    {"volumes": [{"name": "v", "secret": {"secretName": "rlhpo-registry"}}]},
+    {"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "rlhpo-registry"}}]}}]},
+]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_only_the_registering_step_and_the_registrar_may_use_the_secret(use: dict[str, Any]) -> None:
+    assert not allowed(pod(**use))
+    assert not allowed(pod({STEP_LABEL: "train"}, "rlhpo-runner", **use))
+    assert not allowed(pod({"step": "register-best"}, "default", **use))
+    assert allowed(pod({STEP_LABEL: "register-best"}, "rlhpo-runner", **use))
+    assert allowed(pod({}, "rlhpo-registrar", **use))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"containers": [{"name": "main", **OTHER}]},
+        {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "secret": {"secretName": "rlhpo-mlflow"}}]},
+        {"volumes": [{"name": "a", "projected": {}}, {"name": "b", "configMap": {"name": "rlhpo-registry"}}]},
+    ],
+)
+def test_all_others_are_none_of_its_business(spec: dict[str, Any]) -> None:
+    assert allowed(pod(**spec))
+
+
+def test_every_step_of_the_pipeline_is_let_in() -> None:
+    pipeline = build(1, 1)
+    inputs = pipeline.pipeline_spec.root.input_definitions.parameters
+    default = {name: one.default_value.string_value for name, one in inputs.items()}
+    platform = json_format.MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]
+    steps = list(platform["deploymentSpec"]["executors"].values())
+    assert len(steps) == 7
+    for step in steps:
+        names = [default[one["secretNameParameter"]["componentInputParameter"].split("--")[-1]]
+                 for one in step["secretAsEnv"]]  # fmt: skip
+        container = {"name": "main", "envFrom": [{"secretRef": {"name": name}} for name in names]}
+        labels = step["podMetadata"]["labels"]
+        assert allowed(pod(labels, "rlhpo-runner", containers=[container])), labels
+        assert allowed(pod({}, "rlhpo-runner", containers=[container])) == ("rlhpo-registry" not in names)
