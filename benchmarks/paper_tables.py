@@ -77,7 +77,7 @@ def perform(task: tuple[dict[str, Any], str]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     started = time.process_time()
-    settings: dict[str, Any] = {"mode": run["mode"]}
+    settings: dict[str, Any] = {"profile": "paper", "mode": run["mode"]}
     if "delta" in run:
         # As in the paper: nothing but delta ends the model phase early, and no gate skips it.
         settings["model"] = {"delta": run["delta"], "min_r2": None}

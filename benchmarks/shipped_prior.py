@@ -62,7 +62,9 @@ def main() -> None:
     parser.add_argument("--shuffled", action="store_true")
     given = parser.parse_args()
     started = time.process_time()
-    space = builtin_space("xgboost-wide")
+    # The scenario has linear boosters, too: what is known of them serves studies that tune them.
+    booster = {"type": "categorical", "choices": ["gblinear", "gbtree", "dart"]}
+    space = SearchSpace.model_validate({**builtin_space("xgboost-wide").model_dump(), "booster": booster})
     tasks = load_tasks(given.yahpo, "source")
     studies = [
         study(task, space, derive_seed(given.seed, index, "study"), given.shuffled) for index, task in enumerate(tasks)

@@ -116,7 +116,9 @@ def train(
             **{key: str(value) for key, value in settings.model_dump().items()},
         },
     )
-    return Prior(card, space, agent.settings, {**network, "mean": mean, "factor": left * sizes, **weights})
+    tensors = {**network, "mean": mean, "factor": left * sizes, **weights}
+    # Laid out as they will be read back: products of other layouts may differ in their last bits.
+    return Prior(card, space, agent.settings, {key: tensor.contiguous() for key, tensor in tensors.items()})
 
 
 def landscape(space: SearchSpace, study: FinishedStudy, seed: int) -> Landscape:

@@ -90,7 +90,7 @@ class TunerSettings(_Settings):
     """Where the settings that are not given come from: what was found best, or the paper."""
     mode: Mode = "mbrl_sdp"
     """``mbrl_sdp``, ``rl_sdp`` (no reward model), ``rl_doc`` (no model, one step) or ``random`` (a baseline)."""
-    trials_per_round: Annotated[int, Field(ge=1)] = 2
+    trials_per_round: Annotated[int, Field(ge=1)] = 5
     order_seed: int | None = None
     """Shuffle the order in which hyperparameters are chosen; as listed if not set."""
     agent: AgentSettings = AgentSettings()

@@ -1,0 +1,120 @@
+"""Priors: learnt from finished studies, kept in a file, carried over to a study's space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rlhpo_core import state as state_file
+from rlhpo_core import transfer, tuner
+from rlhpo_core.errors import UserError
+from rlhpo_core.prior import Prior, builtin_names, from_bytes, load_prior
+from rlhpo_core.prior_training import FinishedStudy, PriorSettings, train
+from rlhpo_core.settings import AgentSettings, TunerSettings
+from rlhpo_core.space import SearchSpace, builtin_space, load_space
+from rlhpo_core.trial import Config
+from tests.strategies import after_rounds
+
+SPACE = load_space("""
+kind: {type: categorical, choices: [a, b]}
+x: {type: float, low: 0.0, high: 1.0}
+y: {type: float, low: 0.001, high: 1.0, log: true, when: {kind: a}}
+""")
+SETTINGS = TunerSettings.model_validate({"trials_per_round": 3, "screening": {"candidates": 64}})
+
+
+def height(config: Config, peak: float = 0.7) -> float:
+    """Best at kind a and x near the peak; studies differ in where that is."""
+    return (1.0 if config["kind"] == "a" else 0.0) - 2 * abs(float(config["x"]) - peak)
+
+
+def finished(peak: float, seed: int, count: int = 60, space: SearchSpace = SPACE) -> FinishedStudy:
+    rng = np.random.default_rng(seed)
+    configs = space.decode(rng.uniform(-1, 1, (count, len(space.steps))))
+    return FinishedStudy(f"study-{seed}", configs, np.array([height(config, peak) for config in configs]))
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    studies = [finished(peak, seed) for seed, peak in enumerate((0.6, 0.65, 0.7, 0.75, 0.8))]
+    settings = PriorSettings(width=32, features=8, steps=400, policy_updates=30, episodes=64)
+    return train("test", SPACE, studies, "height", "made up by this test", settings)
+
+
+def test_the_first_proposals_are_where_earlier_studies_were_good(prior: Prior) -> None:
+    taught = tuner.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior)
+    fresh = tuner.initial_state("s", 0, SPACE, "maximize", SETTINGS)
+    best = max(height(proposal.config) for proposal in tuner.propose(taught))
+    assert best > 0.6
+    assert best > max(height(proposal.config) for proposal in tuner.propose(fresh))
+    assert all(proposal.predicted is None for proposal in tuner.propose(taught)), "no trial has told the scale yet"
+
+
+def test_a_study_with_a_prior_goes_on_bit_for_bit(prior: Prior) -> None:
+    whole = after_rounds(tuner.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior), height, 3)
+    half = after_rounds(tuner.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior), height, 1)
+    restored = after_rounds(state_file.from_bytes(state_file.to_bytes(half)), height, 2)
+    assert state_file.to_bytes(restored) == state_file.to_bytes(whole)
+
+
+def test_a_file_holds_all_of_it(prior: Prior, tmp_path: Path) -> None:
+    (tmp_path / "p.safetensors").write_bytes(prior.to_bytes())
+    again = load_prior(str(tmp_path / "p.safetensors"))
+    assert again.card == prior.card
+    x = torch.rand(5, SPACE.feature_count, dtype=torch.float64)
+    assert torch.equal(again.expect(x).mean, prior.expect(x).mean)
+
+
+def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not an rlhpo prior"):
+        from_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match="cannot read the prior"):
+        load_prior(str(tmp_path / "missing.safetensors"))
+
+
+def test_a_narrower_space_in_another_order_is_mapped(prior: Prior) -> None:
+    own = load_space("""
+x: {type: float, low: 0.5, high: 0.9}
+z: {type: int, low: 1, high: 5}
+kind: {type: fixed, value: a}
+y: {type: float, low: 0.01, high: 0.1, log: true}
+""")
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 3))
+    theirs = [{name: c[name] for name in ("kind", "x", "y")} for c in own.decode(actions)]
+    found = transfer.expectation(prior, own)(torch.from_numpy(own.features_of_actions(actions)))
+    wanted = prior.expect(torch.from_numpy(SPACE.features(theirs)))
+    torch.testing.assert_close(found.mean, wanted.mean, atol=1e-5, rtol=1e-4)
+    state = after_rounds(tuner.initial_state("s", 0, own, "maximize", SETTINGS, prior), height, 2)
+    assert len(state.history) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x: {type: float, low: 0.0, high: 1.0}", "knows of kind, which this space lacks"),
+        ("kind: {type: fixed, value: c}\nx: {type: float, low: 0.0, high: 1.0}", "kind is fixed at 'c' here"),
+        ("kind: {type: fixed, value: b}\nx: {type: float, low: 0.0, high: 2.0}", r"x is float in \[0.0, 2.0\] here"),
+    ],
+)
+def test_a_space_that_the_prior_does_not_know_is_refused(prior: Prior, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        transfer.expectation(prior, load_space(text))
+
+
+def test_too_little_to_learn_from_is_refused() -> None:
+    with pytest.raises(UserError, match="two or more"):
+        train("one", SPACE, [finished(0.5, 0)], "height")
+    with pytest.raises(UserError, match="study-0: 4 trials"):
+        train("few", SPACE, [finished(0.5, 0, 4), finished(0.5, 1)], "height")
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_a_prior_that_comes_with_rlhpo_fits_the_space_of_its_name(name: str) -> None:
+    shipped, space = load_prior(name), builtin_space(name)
+    assert transfer.fits(shipped, space)
+    assert not transfer.fits(shipped, builtin_space("xgboost-paper"))
+    assert shipped.card.source
+    transfer.starting_agent(shipped, space, AgentSettings(), one_step=False, seed=0)
