@@ -57,12 +57,15 @@ def pool_of(space: SearchSpace, tasks: Sequence[SurrogateTask], seed: int) -> li
 
 
 def build(tasks: Sequence[SurrogateTask], size: int, seed: int = 0) -> list[Config]:
-    """The portfolio of source tasks that share a space. Regret is normalised by the pool's own best and median."""
+    """The portfolio of source tasks that share a space. Regret is normalised by the pool's own best and median.
+
+    The choice is by its square root: tasks on which bad configurations are very bad would drown the others otherwise.
+    """
     pool = pool_of(tasks[0].space, tasks, seed)
     values = np.stack([task.evaluate_many(pool) for task in tasks])
     best, median = values.max(axis=1, keepdims=True), np.median(values[:, :RANDOM], axis=1, keepdims=True)
     spread = np.where(best > median, best - median, 1.0)
-    return [pool[index] for index in greedy((best - values) / spread, size)]
+    return [pool[index] for index in greedy(np.sqrt((best - values) / spread), size)]
 
 
 def load_or_build(file: Path, tasks: Sequence[SurrogateTask], size: int) -> list[Config]:

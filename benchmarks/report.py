@@ -115,9 +115,13 @@ def ranks(table: Table, names: Sequence[str], budget: int) -> dict[str, Floats]:
     return {name: mean_over_seeds(found[index]) for index, name in enumerate(names)}
 
 
-def wins(table: Table, name: str, other: str, budget: int) -> Floats:
-    """Share of seeds won per task (tasks,), a tie ½, over the seeds that both have; NaN where there is none."""
-    difference = table.best[name][:, :, budget] - table.best[other][:, :, budget]
+def wins(table: Table, name: str, other: str, budget: int, other_budget: int | None = None) -> Floats:
+    """Share of seeds won per task (tasks,), a tie ½, over the seeds that both have; NaN where there is none.
+
+    ``other_budget``: the other is given another number of trials.
+    """
+    other_budget = budget if other_budget is None else other_budget
+    difference = table.best[name][:, :, budget] - table.best[other][:, :, other_budget]
     won = np.where(np.abs(difference) <= TIE, 0.5, (difference > 0).astype(float))
     return mean_over_seeds(np.where(np.isnan(difference), np.nan, won))
 
@@ -160,6 +164,21 @@ def print_all(table: Table, ours: Sequence[str] | None = None) -> None:
     for own in ours if ours is not None else [name for name in names if name.startswith("rlhpo")]:
         _print_wins(table, own, [name for name in names if name != own])
     _print_cpu(table, names)
+
+
+def print_head_start(table: Table, few: int, many: int) -> None:
+    """How often those that begin with knowledge win with few trials against those that begin without, with many."""
+    names = table.complete()
+    informed = [name for name in names if "+" in name or name == "portfolio"]
+    cold = [name for name in names if name not in informed]
+    if few not in table.budgets or many not in table.budgets or not cold:
+        return
+    short, long = table.budgets.index(few), table.budgets.index(many)
+    rows = (
+        (name, [_cell(interval(wins(table, name, other, short, long), np.mean), 1, 100) for other in cold])
+        for name in informed
+    )
+    _print_rows(f"win rate in %, ties ½, after {few} trials against {many} of", cold, rows)
 
 
 def _range(table: Table) -> range:

@@ -59,6 +59,7 @@ def main() -> None:
         table = report.Table.of(found, named, names, BUDGETS)
         print(f"\n## tasks: {selection}\n")
         report.print_all(table)
+        report.print_head_start(table, few=5, many=200)
         report.plot(table, given.images / f"transfer_{selection}.png")
     sys.exit(failed > 0)
 

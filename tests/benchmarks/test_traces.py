@@ -211,6 +211,18 @@ def test_a_tie_is_half_a_win_and_only_common_seeds_count():
     }
 
 
+def test_a_head_start_is_few_trials_against_many(capsys):
+    made = table(
+        *(trace("portfolio", task, [0.9, 0.9]) for task in ("a", "b")),
+        *(trace("tpe", task, [0.5, last]) for task, last in (("a", 0.8), ("b", 0.95))),
+    )
+    assert report.wins(made, "portfolio", "tpe", 0, 1).tolist() == [1.0, 0.0]
+    report.print_head_start(made, few=1, many=2)
+    printed = capsys.readouterr().out
+    assert "| win rate in %, ties ½, after 1 trials against 2 of | tpe |" in printed
+    assert "| portfolio | 50.0 (0.0–100.0) |" in printed
+
+
 def test_tasks_that_random_search_solves_are_told_apart():
     made = table(trace("random", "a", [0.2, 1.0]), trace("random", "b", [0.2, 0.999]))
     assert made.reached.tolist() == [True, False]
