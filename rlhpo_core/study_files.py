@@ -9,7 +9,8 @@ are not trained again. MLflow is written from these files and catches up after a
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,7 +19,7 @@ from rlhpo_core import tuner
 from rlhpo_core.errors import UserError
 from rlhpo_core.store import Store, open_store
 from rlhpo_core.study import StudySpec, dump_study, parse_study
-from rlhpo_core.trial import FiniteFloat, History, Trial
+from rlhpo_core.trial import FiniteFloat, History, Inherited, Trial
 from rlhpo_core.tuner import TunerState
 from rlhpo_core.warm_start import warm_state
 
@@ -50,6 +51,8 @@ class StudyRecord(BaseModel):
     seconds: float = 0.0
     """Wall time spent tuning so far, over all resumes."""
     winner: Winner | None = None
+    decision: str | None = None
+    """What became of the winner at the gate, for a person to read."""
 
     @classmethod
     def new(cls, spec: StudySpec) -> StudyRecord:
@@ -64,6 +67,12 @@ class StudyFiles:
     """
 
     store: Store
+
+    @property
+    def address(self) -> str:
+        """The store's address, the same from any working folder."""
+        uri = self.store.uri
+        return uri if "://" in uri else str(Path(uri).resolve())
 
     def begin(self, record: StudyRecord) -> bool:
         """Give the study its identity, unless it has one. Of several at once, one does (and gets ``True``)."""
@@ -122,6 +131,10 @@ class StudyFiles:
         """
         wanted = spec.warm_start
         if wanted is None or self.store.read(STATE) is not None:
+            return
+        if wanted.study is None:
+            start = self.state(spec)
+            self.write_state(replace(start, inherited=Inherited(source="", first=wanted.first)))
             return
         earlier = StudyFiles(open_store(wanted.study))
         metric = earlier.spec().objective.metric
