@@ -14,6 +14,8 @@ NAMES = (
     "reward_model_update",
     "ppo_update",
     "register_best",
+    "retune_check",
+    "retune_decide",
 )
 
 

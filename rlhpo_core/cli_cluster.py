@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import tempfile
 from pathlib import Path
@@ -85,10 +86,14 @@ def schedule(
     ca_cert: CaCert = None,
     experiment: Experiment = "rlhpo",
     service_account: Account = None,
+    retune: Annotated[
+        bool, typer.Option("--retune", help="Retune the deployed model each time, as `rlhpo retune` does.")
+    ] = False,
 ) -> None:
     """Run a chunk of a study again and again; replaces the schedule of the same name.
 
-    One run at a time, and none to make up for those that were missed.
+    One run at a time, and none to make up for those that were missed. With `--retune` each run looks whether the data
+    is new, tunes from what is known, and lets the gate decide; the store is then the place of the model.
     """
     from rlhpo_core import kfp_client
 
@@ -97,8 +102,8 @@ def schedule(
     with tempfile.TemporaryDirectory() as folder:
         made = kfp_client.schedule(
             server,
-            _compile(spec, rounds, Path(folder)),
-            spec.name,
+            _compile(spec, rounds, Path(folder), retune),
+            f"{spec.name}-retune" if retune else spec.name,
             _parameters(spec, store, table, image),
             experiment,
             service_account=service_account,
@@ -132,16 +137,23 @@ def _server(host: str | None, namespace: str | None, token: str | None, ca_cert:
     return Server.of(host, namespace, token, ca_cert=ca_cert)
 
 
-def _compile(spec: StudySpec, rounds: int, folder: Path) -> Path:
-    """The pipeline of a chunk, no longer than the study."""
+def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool = False) -> Path:
+    """The pipeline of a chunk, no longer than the study; or that of a retuning, which holds the whole of it."""
     from kfp import compiler
 
     from rlhpo_core.kfp_local import pipeline_module
 
     pipeline = pipeline_module()
-    least = min(rounds, math.ceil(spec.budget.trials / spec.tuner.trials_per_round))
+    wanted = math.ceil(spec.budget.trials / spec.tuner.trials_per_round)
+    least = wanted if retune else min(rounds, wanted)
+    if retune and wanted > pipeline.MOST_ROUNDS:
+        raise UserError(f"budget.trials: a retuning holds at most {pipeline.MOST_ROUNDS} rounds")
     if least > pipeline.MOST_ROUNDS:
         raise UserError(f"--rounds: a run holds at most {pipeline.MOST_ROUNDS}; submit the study several times")
+    if retune:
+        if spec.registry.model is None:
+            raise UserError("registry.model: a retuning needs the name of the registered model that it is about")
+        pipeline = importlib.import_module("pipelines.retune.pipeline")
     path = folder / "pipeline.yaml"
     parallelism = spec.execution.workers or 0
     compiler.Compiler().compile(
