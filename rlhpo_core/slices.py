@@ -49,7 +49,7 @@ def slices(spec: StudySpec, history: History, sensitivity: Sensitivity | None) -
         steps.sort(key=lambda step: order.index(step.name))
     shown = steps[:MAX_AXES]
     rows = math.ceil(len(shown) / _COLUMNS)
-    figure = canvas(2.7 * min(len(shown), _COLUMNS) + 0.9, 2.5 * rows + 0.5)
+    figure = canvas(max(4.8, 2.7 * min(len(shown), _COLUMNS) + 0.9), 2.5 * rows + 0.5)
     axes = list(figure.subplots(rows, min(len(shown), _COLUMNS), squeeze=False, sharey=True).flat)
     window = shown_range(values_of(trials), history.direction)
     for position, (ax, step) in enumerate(zip(axes, shown, strict=False)):
@@ -66,7 +66,13 @@ def _panel(ax: Axes, step: Tunable, trials: list[Trial], history: History, windo
     values = np.clip(values_of(active), *window)
     x = _positions(step, active)
     numbers = [number_of(trial) for trial in trials]
-    look: dict[str, Any] = {"cmap": SCALE, "vmin": numbers[0], "vmax": numbers[-1], "edgecolors": "white", "linewidths": 0.4}
+    look: dict[str, Any] = {
+        "cmap": SCALE,
+        "vmin": numbers[0],
+        "vmax": numbers[-1],
+        "edgecolors": "white",
+        "linewidths": 0.4,
+    }
     ax.scatter(x, values, c=[number_of(trial) for trial in active], s=22, **look)
     best = history.best()
     for place, value, trial in zip(x, values, active, strict=True):

@@ -27,7 +27,7 @@ def timeline(history: History) -> Figure | None:
     starts, cut = _without_pauses(trials)
     lanes = _lanes(starts, [trial.seconds for trial in trials])
     scale, unit = _unit(max(s + t.seconds for s, t in zip(starts, trials, strict=True)))
-    figure = canvas(9, 1.4 + 0.32 * min(max(lanes) + 1, 16))
+    figure = canvas(9, 2.4 + 0.3 * min(max(lanes) + 1, 16))
     ax = figure.subplots()
     for status, (colour, hatch) in _LOOKS.items():
         rows = [i for i, trial in enumerate(trials) if trial.status is status]
@@ -62,7 +62,7 @@ def _without_pauses(trials: list[Trial]) -> tuple[list[float], str]:
             pauses += 1
         found.append(start - shift)
         end = max(end, start + trial.seconds)
-    return found, f"; {pauses} long pauses left out" if pauses else ""
+    return found, f"; long pauses left out: {pauses}" if pauses else ""
 
 
 def _lanes(starts: list[float], seconds: list[float]) -> list[int]:

@@ -73,6 +73,7 @@ def tuned(direction: str, rounds: int = 7) -> Study:
                 outcome = {"status": TrialStatus.INFEASIBLE, "error": "the score is NaN"}
             elif number % 9 == 7:
                 outcome["status"] = TrialStatus.PRUNED
+            outcome["started_at"] = 1.7e9 + 10 * number
             trials.append(Trial(proposal=proposal, seconds=20.0, **outcome))
         state = tuner.update_policy(tuner.fit_reward_model(tuner.observe(state, trials)))
     return spec, state.history, state.summaries
