@@ -15,7 +15,7 @@ def retune_check(
     note: Output[Markdown],
     table_source: str = "",
     force: bool = False,
-) -> NamedTuple("Outputs", action=str, study=str, store=str, look=str):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", Output=str, study=str, store=str, look=str):  # type: ignore[valid-type]
     """Compare the current data of a deployed model with the champion's, and score the champion on it.
 
     Args:
@@ -26,7 +26,7 @@ def retune_check(
         force: Whether to tune even if nothing has changed.
 
     Returns:
-        action: "tune" if there is something to do, else "stop".
+        Output: "tune" if there is something to do, else "stop".
         study: The study with what it starts from.
         store: Where the files of this retuning live.
         look: All that was found, as JSON.
@@ -37,5 +37,6 @@ def retune_check(
     from rlhpo_core import retune_steps
 
     found = retune_steps.check(study, store, table_source, force, Path(note.path))
-    outputs = namedtuple("Outputs", ["action", "study", "store", "look"])
+    # KFP's local runner decides by no output of another name.
+    outputs = namedtuple("Outputs", ["Output", "study", "store", "look"])
     return outputs(found.action, found.study, found.store, found.look)

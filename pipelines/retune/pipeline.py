@@ -57,7 +57,7 @@ def build(
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
         checked = retune_check(study=study, store=store, table_source=table_source, force=force)
         pods.place(checked).set_display_name("look at the data")
-        with dsl.If(checked.outputs["action"] == "tune", name="something to do"):
+        with dsl.If(checked.outputs["Output"] == "tune", name="something to do"):
             tuned = loop(
                 study=checked.outputs["study"],
                 store=checked.outputs["store"],
