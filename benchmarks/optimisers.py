@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.shipped_prior import under_names_of
 from rlhpo_core.documents import parse_yaml
 from rlhpo_core.parameters import Bool, Categorical, Fixed, Tunable
 from rlhpo_core.settings import TunerSettings
@@ -336,12 +337,14 @@ class Rlhpo:
 def _initial_state(start: Start, settings: TunerSettings) -> Any:
     """Where a study begins: from nothing, a prior, or an earlier study, whose state is ``earlier.optimiser.state``."""
     from rlhpo_core import tuner
+    from rlhpo_core.prior import load_prior
+    from rlhpo_core.warm_start import warm_state
 
-    if start.prior is not None:
-        raise NotImplementedError("the tuner takes no prior yet")
-    if start.earlier is not None:
-        raise NotImplementedError("the tuner takes no earlier study yet")
-    return tuner.initial_state("benchmark", start.seed, start.space, "maximize", settings)
+    prior = None if start.prior is None else under_names_of(load_prior(str(start.prior)), start.space)
+    if start.earlier is None:
+        return tuner.initial_state("benchmark", start.seed, start.space, "maximize", settings, prior)
+    state = start.earlier.optimiser.state
+    return warm_state(state, "benchmark", start.seed, start.space, "maximize", settings, prior=prior)
 
 
 def settings_from(file: Path) -> TunerSettings:

@@ -12,11 +12,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.surrogates import SurrogateTask, load_tasks
+from rlhpo_core.prior import Prior
 from rlhpo_core.prior_training import FinishedStudy, PriorSettings, train
 from rlhpo_core.screening import perturbed
 from rlhpo_core.space import SearchSpace, builtin_space
@@ -24,6 +28,7 @@ from rlhpo_core.trial import Config, derive_seed
 
 #: XGBoost's own names for what the scenario calls otherwise, and what this prior leaves open.
 NAMES = {"nrounds": "n_estimators", "eta": "learning_rate", "lambda": "reg_lambda", "alpha": "reg_alpha"}
+BACK = {own: theirs for theirs, own in NAMES.items()}
 IMPUTATION = {"num.impute.selected.cpo": "impute.mean"}
 RANDOM, GENERATIONS, CHILDREN, PARENTS = 1500, 3, 300, 20
 SOURCE = (
@@ -35,8 +40,15 @@ SOURCE = (
 
 def in_scenario(config: Config) -> Config:
     """A configuration of XGBoost under the scenario's names."""
-    back = {own: theirs for theirs, own in NAMES.items()}
-    return {**IMPUTATION, **{back.get(name, name): value for name, value in config.items()}}
+    return {**IMPUTATION, **{BACK.get(name, name): value for name, value in config.items()}}
+
+
+def under_names_of(prior: Prior, space: SearchSpace) -> Prior:
+    """The prior as it is for a space that has the scenario's names; otherwise as it was."""
+    known = {parameter.name for parameter in space.parameters}
+    back = {own: theirs for theirs, own in NAMES.items() if theirs in known}
+    named = {back.get(name, name): definition for name, definition in prior.space.model_dump().items()}
+    return replace(prior, space=SearchSpace.model_validate(named))
 
 
 def study(task: SurrogateTask, space: SearchSpace, seed: int, shuffled: bool) -> FinishedStudy:

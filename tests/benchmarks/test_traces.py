@@ -3,13 +3,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import optimisers, portfolio, real, report, retune, sample_efficiency, traces
+from benchmarks import optimisers, portfolio, real, report, retune, sample_efficiency, shipped_prior, traces
 from benchmarks.surrogates import SurrogateTask
+from rlhpo_core.prior import load_prior
 from rlhpo_core.space import SearchSpace
 from rlhpo_core.trial import Config, Value
 
@@ -118,6 +120,23 @@ def test_retuning_by_hand_begins_with_the_best_of_the_earlier_run():
     played = traces.play(traces.Job("tpe+best", Bowl("later"), seed=0, trials=12, earlier=earlier))
     ranked = [config for _, config in sorted(zip(past.values, past.configs, strict=True), key=lambda pair: -pair[0])]
     assert played.configs[:10] == ranked[:10]
+
+
+def test_rlhpo_begins_with_what_it_was_given():
+    """Names of the scenario, which the prior that comes with rlhpo knows by XGBoost's own."""
+    shipped = load_prior("xgboost-wide")
+    definitions = {shipped_prior.BACK.get(name, name): one for name, one in shipped.space.model_dump().items()}
+    space = SearchSpace.model_validate(
+        {**definitions, "num.impute.selected.cpo": {"type": "categorical", "choices": ["impute.mean", "impute.hist"]}}
+    )
+    file = Path(str(resources.files("rlhpo_core"))) / "priors" / "xgboost-wide.safetensors"
+    taught = optimisers.make("rlhpo+prior", optimisers.Start(space, 0, 5, prior=file))
+    for _ in range(5):
+        taught.tell(taught.ask(), 0.5)
+    assert taught.state.prior is not None
+    earlier = optimisers.Earlier((), (), taught)
+    warm = optimisers.make("rlhpo+warm", optimisers.Start(space, 1, 5, earlier=earlier))
+    assert len(warm.state.inherited.trials) == 5
 
 
 def test_retuning_is_on_the_same_task_with_half_the_data():
