@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import optimize
 from torch import Tensor
 
 Floats = NDArray[np.float64]
@@ -63,6 +62,8 @@ def fit(
 
     Returns: the state, and the means and deviations (N,) of leave-one-out predictions.
     """
+    from scipy import optimize  # here, since it is slow to import and most processes only predict
+
     d = x.shape[1]
     start = _start(d, expected is not None)
     starts, steps = [start], FIRST_STEPS

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rlhpo_core.budget import spent
 from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.machine import threads
 from rlhpo_core.store import open_store
 from rlhpo_core.study import StudySpec, parse_study
@@ -35,14 +36,14 @@ class Prepared:
     """What the first step hands on beside its files."""
 
     run_id: str
-    """The study's run in MLflow."""
+    """The study's run in MLflow; empty if the steps should not log to it."""
     table_name: str
     """File name of the table, whose ending tells its format; empty without a table."""
     rows: int
     digest: str
 
 
-def prepare(study: str, store: str, table_source: str, table: Path, state: Path) -> Prepared:
+def prepare(study: str, store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
     ``table_source`` is a path or an address (``s3://…``) that takes the place of ``data.path``, if given.
@@ -51,7 +52,6 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path)
     """
     from rlhpo_core import state as state_file
     from rlhpo_core.evaluators import build_evaluator
-    from rlhpo_core.tracking import StudyTracker
 
     spec = _parse(study)
     name = ""
@@ -64,16 +64,12 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path)
         evaluator = build_evaluator(local, threads=1)
         evaluator.check_space(spec.space)
         files = _ensure(spec, store)
-        tracker = StudyTracker.open(spec, files.record().study_id, _tracked(spec))
         data = evaluator.data()
-        if data is not None:
-            tracker.log_data(data)
+        run_id = _open_run(spec, files, data) if log_trials else ""
     files.clear_stop()
-    current = files.state(spec)
-    tracker.sync(files.history(spec), current.summaries)
-    state_file.save(current, state)
+    state_file.save(files.state(spec), state)
     rows = sum(data.rows.values()) if data is not None else 0
-    return Prepared(tracker.run_id, name, rows, data.digest if data is not None else "")
+    return Prepared(run_id, name, rows, data.digest if data is not None else "")
 
 
 def propose(study: str, store: str, state: Path) -> list[str]:
@@ -290,6 +286,17 @@ def _tracked(spec: StudySpec) -> Path:
     if not (spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
         raise UserError("a pipeline needs an MLflow server: set tracking.uri in the study or MLFLOW_TRACKING_URI")
     return Path.cwd()
+
+
+def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) -> str:
+    """The study's run, with all that there is to log so far. Raises: UserError if MLflow cannot be reached."""
+    from rlhpo_core.tracking import StudyTracker
+
+    tracker = StudyTracker.open(spec, files.record().study_id, _tracked(spec))
+    if data is not None:
+        tracker.log_data(data)
+    tracker.sync(files.history(spec), files.state(spec).summaries)
+    return tracker.run_id
 
 
 def _log(spec: StudySpec, run_id: str, trial: Trial) -> None:

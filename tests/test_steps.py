@@ -199,3 +199,15 @@ def test_a_study_of_failures_ends_with_their_cause(tracking: str, tmp_path: Path
     chunk.round(1)
     with pytest.raises(UserError, match="none of the 2 trials succeeded"):
         chunk.end()
+
+
+def test_steps_log_nothing_if_another_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    table, state = tmp_path / "table", tmp_path / "state"
+    # No server is needed, where a step that logs would refuse to log into a pod's own files.
+    prepared = steps.prepare(study(), str(tmp_path / "store"), "", table, state, log_trials=False)
+    assert prepared.run_id == ""
+    assert prepared.rows > 0
+    (proposal, *_) = steps.propose(study(), str(tmp_path / "store"), state)
+    steps.train(study(), str(tmp_path / "store"), "", proposal, table, prepared.table_name, tmp_path / "trial")
+    assert Trial.model_validate_json((tmp_path / "trial").read_bytes()).value is not None

@@ -15,6 +15,7 @@ def data_prep(
     table: Output[Dataset],
     state: Output[Model],
     table_source: str = "",
+    log_trials: bool = True,
 ) -> NamedTuple("Outputs", run_id=str, table_name=str):  # type: ignore[valid-type]
     """Check a study and its table, and hand out the state from which the study goes on.
 
@@ -24,9 +25,10 @@ def data_prep(
         table: The table, as it was read.
         state: The tuner's state: new, or where an earlier run of the study has left it.
         table_source: A path or s3:// address that takes the place of data.path in the study.
+        log_trials: Whether the steps log trials as they finish; if not, who watches the store does.
 
     Returns:
-        run_id: The study's run in MLflow.
+        run_id: The study's run in MLflow, to which further steps log; empty if they should not.
         table_name: The table's file name, whose ending tells its format.
     """
     from collections import namedtuple
@@ -34,6 +36,6 @@ def data_prep(
 
     from rlhpo_core import steps
 
-    found = steps.prepare(study, store, table_source, Path(table.path), Path(state.path))
+    found = steps.prepare(study, store, table_source, Path(table.path), Path(state.path), log_trials)
     table.metadata.update({"rows": found.rows, "digest": found.digest, "file": found.table_name})
     return namedtuple("Outputs", ["run_id", "table_name"])(found.run_id, found.table_name)

@@ -98,6 +98,7 @@ def build(
         accelerator_type: str = "nvidia.com/gpu",
         accelerator_count: str = "1",
         further_runs: int = 0,
+        log_trials: bool = True,
     ) -> str:
         """Tune hyperparameters, one chunk of rounds.
 
@@ -118,9 +119,11 @@ def build(
             accelerator_type: Resource name; heeded by pipelines compiled with accelerators.
             accelerator_count: How many of them a trial gets.
             further_runs: How many runs may follow this one by themselves while budget is left.
+            log_trials: Whether the steps log trials to MLflow as they finish. `rlhpo tune` watches the store and does
+                so itself, which spares each step the time it takes to import MLflow.
         """
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
-        data = data_prep(study=study, store=store, table_source=table_source)
+        data = data_prep(study=study, store=store, table_source=table_source, log_trials=log_trials)
         pods.place(data, "prepare data")
         state = data.outputs["state"]
         for number in range(rounds):
