@@ -70,6 +70,8 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path)
             tracker.log_data(data)
     files.clear_stop()
     current = files.state(spec)
+    if current.prior is not None:
+        tracker.log_prior(current.prior)
     tracker.sync(files.history(spec), current.summaries)
     state_file.save(current, state)
     rows = sum(data.rows.values()) if data is not None else 0
