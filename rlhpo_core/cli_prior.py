@@ -337,6 +337,7 @@ def _print_scores(scores: Sequence[Score]) -> None:
             "study has it: no pick was trained. model: rank correlation of that model with trials held out of it.",
             style="dim",
         ),
+        soft_wrap=True,
     )
     console.print(Text(verdict(scores), style="bold"), soft_wrap=True)
 

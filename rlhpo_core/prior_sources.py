@@ -50,7 +50,9 @@ class Source:
         return self.found.study.name
 
 
-def read(places: Sequence[str], connection: Connection, note: Callable[[str], None]) -> list[Source]:
+def read(
+    places: Sequence[str], connection: Connection, note: Callable[[str], None] = lambda line: None
+) -> list[Source]:
     """The studies at the places, each once. Those of a whole folder or experiment are left out if they are too small.
 
     Args:

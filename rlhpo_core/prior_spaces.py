@@ -61,6 +61,8 @@ def carried(one: InSpace, target: SearchSpace) -> tuple[FinishedStudy, str]:
     Raises: UserError, naming study and hyperparameter, if the space does not map, or if too few trials lie in it.
     """
     study = one.study
+    if one.space == target:
+        return study, ""
     named = f"{study.name} (from {study.place})"
     tuned = {step.name: step for step in target.steps}
     for step in target.steps:
