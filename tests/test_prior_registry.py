@@ -158,11 +158,7 @@ def test_every_step_of_a_pipeline_has_the_same_prior(
         steps.fit_reward_model(state, trials, fitted)
         steps.update_policy(text, store, prepared.run_id, fitted, updated)
         state = updated
-        for found in (
-            state_file.load(fitted),
-            state_file.load(updated),
-            StudyFiles(open_store(store)).state(load(text)),
-        ):
+        for found in (state_file.load(fitted), state_file.load(updated), files.state(spec)):
             assert found.prior is not None
             assert found.prior.card.registered == "models:/steps/1"
     assert len(files.history(spec)) == 6
