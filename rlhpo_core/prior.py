@@ -129,11 +129,11 @@ def describe(prior: Prior) -> str:
         when = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in parameter.when.items())
         lines.append(f"- `{parameter.name}`: {describe_domain(parameter)}{scale}{f', when {when}' if when else ''}")
     lines += ["", "## Studies", ""]
-    places = {origin.study: origin for origin in card.origins}
-    for study in card.studies:
-        known = places.get(study)
-        digest = f", data {known.data_digest[:12]}" if known is not None and known.data_digest else ""
-        lines.append(f"- {study}" + (f": {known.trials} trials, from {known.place}{digest}" if known else ""))
+    for origin in card.origins:
+        digest = f", data {origin.data_digest[:12]}" if origin.data_digest else ""
+        lines.append(f"- {origin.study}: {origin.trials} trials, from {origin.place}{digest}")
+    if others := [study for study in card.studies if study not in {origin.study for origin in card.origins}]:
+        lines.append(", ".join(others))
     lines += ["", "## Made with", "", ", ".join(f"{name} {value}" for name, value in card.made_with.items()), ""]
     return "\n".join(lines)
 
