@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
@@ -102,13 +101,12 @@ def train(
     """
     if out is None and register is None:
         raise UserError("say where the prior goes: --out FILE.safetensors, --register NAME, or both")
-    if out is not None:
-        if not out.endswith(PRIOR_FILE):
-            raise UserError(f"--out: {out} must end with {PRIOR_FILE}; a study file tells files by that")
-        if "://" not in out and Path(out).exists() and not force:
-            raise UserError(f"{out} exists; choose another --out, or overwrite it with --force")
+    if out is not None and not out.endswith(PRIOR_FILE):
+        raise UserError(f"--out: {out} must end with {PRIOR_FILE}; a study file tells files by that")
     from rlhpo_core import prior_registry, prior_sources, prior_store
 
+    if out is not None and not force and prior_store.taken(out):
+        raise UserError(f"{out} exists; choose another --out, or overwrite it with --force")
     connection = _connection(tracking_uri)
     found = _read(sources, connection)
     objective = prior_sources.agreed_objective(found)
@@ -206,6 +204,8 @@ def show(prior: PriorAddress, tracking_uri: Tracking = None) -> None:
 
     text = describe(_find(prior, tracking_uri))
     if console.is_terminal:
+        from rich.markdown import Markdown
+
         console.print(Markdown(text))
     else:
         console.print(Text(text), soft_wrap=True, end="")

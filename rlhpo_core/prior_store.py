@@ -53,6 +53,14 @@ def find_prior(address: str, connect: Callable[[], Connection]) -> Prior:
         raise UserError(f"{address}: {error}") from error
 
 
+def taken(address: str) -> bool:
+    """Whether there is something at the address of a file or an object already."""
+    if "://" not in address:
+        return Path(address).exists()
+    folder, _, name = address.rpartition("/")
+    return open_store(folder).read(name) is not None
+
+
 def save_prior(prior: Prior, address: str) -> None:
     """Write a prior to a file or to an object store. Raises: UserError if it cannot be written."""
     if "://" in address:

@@ -17,7 +17,7 @@ from rlhpo_core.folder import StudyFolder
 from rlhpo_core.mlflow_connection import Connection
 from rlhpo_core.prior import Prior
 from rlhpo_core.prior_registry import register_prior
-from rlhpo_core.prior_store import find_prior, from_registry, save_prior
+from rlhpo_core.prior_store import find_prior, from_registry, save_prior, taken
 from rlhpo_core.store import open_store
 from rlhpo_core.study import dump_study, load_study
 from rlhpo_core.study_files import StudyFiles, StudyRecord
@@ -171,7 +171,9 @@ def test_a_prior_in_an_object_store(
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     address = f"s3://{server.bucket}/priors/team.safetensors"
+    assert not taken(address)
     save_prior(priors[0], address)
+    assert taken(address)
     spec = study("stored", prior=address, tuner={})
     (tmp_path / "stored.yaml").write_text(dump_study(spec))
     assert load_study(tmp_path / "stored.yaml").prior == address, "an address is not relative to the study file"
