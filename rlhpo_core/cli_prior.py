@@ -324,9 +324,12 @@ def _check_held_out(prior: Prior, sources: Sequence[Source]) -> None:
 def _print_scores(scores: Sequence[Score]) -> None:
     from rlhpo_core.prior_evaluation import PICKS, verdict
 
-    grid = Grid("study", "trials", "model", "rank corr.", box=None, header_style="bold")
+    grid = Grid(box=None, header_style="bold")
+    grid.add_column("study", overflow="fold")
+    for title in ("trials", "model", "rank corr."):
+        grid.add_column(title, justify="right", no_wrap=True)
     for count in PICKS:
-        grid.add_column(f"after {count}", justify="right")
+        grid.add_column(f"after {count}", justify="right", no_wrap=True)
     for one in scores:
         pairs = [f"{one.picked[count]:.2f} ({one.random[count]:.2f})" for count in PICKS]
         grid.add_row(escape(one.study), str(one.trials), f"{one.fidelity:.2f}", f"{one.rank_correlation:.2f}", *pairs)

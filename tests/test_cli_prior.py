@@ -220,7 +220,7 @@ def test_a_prior_is_judged_by_a_study_that_it_has_not_seen(here: Path) -> None:
     assert "no pick was trained" in output
     assert "The prior helps: after 5 picks" in output
     assert "lower on 1 of 1 study" in output
-    row = next(line for line in output.splitlines() if line.startswith("held-out-"))
+    row = next(line for line in output.splitlines() if line.strip().startswith("held-out-"))
     assert float(row.split()[3]) > 0.8, "the expectation ranks the study's trials"
 
 
