@@ -137,14 +137,6 @@ class StudyTracker:
             self.client.log_inputs(self.run_id, inputs)
             self._log(self.run_id, tags={"rlhpo.data_digest": data.digest})
 
-    def log_prior(self, prior: Prior) -> None:
-        """Say which prior the study leans on, with its card."""
-        from rlhpo_core.prior import describe
-
-        with self.connection.open():
-            self._log(self.run_id, tags={"rlhpo.prior": prior.card.registered or prior.card.name})
-        self.log_artifact_bytes("prior.md", describe(prior).encode())
-
     def log_trial(self, trial: Trial) -> bool:
         """Write the trial's run, or finish one that was begun; false if it is there already."""
         with self._writing():
@@ -185,6 +177,14 @@ class StudyTracker:
         now = content.millis(time.time())
         with self.connection.open():
             self._log(self.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
+
+    def log_prior(self, prior: Prior) -> None:
+        """Say which prior the study leans on, with its card."""
+        from rlhpo_core.prior import describe
+
+        with self.connection.open():
+            self._log(self.run_id, tags={"rlhpo.prior": prior.card.registered or prior.card.name})
+        self.log_artifact_bytes("prior.md", describe(prior).encode())
 
     def note(self, markdown: str) -> None:
         """The description at the top of the study's page."""
