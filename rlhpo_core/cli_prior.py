@@ -91,11 +91,11 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
     tracking_uri: Tracking = None,
 ) -> None:
-    """Learn a prior from finished studies. Nothing is trained again; it takes about a minute on one core.
+    """Learn a prior from finished studies. Nothing is trained again; a handful takes about a minute of one core.
 
     A reward model is fitted to each study; a network learns what they have in common, and one policy is trained by PPO
-    on all of them. Two studies are the least, five or more of thirty trials are a start. They must be about the same
-    objective, and tune the same hyperparameters, or fix them; ranges may differ.
+    on all of them. Two studies of ten trials are the least. They must be about the same objective, and tune the same
+    hyperparameters, or fix them; ranges may differ.
 
     Keep a study or two out, and judge the prior by them: `rlhpo prior evaluate`.
     """
