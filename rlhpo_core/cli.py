@@ -1,4 +1,4 @@
-"""The command line: ``rlhpo tune | resume | status | report | init``, and those of ``cli_cluster``."""
+"""The command line: ``rlhpo tune | resume | status | report | init``, and those of ``cli_cluster``, ``cli_prior``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from rlhpo_core import __version__, cli_cluster
+from rlhpo_core import __version__, cli_cluster, cli_prior
 from rlhpo_core.budget import spent
 from rlhpo_core.errors import UserError
 from rlhpo_core.machine import Engine
@@ -186,6 +186,7 @@ def init(
 app.command()(cli_cluster.submit)
 app.command()(cli_cluster.schedule)
 app.command()(cli_cluster.runs)
+app.add_typer(cli_prior.app, name="prior")
 
 
 def main() -> None:

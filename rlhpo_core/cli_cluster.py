@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.study import StudySpec, dump_study, load_study
+from rlhpo_core.study import PRIOR_FILE, StudySpec, dump_study, load_study
 
 # KFP is slow to import, too: only the commands do.
 if TYPE_CHECKING:
@@ -182,5 +182,10 @@ def _package(server: Server, path: Path, version: str | None) -> Path | Pipeline
 
 
 def _parameters(spec: StudySpec, store: str, table: str, image: str | None) -> dict[str, Any]:
+    if spec.prior.endswith(PRIOR_FILE) and "://" not in spec.prior:
+        raise UserError(
+            f"prior: the pods cannot read {spec.prior}; put it where they can (s3://bucket/NAME{PRIOR_FILE}), or "
+            "register it (`rlhpo prior register`) and name it as models:/NAME@ALIAS"
+        )
     parameters: dict[str, Any] = {"study": dump_study(spec), "store": store, "table_source": table}
     return parameters if image is None else {**parameters, "image": image}

@@ -79,6 +79,7 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
         with console.status("reading the data"):
             evaluator = build_evaluator(spec, threads(spec.execution))
             evaluator.check_space(spec.space)
+        folder.begin_warm(spec)
         return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine)
 
 
@@ -107,6 +108,8 @@ def _conduct(
     mirror = TrackingListener(tracker, folder.history(spec), folder.state(spec).summaries, display.warn)
     if (data := evaluator.data()) is not None:
         tracker.log_data(data)
+    if (prior := folder.state(spec).prior) is not None:
+        tracker.log_prior(prior)
     with _Interrupts(display.warn) as interrupts:
         with display:
             if engine is Engine.KFP:

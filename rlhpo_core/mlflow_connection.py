@@ -21,6 +21,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 import sqlalchemy
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -76,6 +78,7 @@ class Connection:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
             "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         }
         added = {name: value for name, value in ours.items() if name not in os.environ}
         os.environ.update(added)
@@ -86,6 +89,14 @@ class Connection:
         finally:
             for name in added:
                 os.environ.pop(name, None)
+
+    @contextmanager
+    def client(self) -> Iterator[MlflowClient]:
+        """A client to talk through inside, after a first contact that fails soon. Raises: as ``open`` does."""
+        with self.open(timeout=CONTACT):
+            self.probe()
+        with self.open():
+            yield MlflowClient(tracking_uri=self.uri)
 
     def probe(self) -> None:
         """Reach a database once: MLflow itself would try for two minutes. Raises: what the database raises."""
@@ -110,6 +121,25 @@ class Connection:
         database = sqlalchemy.make_url(self.uri).database
         return (Path(database).resolve().parent / "mlartifacts").as_uri() if database else None
 
+    def experiment(self, client: MlflowClient, name: str) -> str:
+        """The id of the experiment, created if there is none. Raises: UserError if it was deleted."""
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return str(client.create_experiment(name, artifact_location=self.artifact_location()))
+            except MlflowException as error:
+                # Another study that started at the same moment may have created it.
+                experiment = client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise error
+        if experiment.lifecycle_stage == "deleted":
+            raise UserError(
+                f"the MLflow experiment {name!r} is deleted; restore it with `mlflow experiments restore "
+                f"--experiment-id {experiment.experiment_id}`, or choose another name (in a study file as "
+                "tracking.experiment)"
+            )
+        return str(experiment.experiment_id)
+
     def _explain(self, error: BaseException) -> str:
         where = f"MLflow at {redacted(self.uri)} (from {self.origin})"
         reason = str(error).replace(self.uri.rstrip("/"), redacted(self.uri))
@@ -132,6 +162,17 @@ class Connection:
             "the default": "Mend or move the file, choose another folder, or set MLFLOW_TRACKING_URI.",
         }.get(self.origin, f"Start the server, or correct {self.origin}; without it a local file is used.")
         return f"{where} cannot be reached: {short}\n{advice}"
+
+
+def all_runs(client: MlflowClient, experiment_id: str, wanted: str, view: str = ViewType.ACTIVE_ONLY) -> list[Run]:
+    """The runs of an experiment that fulfil MLflow's condition ``wanted``, however many."""
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], wanted, view, max_results=500, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
 
 
 def redacted(uri: str) -> str:

@@ -32,6 +32,7 @@ from torch import Tensor
 from rlhpo_core.agent import Agent
 from rlhpo_core.errors import UserError
 from rlhpo_core.gaussian_process import Expected
+from rlhpo_core.parameters import describe_domain
 from rlhpo_core.settings import AgentSettings
 from rlhpo_core.space import SearchSpace
 
@@ -41,6 +42,21 @@ _HEADER = "rlhpo-prior"
 _FOLDER = "priors"
 
 
+class Origin(BaseModel):
+    """Where one of a prior's studies was read from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    """As in ``Card.studies``."""
+    place: str
+    """A folder, a file, an address, or a run in MLflow."""
+    trials: int
+    """Those that it was learnt from."""
+    data_digest: str = ""
+    """Of the data that the study was tuned on; empty if not known."""
+
+
 class Card(BaseModel):
     """Where a prior comes from."""
 
@@ -48,7 +64,9 @@ class Card(BaseModel):
 
     name: str
     studies: tuple[str, ...]
-    """What it was trained on."""
+    """What it was trained on: identities of studies, or names of tasks."""
+    origins: tuple[Origin, ...] = ()
+    """Of those that were read from somewhere."""
     objective: str
     """What those studies were judged by."""
     trials: int
@@ -57,6 +75,8 @@ class Card(BaseModel):
     """Origin and licence of the data, for a person to read."""
     made_with: Mapping[str, str] = {}
     """Versions, seed and settings."""
+    registered: str = ""
+    """Name and version in the model registry that this copy was taken from (``models:/NAME/3``)."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,30 @@ class Prior:
     def to_bytes(self) -> bytes:
         tensors = {name: tensor.contiguous() for name, tensor in sorted(self.tensors.items())}
         return save_tensors(tensors, metadata={_HEADER: json.dumps(self.document())})
+
+
+def describe(prior: Prior) -> str:
+    """The card for a person to read, as Markdown that reads well as it is."""
+    card, space = prior.card, prior.space
+    lines = [f"# Prior {card.name}", ""]
+    if card.registered:
+        lines += [f"Taken from {card.registered}.", ""]
+    lines += [f"Learnt from {card.trials} trials of {len(card.studies)} studies, judged by {card.objective}.", ""]
+    if card.source:
+        lines += [f"{card.source}.".replace("..", "."), ""]
+    lines += ["## Hyperparameters", ""]
+    for parameter in space.parameters:
+        scale = ", log scale" if getattr(parameter, "log", False) else ""
+        when = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in parameter.when.items())
+        lines.append(f"- `{parameter.name}`: {describe_domain(parameter)}{scale}{f', when {when}' if when else ''}")
+    lines += ["", "## Studies", ""]
+    for origin in card.origins:
+        digest = f", data {origin.data_digest[:12]}" if origin.data_digest else ""
+        lines.append(f"- {origin.study}: {origin.trials} trials, from {origin.place}{digest}")
+    if others := [study for study in card.studies if study not in {origin.study for origin in card.origins}]:
+        lines.append(", ".join(others))
+    lines += ["", "## Made with", "", ", ".join(f"{name} {value}" for name, value in card.made_with.items()), ""]
+    return "\n".join(lines)
 
 
 def embed(tensors: Mapping[str, Tensor], features: Tensor) -> Tensor:

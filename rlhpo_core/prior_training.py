@@ -21,7 +21,7 @@ from rlhpo_core import ppo, reward_model
 from rlhpo_core.agent import Agent
 from rlhpo_core.errors import UserError
 from rlhpo_core.gaussian_process import MAX_POINTS
-from rlhpo_core.prior import LAYERS, Card, Prior, embed
+from rlhpo_core.prior import LAYERS, Card, Origin, Prior, embed
 from rlhpo_core.reward_model import one_thread
 from rlhpo_core.settings import AgentSettings, PPOSettings
 from rlhpo_core.space import SearchSpace
@@ -64,6 +64,9 @@ class FinishedStudy:
     name: str
     configs: Sequence[Config]
     rewards: Floats
+    place: str = ""
+    """Where it was read from, if that is to stand in the prior's card."""
+    data_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,11 @@ def train(
     card = Card(
         name=name,
         studies=tuple(study.name for study in studies),
+        origins=tuple(
+            Origin(study=study.name, place=study.place, trials=len(study.rewards), data_digest=study.data_digest)
+            for study in studies
+            if study.place
+        ),
         objective=objective,
         trials=sum(len(study.rewards) for study in studies),
         source=source,

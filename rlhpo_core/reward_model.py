@@ -221,13 +221,14 @@ def _diagnose(rewards: Floats, mean: Floats, std: Floats) -> Diagnostics:
     variance = float(rewards.var())
     return Diagnostics(
         r2=1 - float(np.mean((rewards - mean) ** 2)) / variance if variance > 1e-12 else 0.0,
-        rank_correlation=_rank_correlation(rewards, mean),
+        rank_correlation=rank_correlation(rewards, mean),
         coverage=float(np.mean(np.abs(rewards - mean) <= Z80 * std)),
         n=len(rewards),
     )
 
 
-def _rank_correlation(a: Floats, b: Floats) -> float:
+def rank_correlation(a: Floats, b: Floats) -> float:
+    """Spearman's, of a and b (N,); 0.0 if either is all equal."""
     ranks_a, ranks_b = _ranks(a), _ranks(b)
     scale = float(ranks_a.std() * ranks_b.std())
     return float(np.mean((ranks_a - ranks_a.mean()) * (ranks_b - ranks_b.mean()))) / scale if scale > 0 else 0.0

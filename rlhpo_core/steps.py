@@ -295,7 +295,10 @@ def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) 
     tracker = StudyTracker.open(spec, files.record().study_id, _tracked(spec))
     if data is not None:
         tracker.log_data(data)
-    tracker.sync(files.history(spec), files.state(spec).summaries)
+    state = files.state(spec)
+    if state.prior is not None:
+        tracker.log_prior(state.prior)
+    tracker.sync(files.history(spec), state.summaries)
     return tracker.run_id
 
 

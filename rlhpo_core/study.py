@@ -214,8 +214,9 @@ class StudySpec(_Spec):
     space: SearchSpace
     warm_start: WarmStartSpec | None = None
     prior: str = "auto"
-    """What other studies have taught: a file, the name of a prior that comes with rlhpo, ``none``, or ``auto``: the one
-    that comes with rlhpo for this evaluator and space, if there is one."""
+    """What other studies have taught: a file, an address (``s3://…``), a version in MLflow's registry
+    (``models:/NAME@ALIAS``), the name of a prior that comes with rlhpo, ``none``, or ``auto``: the one that comes with
+    rlhpo for this evaluator and space, if there is one."""
     budget: BudgetSpec = BudgetSpec()
     tuner: TunerSettings = TunerSettings()
     execution: ExecutionSpec = ExecutionSpec()

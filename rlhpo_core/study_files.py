@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.store import Store, open_store
+from rlhpo_core.store import FolderStore, Store, open_store
 from rlhpo_core.study import StudySpec, XGBoostSpec, dump_study, parse_study
 from rlhpo_core.trial import FiniteFloat, History, Trial
 
 # A trial's pod reads no state, and is spared the import of torch.
 if TYPE_CHECKING:
+    from rlhpo_core.mlflow_connection import Connection
     from rlhpo_core.prior import Prior
     from rlhpo_core.tuner import TunerState
 
@@ -110,7 +112,12 @@ class StudyFiles:
         data = self.store.read(STATE)
         if data is None:
             return tuner.initial_state(
-                self.record().study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner, prior_of(spec)
+                self.record().study_id,
+                spec.seed,
+                spec.space,
+                spec.objective.direction,
+                spec.tuner,
+                prior_of(spec, self._beside()),
             )
         try:
             return state_file.from_bytes(data)
@@ -123,12 +130,18 @@ class StudyFiles:
         self.store.write(STATE, state_file.to_bytes(state))
 
     def begin_warm(self, spec: StudySpec) -> None:
-        """Take over what the study that ``warm_start`` names has learnt, unless this one has a state already.
+        """Take over what ``warm_start`` or ``prior`` names, unless the study has a state already.
 
-        Raises: UserError if there is no such study, or if it does not fit.
+        From then on the state has it: an alias, or a file, may stand for another prior by the next step.
+
+        Raises: UserError if there is no such study or prior, or if it does not fit.
         """
+        if self.store.read(STATE) is not None:
+            return
         wanted = spec.warm_start
-        if wanted is None or self.store.read(STATE) is not None:
+        if wanted is None:
+            if spec.prior not in ("auto", "none"):
+                self.write_state(self.state(spec))
             return
         from rlhpo_core.warm_start import warm_state
 
@@ -145,7 +158,7 @@ class StudyFiles:
             spec.tuner,
             wanted.moved,
             wanted.first,
-            prior_of(spec),
+            prior_of(spec, self._beside()),
         )
         self.write_state(start)
 
@@ -186,22 +199,33 @@ class StudyFiles:
     def _where(self, key: str) -> str:
         return f"{self.store.uri}/{key}"
 
+    def _beside(self) -> Path:
+        """Where a local MLflow store of this study would lie."""
+        return self.store.root.resolve().parent if isinstance(self.store, FolderStore) else Path.cwd()
 
-def prior_of(spec: StudySpec) -> Prior | None:
-    """The prior that a study starts from.
+
+def prior_of(spec: StudySpec, beside: Path) -> Prior | None:
+    """The prior that a study starts from; ``beside`` is where a local MLflow store would lie.
 
     Raises: UserError if it cannot be read.
     """
     from rlhpo_core import transfer
     from rlhpo_core.prior import builtin_names, load_prior
+    from rlhpo_core.prior_store import find_prior
 
     if spec.prior == "none" or spec.tuner.mode == "random":
         return None
     if spec.prior != "auto":
-        return load_prior(spec.prior)
+        return find_prior(spec.prior, lambda: _mlflow(spec, beside))
     if not isinstance(spec.evaluator, XGBoostSpec) or spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
         return None
     return next((prior for name in builtin_names() if transfer.fits(prior := load_prior(name), spec.space)), None)
+
+
+def _mlflow(spec: StudySpec, beside: Path) -> Connection:
+    from rlhpo_core.mlflow_connection import Connection
+
+    return Connection.of(spec.tracking, beside)
 
 
 def _json(content: BaseModel) -> bytes:

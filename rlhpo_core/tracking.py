@@ -16,19 +16,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlhpo_core import tracking_content as content
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
-from rlhpo_core.mlflow_connection import CONTACT, Connection, is_server, redacted, tracking_uri, ui_command
+from rlhpo_core.mlflow_connection import CONTACT, Connection, all_runs, is_server, redacted, tracking_uri, ui_command
 from rlhpo_core.study import StudySpec, dump_study
 from rlhpo_core.trial import History, Proposal, RoundSummary, Trial
 
 # After mlflow_connection, which sees to it that importing MLflow sends nothing.
 from mlflow import MlflowClient  # isort: skip
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType  # isort: skip
-from mlflow.exceptions import MlflowException  # isort: skip
+
+# A trial's pod is spared the import of torch.
+if TYPE_CHECKING:
+    from rlhpo_core.prior import Prior
 
 __all__ = ["StudyTracker", "TrackingListener", "tracking_uri", "ui_command"]
 
@@ -80,7 +83,7 @@ class StudyTracker:
             client = MlflowClient(tracking_uri=connection.uri)
             client.get_experiment_by_name(spec.tracking.experiment)
         with connection.open():
-            experiment_id = _experiment(client, spec.tracking.experiment, connection)
+            experiment_id = connection.experiment(client, spec.tracking.experiment)
             tags = content.study_tags(spec, study_id)
             found = client.search_runs(
                 [experiment_id], f"tags.`rlhpo.study_id` = '{study_id}' and tags.`rlhpo.run` = 'study'", max_results=1
@@ -175,6 +178,14 @@ class StudyTracker:
         with self.connection.open():
             self._log(self.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
 
+    def log_prior(self, prior: Prior) -> None:
+        """Say which prior the study leans on, with its card."""
+        from rlhpo_core.prior import describe
+
+        with self.connection.open():
+            self._log(self.run_id, tags={"rlhpo.prior": prior.card.registered or prior.card.name})
+        self.log_artifact_bytes("prior.md", describe(prior).encode())
+
     def note(self, markdown: str) -> None:
         """The description at the top of the study's page."""
         with self.connection.open():
@@ -244,19 +255,8 @@ class StudyTracker:
             raise
 
     def _look(self) -> _Written:
-        runs, token = [], None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id],
-                f"tags.`mlflow.parentRunId` = '{self.run_id}'",
-                ViewType.ALL,
-                max_results=500,
-                page_token=token,
-            )
-            runs += page
-            token = page.token
-            if not token:
-                break
+        children = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
+        runs = all_runs(self.client, self.experiment_id, children, ViewType.ALL)
 
         def quality(run: Any) -> int:
             return 2 if run.info.lifecycle_stage == "deleted" else 1 if run.info.status == "RUNNING" else 0
@@ -362,22 +362,3 @@ class TrackingListener:
             minutes = (time.monotonic() - self._offline_since) / 60
             self._offline_since = None
             self.warn(f"MLflow is back after {minutes:.1f} minutes; {count} trials were logged now.")
-
-
-def _experiment(client: MlflowClient, name: str, connection: Connection) -> str:
-    """The id of the experiment, created if there is none."""
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=connection.artifact_location()))
-        except MlflowException as error:
-            # Another study that started at the same moment may have created it.
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                raise error
-    if experiment.lifecycle_stage == "deleted":
-        raise UserError(
-            f"the MLflow experiment {name!r} is deleted; restore it with `mlflow experiments restore --experiment-id "
-            f"{experiment.experiment_id}`, or choose another name as tracking.experiment in the study file"
-        )
-    return str(experiment.experiment_id)

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from rlhpo_core import __version__
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.mlflow_connection import redacted
+from rlhpo_core.parameters import Fixed, Float, Int, Parameter
+from rlhpo_core.space import SearchSpace
 from rlhpo_core.study import StudySpec
-from rlhpo_core.trial import History, RoundSummary, Trial, TrialStatus
+from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, Value
 
 # After mlflow_connection, which sees to it that importing MLflow sends nothing.
 from mlflow.entities import Dataset, Metric, Param, RunTag  # isort: skip
@@ -106,6 +108,26 @@ def trial_tags(trial: Trial) -> dict[str, str]:
     return tags
 
 
+def config_of(params: Mapping[str, str], space: SearchSpace) -> Config:
+    """The configuration of a trial by the parameters of its run. Raises: ValueError if one is not in the space."""
+    found = [(parameter, params.get(_key(parameter.name))) for parameter in space.parameters]
+    config = {parameter.name: _value(parameter, text) for parameter, text in found if text is not None}
+    space.encode([config])
+    return config
+
+
+def _value(parameter: Parameter, text: str) -> Value:
+    if isinstance(parameter, Int):
+        return int(text)
+    if isinstance(parameter, Float):
+        return float(text)
+    choices = (parameter.value,) if isinstance(parameter, Fixed) else parameter.values
+    for choice in choices:
+        if _text(str(choice)) == text:
+            return choice
+    raise ValueError(f"{parameter.name}: {text!r} is not one of {list(choices)}")
+
+
 def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
     """``objective`` (the same key in every study), what else was measured, the prediction, and the learning curve.
 
@@ -156,9 +178,13 @@ def round_metrics(summary: RoundSummary, time: int) -> list[Metric]:
 
 
 def param_entities(params: Mapping[str, str]) -> list[Param]:
-    # MLflow takes no empty values.
-    clean = {_key(name): value[:_MAX_PARAM_LENGTH] or '""' for name, value in params.items()}
+    clean = {_key(name): _text(value) for name, value in params.items()}
     return [Param(name, value) for name, value in clean.items()]
+
+
+def _text(value: str) -> str:
+    """A parameter's value as MLflow takes it: not empty, and not too long."""
+    return value[:_MAX_PARAM_LENGTH] or '""'
 
 
 def tag_entities(tags: Mapping[str, str]) -> list[RunTag]:

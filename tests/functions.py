@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -19,6 +20,11 @@ from rlhpo_core.evaluators.protocol import StopTrial
 Report = Callable[[int, float], None]
 not_a_function = 3
 leaked: list[bytearray] = []
+
+
+def hill(config: dict[str, Any], report: Report, peak: float) -> dict[str, float]:
+    """Highest, 1.0, at x = peak and y = 0.01; studies differ in where their peak is."""
+    return {"height": 1 - abs(config["x"] - peak) - 0.2 * abs(math.log10(config["y"]) + 2)}
 
 
 def act(config: dict[str, Any], report: Report) -> float | dict[str, float]:
