@@ -20,6 +20,7 @@ from pydantic import (
 
 from rlhpo_core.documents import parse_yaml, to_yaml
 from rlhpo_core.errors import UserError, describe
+from rlhpo_core.production import AlertsSpec, GateSpec, RetuneSpec
 from rlhpo_core.settings import TunerSettings
 from rlhpo_core.space import SearchSpace, builtin_space
 from rlhpo_core.trial import Config, Direction, Value
@@ -185,6 +186,8 @@ class RegistrySpec(_Spec):
     """Under which name the winner is registered; no name, no registration."""
 
     model: str | None = None
+    store: str | None = None
+    """Where promotions are serialised and recorded: a folder, relative to the study file, or the address of a store."""
 
 
 class WarmStartSpec(_Spec):
@@ -221,6 +224,9 @@ class StudySpec(_Spec):
     execution: ExecutionSpec = ExecutionSpec()
     tracking: TrackingSpec = TrackingSpec()
     registry: RegistrySpec = RegistrySpec()
+    gate: GateSpec = GateSpec()
+    retune: RetuneSpec = RetuneSpec()
+    alerts: AlertsSpec = AlertsSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -287,6 +293,9 @@ def _located(spec: StudySpec, base: Path) -> StudySpec:
     if spec.warm_start is not None and "://" not in spec.warm_start.study:
         earlier = str((base / spec.warm_start.study).resolve())
         changes["warm_start"] = spec.warm_start.model_copy(update={"study": earlier})
+    if spec.registry.store is not None and "://" not in spec.registry.store:
+        store = str((base / spec.registry.store).resolve())
+        changes["registry"] = spec.registry.model_copy(update={"store": store})
     if spec.prior.endswith(PRIOR_FILE) and "://" not in spec.prior:
         changes["prior"] = str((base / spec.prior).resolve())
     return spec.model_copy(update=changes)
