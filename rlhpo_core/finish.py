@@ -44,7 +44,7 @@ def crown(
     if wanted is None:
         tracker.log_metrics({f"holdout.{name}": value for name, value in winner.holdout.items()})
     else:
-        registered = registry.register(tracker, wanted, refit, best, spec)
+        registered = registry.register(tracker, wanted, refit, best, spec, files.address)
         winner = winner.model_copy(update={"registered": f"{registered.name} version {registered.version}"})
         files.write_record(files.record().model_copy(update={"winner": winner}))
     return winner
@@ -59,6 +59,7 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
         seconds=record.seconds,
         holdout=record.winner.holdout if record.winner is not None else {},
         registered=record.winner.registered if record.winner is not None else None,
+        decision=record.decision,
     )
     sensitivity = report.analyse(spec, history)
     figures = report.figures(spec, history, summaries, sensitivity)

@@ -47,6 +47,8 @@ class Ending:
     """Metrics of the refitted winner on the rows that no trial has seen."""
     registered: str | None = None
     """The registered model and its version (``churn version 3``), or why nothing was registered."""
+    decision: str | None = None
+    """What became of it at the gate, and why."""
 
 
 def study_note(
@@ -137,6 +139,8 @@ def _facts(
     facts += [("reward model", _model_quality(spec, summaries))]
     if ending.registered is not None:
         facts += [("registry", ending.registered)]
+    if ending.decision is not None:
+        facts += [("decision", ending.decision)]
     return facts
 
 

@@ -193,7 +193,7 @@ class RegistrySpec(_Spec):
 class WarmStartSpec(_Spec):
     """An earlier study of the same hyperparameters to start from; an address alone will do."""
 
-    study: str
+    study: str | None = None
     """Its folder, relative to the study file, or the address of its store."""
     moved: Annotated[float, Field(ge=0)] = 0.0
     """How far the data has moved since (mean population stability index); earlier trials count the less."""
@@ -204,6 +204,12 @@ class WarmStartSpec(_Spec):
     @classmethod
     def _wrap(cls, data: Any) -> Any:
         return {"study": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.study is None and self.first is None:
+            raise ValueError("name the earlier study, or the first configuration to try")
+        return self
 
 
 class StudySpec(_Spec):
@@ -290,7 +296,7 @@ def _located(spec: StudySpec, base: Path) -> StudySpec:
     changes: dict[str, Any] = {}
     if spec.data is not None:
         changes["data"] = spec.data.model_copy(update={"path": (base / spec.data.path).resolve()})
-    if spec.warm_start is not None and "://" not in spec.warm_start.study:
+    if spec.warm_start is not None and spec.warm_start.study is not None and "://" not in spec.warm_start.study:
         earlier = str((base / spec.warm_start.study).resolve())
         changes["warm_start"] = spec.warm_start.model_copy(update={"study": earlier})
     if spec.registry.store is not None and "://" not in spec.registry.store:
