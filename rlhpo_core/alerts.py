@@ -37,7 +37,7 @@ def send(
     A webhook that cannot be reached is warned of and changes nothing: what is done is done.
     """
     url = spec.url or (os.environ.get(spec.url_env) if spec.url_env else None)
-    if url is None or event not in spec.events:
+    if not url or event not in spec.events:
         return False
     if not url.startswith(("http://", "https://")):
         warn("alert not sent: the address must start with http:// or https://")

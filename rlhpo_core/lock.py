@@ -93,7 +93,7 @@ def _acquire(store: Store, holder: str, expiry: float, patience: float, clock: C
                 for key in store.keys(_PREFIX)[:-_KEPT]:
                     store.delete(key)
                 return Lock(store, number, holder, expires, expiry, clock)
-        elif clock() > deadline:
+        elif clock() >= deadline:
             raise UserError(f"{current.holder.rsplit(' ', 1)[0]} holds the lock of {store.uri}; try again later")
         time.sleep(0.2)
 

@@ -76,6 +76,7 @@ class Connection:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
             "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         }
         added = {name: value for name, value in ours.items() if name not in os.environ}
         os.environ.update(added)

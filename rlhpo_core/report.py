@@ -75,7 +75,9 @@ def study_note(
     if causes:
         parts += ["## Failures", _md_table(("trials", "status", "cause"), causes)]
     if sensitivity is not None:
-        importances = [(i.name, f"{i.first:.2f}", f"{i.total:.2f}") for i in sensitivity.importances[:10]]
+        importances = [
+            (i.name, f"{i.first:.2f}", f"{i.total:.2f} ± {i.total_std:.2f}") for i in sensitivity.importances[:10]
+        ]
         header = ("hyperparameter", "alone", "with interactions")
         parts += ["## What matters", _trust(sensitivity), _md_table(header, importances)]
     parts += ["## How to reproduce", _how_to_reproduce(spec)]
