@@ -49,7 +49,7 @@ def slices(spec: StudySpec, history: History, sensitivity: Sensitivity | None) -
         steps.sort(key=lambda step: order.index(step.name))
     shown = steps[:MAX_AXES]
     rows = math.ceil(len(shown) / _COLUMNS)
-    figure = canvas(2.7 * min(len(shown), _COLUMNS) + 0.9, 2.5 * rows + 0.5)
+    figure = canvas(max(2.7 * min(len(shown), _COLUMNS) + 0.9, 5.0), max(2.5 * rows + 0.5, 3.0))
     axes = list(figure.subplots(rows, min(len(shown), _COLUMNS), squeeze=False, sharey=True).flat)
     window = shown_range(values_of(trials), history.direction)
     for position, (ax, step) in enumerate(zip(axes, shown, strict=False)):
