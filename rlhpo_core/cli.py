@@ -152,14 +152,20 @@ def status(
 
 
 @app.command()
-def report(folder: Folder) -> None:
-    """Write the study's report, with its pictures, as one HTML page."""
+def report(
+    folder: Folder,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the page with charts to point at and to zoom into there."),
+    ] = None,
+) -> None:
+    """Write the study's report, with its pictures, as one HTML page that needs no network."""
     from rlhpo_core import launch
     from rlhpo_core.folder import StudyFolder
 
     opened = StudyFolder.open(folder)
     with console.status("drawing"):
-        path = launch.write_report(opened, opened.spec())
+        path = launch.write_report(opened, opened.spec(), html)
     console.print(f"report: {escape(str(path))}")
 
 

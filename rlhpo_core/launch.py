@@ -141,10 +141,16 @@ def _conclude_retuning(
     return record
 
 
-def write_report(folder: StudyFolder, spec: StudySpec) -> Path:
-    """Write the study's report as one HTML page into its folder; returns its path."""
-    path = folder.path / "report.html"
-    write_atomically(path, finish.make_report(folder, spec).html.encode())
+def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None = None) -> Path:
+    """Write the study's report as one HTML page into its folder; with ``interactive``, the one with charts there.
+
+    Returns the path. Raises: UserError if it cannot be written.
+    """
+    path, found = interactive or folder.path / "report.html", finish.make_report(folder, spec)
+    try:
+        write_atomically(path, (found.html if interactive is None else found.interactive).encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
     return path
 
 
