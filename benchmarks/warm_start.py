@@ -37,7 +37,8 @@ from rlhpo_core.trial import Proposal, Trial, TrialStatus
 from rlhpo_core.tuner import TunerState, initial_state
 from rlhpo_core.warm_start import warm_state
 
-TABLES = ("winequality_white", "german_credit", "phoneme", "wilt", "adult")
+#: Those with rows enough for two months in which the differences between configurations are more than chance.
+TABLES = ("winequality_white", "phoneme", "wilt", "phishing", "adult")
 WAYS = ("newer", "drifted")
 RESULTS = Path(__file__).parent / "results" / "warm_start.jsonl"
 SPACE = {
@@ -54,7 +55,9 @@ SPACE = {
 def spec_of(path: Path, seed: int) -> StudySpec:
     return StudySpec.model_validate(
         {
-            "name": "bench", "seed": seed, "data": {"path": str(path), "target": "target", "task": "classification"},
+            "name": "bench", "seed": seed,
+            "data": {"path": str(path), "target": "target", "task": "classification", "validation": 0.4,
+                     "holdout": 0.1},
             "evaluator": {"kind": "xgboost", "report_every": 1000}, "objective": "log_loss", "space": SPACE,
         }
     )  # fmt: skip
@@ -157,8 +160,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with the tables (NAME.csv, with a column `target`)")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=1000, help="of a month, at most")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=4000, help="of a month, at most")
     parser.add_argument("--print", action="store_true", dest="only_print", help="run nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)

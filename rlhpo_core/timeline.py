@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from rlhpo_core.plotting import BLUE, GREEN, PURPLE, VERMILION, canvas, style
 from rlhpo_core.trial import History, Trial, TrialStatus
@@ -26,7 +25,8 @@ def timeline(history: History) -> Figure | None:
         return None
     starts, cut = _without_pauses(trials)
     lanes = _lanes(starts, [trial.seconds for trial in trials])
-    scale, unit = _unit(max(s + t.seconds for s, t in zip(starts, trials, strict=True)))
+    whole = max(s + t.seconds for s, t in zip(starts, trials, strict=True)) or 1.0
+    scale, unit = _unit(whole)
     figure = canvas(9, 2.0 + 0.32 * min(max(lanes) + 1, 16))
     ax = figure.subplots()
     for status, (colour, hatch) in _LOOKS.items():
@@ -34,16 +34,16 @@ def timeline(history: History) -> Figure | None:
         if rows:
             ax.barh(
                 [lanes[i] for i in rows],
-                [max(trials[i].seconds, 1e-3) / scale for i in rows],
+                # Trials that failed at once are to be seen, too.
+                [max(trials[i].seconds, 0.006 * whole) / scale for i in rows],
                 left=[starts[i] / scale for i in rows],
                 height=0.8, color=colour, edgecolor="white", linewidth=0.5, hatch=hatch,
                 label=f"{status} ({len(rows)})",
             )  # fmt: skip
     busy = sum(trial.seconds for trial in trials)
-    whole = max(s + t.seconds for s, t in zip(starts, trials, strict=True)) or 1.0
     ax.set_ylim(max(lanes) + 0.6, -0.6)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set_yticks(range(max(lanes) + 1), [str(lane + 1) for lane in range(max(lanes) + 1)])
+    named = range(0, max(lanes) + 1, -(-(max(lanes) + 1) // 16))
+    ax.set_yticks(named, [str(lane + 1) for lane in named])
     note = f"{busy / whole:.1f} trials at a time on average"
     style(ax, f"{len(trials)} trials in {whole / scale:.3g} {unit}", unit, "side by side", note + cut)
     ax.grid(visible=False, axis="y")
