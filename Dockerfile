@@ -105,6 +105,8 @@ USER 65532:65532
 CMD ["rlhpo", "--help"]
 ARG VERSION=unknown
 ARG COMMIT=unknown
+# Goes into the records of promotions.
+ENV RLHPO_CODE_COMMIT=${COMMIT}
 LABEL org.opencontainers.image.title="rlhpo" \
       org.opencontainers.image.description="Hyperparameter tuning by model-based reinforcement learning" \
       org.opencontainers.image.version="${VERSION}" \

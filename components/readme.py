@@ -15,6 +15,8 @@ NAMES = (
     "ppo_update",
     "register_best",
     "submit_next",
+    "retune_check",
+    "retune_decide",
 )
 
 

@@ -11,9 +11,13 @@ Late = str | PipelineParameterChannel
 SETTINGS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
 #: What the step needs beside them that talks to KFP.
 KFP_SETTINGS = ("KF_PIPELINES_ENDPOINT",)
+#: What the deciding step writes into its records, if it is known.
+AUDIT_SETTINGS = ("RLHPO_IMAGE_DIGEST",)
 STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-#: Label of every pod with its step's name: manifests/base/registry-guard.yaml lets one step use the registry's secret.
+#: Names that alerts.url_env and alerts.secret_env of a study have in a pod; the second is the default.
+ALERT_KEYS = ("RLHPO_ALERT_URL", "RLHPO_ALERT_SECRET")
+#: Label of every pod with its step's name: manifests/base/registry-guard.yaml lets two steps use the registry's secret.
 STEP_LABEL = "rlhpo/step"
 #: Label by which Kubeflow gives a pod a token for KFP's API, where KFP has several users.
 TOKEN_LABEL = "access-ml-pipeline"

@@ -1,4 +1,6 @@
-"""The command line: ``rlhpo tune | resume | status | report | init``, and those of ``cli_cluster``, ``cli_prior``."""
+"""The command line: ``rlhpo tune | resume | status | report | init``, and those of ``cli_production``,
+``cli_cluster`` and ``cli_prior``.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,10 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from rlhpo_core import __version__, cli_cluster, cli_prior
+from rlhpo_core import __version__, cli_cluster, cli_prior, cli_production
 from rlhpo_core.budget import spent
 from rlhpo_core.errors import UserError
+from rlhpo_core.files import free_path
 from rlhpo_core.machine import Engine
 from rlhpo_core.study import StudySpec, load_study
 from rlhpo_core.trial import History, TrialStatus
@@ -93,7 +96,7 @@ def tune(
     spec = load_study(study, overrides)
     from rlhpo_core import launch
 
-    _conclude(launch.start(spec, out or _free_folder(RUNS / spec.name), console, engine), spec)
+    _conclude(launch.start(spec, out or free_path(RUNS / spec.name), console, engine), spec)
 
 
 @app.command()
@@ -149,14 +152,20 @@ def status(
 
 
 @app.command()
-def report(folder: Folder) -> None:
-    """Write the study's report, with its pictures, as one HTML page."""
+def report(
+    folder: Folder,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the page with charts to point at and to zoom into there."),
+    ] = None,
+) -> None:
+    """Write the study's report, with its pictures, as one HTML page that needs no network."""
     from rlhpo_core import launch
     from rlhpo_core.folder import StudyFolder
 
     opened = StudyFolder.open(folder)
     with console.status("drawing"):
-        path = launch.write_report(opened, opened.spec())
+        path = launch.write_report(opened, opened.spec(), html)
     console.print(f"report: {escape(str(path))}")
 
 
@@ -183,6 +192,10 @@ def init(
     console.print(f"{escape(summary)}\nwrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
 
 
+app.command()(cli_production.retune)
+app.command()(cli_production.promote)
+app.command()(cli_production.rollback)
+app.command()(cli_production.audit)
 app.command()(cli_cluster.submit)
 app.command()(cli_cluster.schedule)
 app.command()(cli_cluster.runs)
@@ -206,15 +219,6 @@ def _overrides(seed: int | None, trials: int | None, workers: int | None, tracki
         "tracking": None if tracking_uri is None else {"uri": tracking_uri},
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _free_folder(wanted: Path) -> Path:
-    """The path, or the first of path-2, path-3, … in which there is nothing yet."""
-    candidate, number = wanted, 1
-    while candidate.exists():
-        number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
-    return candidate
 
 
 def _conclude(result: Result, spec: StudySpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import tempfile
 from pathlib import Path
@@ -41,9 +42,10 @@ Token = Annotated[str | None, typer.Option(help="Default: RLHPO_KFP_TOKEN, else 
 CaCert = Annotated[Path | None, typer.Option(help="Certificate of the server's authority, if it is not a public one.")]
 Experiment = Annotated[str, typer.Option(help="KFP experiment of the run.")]
 Account = Annotated[str | None, typer.Option(help="Service account of the pods.")]
+Retune = Annotated[bool, typer.Option("--retune", help="Retune the deployed model, as `rlhpo retune` does.")]
 
-#: The pipeline's name on the server.
-PIPELINE = "rlhpo-hpo-loop"
+#: The pipelines' names on the server.
+PIPELINE, RETUNE = "rlhpo-hpo-loop", "rlhpo-retune"
 
 
 def submit(
@@ -63,10 +65,13 @@ def submit(
     ca_cert: CaCert = None,
     experiment: Experiment = "rlhpo",
     service_account: Account = None,
+    retune: Retune = False,
 ) -> None:
     """Run a study on a cluster, as runs of some rounds each: the last step of a run sends the next one.
 
-    A run that fails sends none; submitted again with the same store, the study goes on where it was.
+    A run that fails sends none; submitted again with the same store, the study goes on where it was. With `--retune` it
+    is one run: look whether the data is new, tune from what is known, let the gate decide; the store is then the place
+    of the model.
 
     The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
     they come from the secrets that docs/operations.md names.
@@ -77,9 +82,11 @@ def submit(
     spec = load_study(study)
     server = _server(host, namespace, token, ca_cert)
     with tempfile.TemporaryDirectory() as folder:
-        package = _package(server, _compile(spec, rounds, Path(folder)), pipeline_version)
-        further = math.ceil(_rounds(spec) / rounds) - 1 if go_on else 0
-        parameters = {**_parameters(spec, store, table, image), FURTHER: further}
+        package = _package(server, _compile(spec, rounds, Path(folder), retune), pipeline_version, retune)
+        parameters, further = _parameters(spec, store, table, image), 0
+        if not retune:
+            further = math.ceil(_rounds(spec) / rounds) - 1 if go_on else 0
+            parameters[FURTHER] = further
         run = kfp_client.submit(server, package, spec.name, parameters, experiment, service_account=service_account)
     console.print(f"run {run.id}  {escape(run.url or '')}".rstrip(), soft_wrap=True)
     if further:
@@ -104,10 +111,13 @@ def schedule(
     ca_cert: CaCert = None,
     experiment: Experiment = "rlhpo",
     service_account: Account = None,
+    retune: Retune = False,
 ) -> None:
     """Run a chunk of a study again and again; replaces the schedule of the same name.
 
-    One run at a time, and none to make up for those that were missed. Runs of a schedule send no others.
+    One run at a time, and none to make up for those that were missed. Runs of a schedule send no others. With
+    `--retune` each run looks whether the data is new, tunes from what is known, and lets the gate decide; the store is
+    then the place of the model.
     """
     from rlhpo_core import kfp_client
 
@@ -116,8 +126,8 @@ def schedule(
     with tempfile.TemporaryDirectory() as folder:
         made = kfp_client.schedule(
             server,
-            _package(server, _compile(spec, rounds, Path(folder)), pipeline_version),
-            spec.name,
+            _package(server, _compile(spec, rounds, Path(folder), retune), pipeline_version, retune),
+            f"{spec.name}-retune" if retune else spec.name,
             _parameters(spec, store, table, image),
             experiment,
             service_account=service_account,
@@ -151,15 +161,22 @@ def _server(host: str | None, namespace: str | None, token: str | None, ca_cert:
     return Server.of(host, namespace, token, ca_cert=ca_cert)
 
 
-def _compile(spec: StudySpec, rounds: int, folder: Path) -> Path:
-    """The pipeline of a chunk, no longer than the study."""
+def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool = False) -> Path:
+    """The pipeline of a chunk, no longer than the study; or that of a retuning, which holds the whole of it."""
     from kfp import compiler
 
     from rlhpo_core.kfp_local import pipeline_module
 
-    pipeline = pipeline_module()
-    least = min(rounds, _rounds(spec))
-    if least > pipeline.MOST_ROUNDS:
+    pipeline, least = pipeline_module(), _rounds(spec)
+    if retune:
+        if spec.registry.model is None:
+            raise UserError("registry.model: a retuning needs the name of the registered model that it is about")
+        if least > pipeline.MOST_ROUNDS:
+            raise UserError(
+                f"budget.trials: a retuning is one run of at most {pipeline.MOST_ROUNDS} rounds; these are {least}"
+            )
+        pipeline = importlib.import_module("pipelines.retune.pipeline")
+    elif (least := min(rounds, least)) > pipeline.MOST_ROUNDS:
         raise UserError(f"--rounds: a run holds at most {pipeline.MOST_ROUNDS}; submit the study several times")
     path = folder / "pipeline.yaml"
     parallelism = spec.execution.workers or 0
@@ -174,11 +191,11 @@ def _rounds(spec: StudySpec) -> int:
     return math.ceil(spec.budget.trials / spec.tuner.trials_per_round)
 
 
-def _package(server: Server, path: Path, version: str | None) -> Path | PipelineVersion:
+def _package(server: Server, path: Path, version: str | None, retune: bool) -> Path | PipelineVersion:
     """What is run: the package, or the version of the pipeline that it becomes."""
     from rlhpo_core import kfp_client
 
-    return path if version is None else kfp_client.upload(server, path, PIPELINE, version)
+    return path if version is None else kfp_client.upload(server, path, RETUNE if retune else PIPELINE, version)
 
 
 def _parameters(spec: StudySpec, store: str, table: str, image: str | None) -> dict[str, Any]:

@@ -42,7 +42,9 @@ from rlhpo_core.plotting import (
     values_of,
 )
 from rlhpo_core.sensitivity import Sensitivity
+from rlhpo_core.slices import slices
 from rlhpo_core.study import StudySpec
+from rlhpo_core.timeline import timeline
 from rlhpo_core.trial import History, RoundSummary, Trial, TrialStatus
 
 Floats = NDArray[np.float64]
@@ -54,11 +56,15 @@ CAPTIONS = {
     "(dark) and with its interactions (light). Leave out or fix what has next to none.",
     "parallel_coordinates.png": "One line per trial, through its hyperparameters to its score. Where the dark lines "
     "meet, good values lie; if they meet at the end of an axis, widen its range.",
+    "slices.png": "The score against each hyperparameter by itself; later trials are darker, the best is ringed. A "
+    "slope up to the edge says that the range should be widened there; a level cloud, that the value hardly matters.",
     "predicted_vs_real.png": "What the reward model expected before each trial, against what was measured. The closer "
     "to the diagonal, the more the model can be relied on to choose trials.",
     "learning.png": "The method itself, round by round: how well its model predicts, how far that moved the policy, "
     "and how widely the policy still explores (entropy).",
     "curves.png": "The score while trials were running. Curves that still rise at their end ask for longer training.",
+    "timeline.png": "When each trial ran, how long, and how it ended. White between bars is time in which a worker "
+    "waited.",
 }
 """How to read each picture, in the order in which they are best read."""
 
@@ -80,9 +86,11 @@ def figures(
         "progress.png": _progress(spec, history),
         "importance.png": _importance(spec, sensitivity),
         "parallel_coordinates.png": parallel_coordinates(spec, history, sensitivity),
+        "slices.png": slices(spec, history, sensitivity),
         "predicted_vs_real.png": _predicted_vs_real(spec, history),
         "learning.png": _learning(spec, summaries),
         "curves.png": _curves(spec, history),
+        "timeline.png": timeline(history),
     }
     return {name: to_png(figure) for name, figure in drawn.items() if figure is not None}
 
@@ -193,10 +201,14 @@ def _importance(spec: StudySpec, sensitivity: Sensitivity | None) -> Figure | No
     rows = range(len(shown))
     ax.barh(rows, [i.total for i in shown], height=0.7, color=SKY, label="with interactions (total index)")
     ax.barh(rows, [i.first for i in shown], height=0.35, color=BLUE, label="alone (first-order index)")
+    spread = [i.total_std for i in shown]
+    look: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 1, "capsize": 2.5}
+    ax.errorbar([i.total for i in shown], rows, xerr=spread, label="± one deviation over resampled trials", **look)
     for row, found in zip(rows, shown, strict=True):
-        ax.text(max(found.first, found.total) + 0.01, row, f"{found.total:.2f}", va="center", fontsize=8, color=INK)
+        right = max(found.first, found.total + found.total_std) + 0.01
+        ax.text(right, row, f"{found.total:.2f}", va="center", fontsize=8, color=INK)
     ax.set_yticks(rows, [plain(i.name) for i in shown])
-    ax.set_xlim(0, 1.1 * max(max(i.first, i.total) for i in shown) + 0.03)
+    ax.set_xlim(0, 1.1 * max(max(i.first, i.total + i.total_std) for i in shown) + 0.03)
     count = len(sensitivity.importances)
     few = f" (the {len(shown)} largest of {count})" if len(shown) < count else ""
     note = f"Sobol indices, by a model of {sensitivity.trials} trials with R² {score(sensitivity.r2)} on left-out ones"
@@ -210,7 +222,7 @@ def _importance(spec: StudySpec, sensitivity: Sensitivity | None) -> Figure | No
         VERMILION if poor else GREY,
     )
     ax.grid(visible=False, axis="y")
-    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8)
     return figure
 
 

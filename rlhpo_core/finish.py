@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rlhpo_core import registry, report
+from rlhpo_core import charts, registry, report
 from rlhpo_core.budget import spent
 from rlhpo_core.evaluators.protocol import Evaluator
 from rlhpo_core.study import StudySpec
@@ -19,7 +19,9 @@ class Report:
     """A study in pictures and words."""
 
     html: str
-    """One page that needs nothing else."""
+    """One page that needs nothing else, and has no script."""
+    interactive: str
+    """The same with charts to point at and to zoom into, and with the script that draws them; about 5 MB."""
     note: str
     """Markdown."""
     figures: Mapping[str, bytes]
@@ -44,7 +46,7 @@ def crown(
     if wanted is None:
         tracker.log_metrics({f"holdout.{name}": value for name, value in winner.holdout.items()})
     else:
-        registered = registry.register(tracker, wanted, refit, best, spec)
+        registered = registry.register(tracker, wanted, refit, best, spec, files.address)
         winner = winner.model_copy(update={"registered": f"{registered.name} version {registered.version}"})
         files.write_record(files.record().model_copy(update={"winner": winner}))
     return winner
@@ -59,11 +61,14 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
         seconds=record.seconds,
         holdout=record.winner.holdout if record.winner is not None else {},
         registered=record.winner.registered if record.winner is not None else None,
+        decision=record.decision,
     )
     sensitivity = report.analyse(spec, history)
     figures = report.figures(spec, history, summaries, sensitivity)
+    drawn = charts.charts(spec, history, summaries, sensitivity)
     return Report(
         html=report.html_report(spec, history, summaries, figures, ending),
+        interactive=report.html_report(spec, history, summaries, figures, ending, drawn, charts.script()),
         note=report.study_note(spec, history, summaries, ending, sensitivity),
         figures=figures,
     )
@@ -73,6 +78,7 @@ def log_report(tracker: StudyTracker, found: Report) -> None:
     """Put a report beside the study's run. Raises: UserError if MLflow is away."""
     tracker.log_figures(found.figures)
     tracker.log_artifact_bytes("report.html", found.html.encode())
+    tracker.log_artifact_bytes("interactive.html", found.interactive.encode())
     tracker.note(found.note)
 
 

@@ -13,13 +13,16 @@ from typing import Self
 import torch
 from rich.console import Console
 
-from rlhpo_core import finish, kfp_local, runner
+from rlhpo_core import alerts, finish, kfp_local, runner
+from rlhpo_core import retune as retuning
+from rlhpo_core.desk import Desk
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators import build_evaluator
 from rlhpo_core.evaluators.pool import TrialPool
 from rlhpo_core.evaluators.protocol import Evaluator
 from rlhpo_core.files import write_atomically
 from rlhpo_core.folder import StudyFolder
+from rlhpo_core.ledger import Record
 from rlhpo_core.machine import Engine, threads, workers
 from rlhpo_core.progress import LiveProgress
 from rlhpo_core.study import StudySpec
@@ -83,10 +86,72 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
         return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine)
 
 
-def write_report(folder: StudyFolder, spec: StudySpec) -> Path:
-    """Write the study's report as one HTML page into its folder; returns its path."""
-    path = folder.path / "report.html"
-    write_atomically(path, finish.make_report(folder, spec).html.encode())
+@dataclass(frozen=True)
+class Retuned:
+    """What a retuning came to."""
+
+    look: retuning.Look
+    result: Result | None
+    """``None`` if there was nothing to do."""
+    record: Record | None
+    """What was decided; ``None`` if nothing was to do, or if the study was interrupted."""
+
+
+def retune(
+    spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS, force: bool = False
+) -> Retuned:
+    """Look whether the data is new, tune from what is known, and let the gate decide about the winner.
+
+    Raises: UserError as ``start`` does, and if the registered model or its ledger cannot be reached. A failure is
+    recorded, and an alert sent, before it is raised.
+    """
+    torch.set_num_threads(1)
+    desk = Desk.of_study(spec, path.resolve().parent)
+
+    def warn(text: str) -> None:
+        console.print(text, style="yellow", markup=False)
+
+    try:
+        with console.status("comparing the data and scoring the champion"):
+            found = retuning.look(spec, desk, force, warn)
+        if not found.go:
+            return Retuned(found, None, None)
+        console.print(found.reason, markup=False)
+        result = start(spec.model_copy(update={"warm_start": found.warm_start}), path, console, engine)
+        if not result.finished:
+            return Retuned(found, result, None)
+        with console.status("comparing the winner with the champion"):
+            record = _conclude_retuning(spec, desk, result.folder, found, warn)
+    except Exception as error:
+        retuning.failed(spec, desk, error, warn)
+        raise
+    return Retuned(found, result, record)
+
+
+def _conclude_retuning(
+    spec: StudySpec, desk: Desk, folder: StudyFolder, found: retuning.Look, warn: Callable[[str], None]
+) -> Record | None:
+    """Let the gate decide about a finished study's winner; its run and its report say what came of it."""
+    tracker = StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
+    data = build_evaluator(spec, threads(spec.execution)).data()
+    if data is not None:
+        tracker.log_data(data)
+    record = retuning.conclude(spec, desk, folder, tracker, found, warn)
+    write_report(folder, folder.spec())
+    tracker.finish("FINISHED")
+    return record
+
+
+def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None = None) -> Path:
+    """Write the study's report as one HTML page into its folder; with ``interactive``, the one with charts there.
+
+    Returns the path. Raises: UserError if it cannot be written.
+    """
+    path, found = interactive or folder.path / "report.html", finish.make_report(folder, spec)
+    try:
+        write_atomically(path, (found.html if interactive is None else found.interactive).encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
     return path
 
 
@@ -129,6 +194,9 @@ def _conduct(
                 write_atomically(folder.path / "report.html", found.html.encode())
                 finish.log_report(tracker, found)
             tracker.finish("KILLED" if not outcome.finished else "FINISHED" if best is not None else "FAILED")
+            if outcome.finished:
+                told = {"study": spec.name, "reason": outcome.reason, "best": best.value if best is not None else None}
+                alerts.send(spec.alerts, "budget_spent", told, display.warn)
         except UserError as error:
             display.warn(f"{error}\nThe study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest.")
             logged, winner = False, folder.record().winner

@@ -14,8 +14,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from rlhpo_core.study import StudySpec
@@ -39,6 +41,15 @@ def to_png(figure: Figure) -> bytes:
 
 def canvas(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+
+
+def to_outside_bar(figure: Figure, axes: Sequence[Axes], numbers: Sequence[int]) -> None:
+    """A colour bar of trial numbers beside several panels."""
+    shades = ScalarMappable(Normalize(numbers[0], max(numbers[-1], numbers[0] + 1)), SCALE)
+    bar = figure.colorbar(shades, ax=list(axes), shrink=0.8, aspect=30, pad=0.01)
+    bar.set_label("trial", fontsize=8.5)
+    bar.ax.tick_params(labelsize=8)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def style(ax: Axes, title: str, x: str, y: str, note: str = "", note_colour: str = GREY) -> None:

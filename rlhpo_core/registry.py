@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import Refit
+from rlhpo_core.model_card import model_card
 from rlhpo_core.study import StudySpec
 from rlhpo_core.tracking import StudyTracker
 from rlhpo_core.tracking_content import millis
@@ -45,8 +46,12 @@ class Registered:
     """What ``mlflow.pyfunc.load_model`` takes."""
 
 
-def register(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spec: StudySpec) -> Registered:
+def register(
+    tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spec: StudySpec, store: str = ""
+) -> Registered:
     """Log the refitted winner below the study's run and register it under ``name``.
+
+    ``store`` is the address of the study's files, for a later study that starts from this one.
 
     May be repeated: a winner that is registered already is returned as it is, its aliases untouched.
 
@@ -58,14 +63,22 @@ def register(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spec:
         if version is None:
             _create_registered_model(client, name)
             model = _log_model(tracker, name, refit, trial, spec)
+            digest = tracker.tags.get("rlhpo.data_digest", "unknown")
+            card = model_card(spec, tracker.study_id, trial, refit.metrics, tracker.rows(), digest)
+            tracker.log_artifact_bytes("model_card.md", card.encode())
             version = client.create_model_version(
                 name,
                 # Not models:/<id>: a local store would look that up wherever the environment says MLflow is.
                 source=model.artifact_location,
                 run_id=tracker.run_id,
-                # The store of MLflow itself keeps no model_id of a version.
-                tags={**_tags(tracker, refit, trial), "rlhpo.model_id": model.model_id},
-                description=f"Trial {trial.proposal.number + 1} of study {spec.name} ({tracker.study_id}).",
+                tags={
+                    **_tags(tracker, refit, trial),
+                    # The store of MLflow itself keeps no model_id of a version.
+                    "rlhpo.model_id": model.model_id,
+                    "rlhpo.config": json.dumps(trial.config),
+                    **({"rlhpo.store": store} if store else {}),
+                },
+                description=card,
                 model_id=model.model_id,
                 await_creation_for=120,
             )

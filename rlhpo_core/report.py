@@ -47,6 +47,8 @@ class Ending:
     """Metrics of the refitted winner on the rows that no trial has seen."""
     registered: str | None = None
     """The registered model and its version (``churn version 3``), or why nothing was registered."""
+    decision: str | None = None
+    """What became of it at the gate, and why."""
 
 
 def study_note(
@@ -73,7 +75,9 @@ def study_note(
     if causes:
         parts += ["## Failures", _md_table(("trials", "status", "cause"), causes)]
     if sensitivity is not None:
-        importances = [(i.name, f"{i.first:.2f}", f"{i.total:.2f}") for i in sensitivity.importances[:10]]
+        importances = [
+            (i.name, f"{i.first:.2f}", f"{i.total:.2f} ± {i.total_std:.2f}") for i in sensitivity.importances[:10]
+        ]
         header = ("hyperparameter", "alone", "with interactions")
         parts += ["## What matters", _trust(sensitivity), _md_table(header, importances)]
     parts += ["## How to reproduce", _how_to_reproduce(spec)]
@@ -87,8 +91,15 @@ def html_report(
     summaries: Sequence[RoundSummary],
     pngs: Mapping[str, bytes],
     ending: Ending | None = None,
+    charts: Mapping[str, str] | None = None,
+    script: str = "",
 ) -> str:
-    """One page with everything in it: no script, no address outside. ``pngs`` as from ``figures``."""
+    """One page with everything in it, and no address outside. ``pngs`` as from ``figures``.
+
+    ``charts``, as from ``charts.charts``, take the place of the pictures of the same name; they need ``script``.
+    Without them the page has no script at all.
+    """
+    charts = charts or {}
     ending, best, causes = ending or Ending(), history.best(), _failures(history)
     order = [name for name in CAPTIONS if name in pngs] + sorted(set(pngs) - set(CAPTIONS))
     rows = _facts(spec, history, summaries, ending)
@@ -96,13 +107,15 @@ def html_report(
     sections = [
         f"<h1>{_h(spec.name)}</h1>",
         _html_table((), rows, "facts"),
-        *(_html_picture(name, pngs[name]) for name in order),
+        *(_html_chart(name, charts[name]) if name in charts else _html_picture(name, pngs[name]) for name in order),
         "<h2>Failures</h2>" + _html_table(("trials", "status", "cause"), causes) if causes else "",
         "<h2>Trials</h2>",
         _html_trials(history, best),
         f"<footer>{_h(_how_to_reproduce(spec).replace('`', ''))}</footer>",
     ]
-    return _PAGE.format(title=_h(spec.name), body="\n".join(filter(None, sections)))
+    policy = "; script-src 'unsafe-inline'" if charts else ""
+    body = "\n".join(filter(None, sections))
+    return _PAGE.format(title=_h(spec.name), policy=policy, script=script if charts else "", body=body)
 
 
 # -- facts, as plain text --------------------------------------------------------------------------------------------
@@ -137,6 +150,8 @@ def _facts(
     facts += [("reward model", _model_quality(spec, summaries))]
     if ending.registered is not None:
         facts += [("registry", ending.registered)]
+    if ending.decision is not None:
+        facts += [("decision", ending.decision)]
     return facts
 
 
@@ -247,6 +262,10 @@ def _html_picture(name: str, png: bytes) -> str:
     )
 
 
+def _html_chart(name: str, chart: str) -> str:
+    return f'<figure><div class="wide">{chart}</div><figcaption>{_h(CAPTIONS.get(name, name))}</figcaption></figure>'
+
+
 def _html_trials(history: History, best: Trial | None) -> str:
     head = "".join(f"<th>{name}</th>" for name in ("trial", "status", "value", "seconds", "configuration", "error"))
     rows = []
@@ -278,7 +297,8 @@ _PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'{policy}">
 <title>{title}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff }}
@@ -297,6 +317,7 @@ footer {{ margin-top: 2rem }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere }}
 @media (max-width: 40rem) {{ img {{ max-width: none; height: 17rem }} }}
 </style>
+{script}
 </head>
 <body>
 {body}

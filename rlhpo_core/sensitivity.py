@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from rlhpo_core import reward_model
+from rlhpo_core import gaussian_process, reward_model
 from rlhpo_core.reward_model import RewardModel, drawn_in
 from rlhpo_core.study import StudySpec
 from rlhpo_core.trial import History
@@ -23,6 +24,8 @@ Floats = NDArray[np.float64]
 #: With fewer complete trials there is nothing to conclude.
 MIN_TRIALS = 10
 _LOG2_POINTS = 11
+#: Bootstrap samples of the trials, and points for each.
+_RESAMPLES, _LOG2_RESAMPLED = 20, 8
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Importance:
     """Share of the variance that it explains alone."""
     total: float
     """Share with all interactions."""
+    total_std: float = 0.0
+    """How much that varies if the trials had been others: its deviation over bootstrap samples of them."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,13 @@ def analyse(spec: StudySpec, history: History) -> Sensitivity | None:
         return None
     features = spec.space.features([trial.config for trial in complete])
     model = reward_model.fit("gp", features, _treated(rewards), spec.seed)
-    indices = _sobol_indices(spec, model)
+    indices = _sobol_indices(spec, model, _LOG2_POINTS)
     if indices is None:
         return None
+    spread = _spread(spec, model, features, _treated(rewards))
     found = [
-        Importance(step.name, float(first), float(total))
-        for step, first, total in zip(spec.space.steps, *indices, strict=True)
+        Importance(step.name, float(first), float(total), float(std))
+        for step, first, total, std in zip(spec.space.steps, *indices, spread, strict=True)
     ]
     found.sort(key=lambda importance: -importance.total)
     return Sensitivity(tuple(found), model.diagnostics.r2 if model.diagnostics else 0.0, len(complete))
@@ -85,14 +91,30 @@ def importance(spec: StudySpec, history: History) -> list[Importance]:
     return list(found.importances) if found else []
 
 
-def _sobol_indices(spec: StudySpec, model: RewardModel) -> tuple[Floats, Floats] | None:
+def _spread(spec: StudySpec, model: RewardModel, features: Floats, rewards: Floats) -> Floats:
+    """Deviation of the total indices, (n steps), over bootstrap samples; hyperparameters of the model stay."""
+    rng = np.random.default_rng(spec.seed)
+    centre, scale = float(model.tensors["centre"]), float(model.tensors["scale"])
+    found = []
+    for _ in range(_RESAMPLES):
+        rows = np.unique(rng.integers(len(rewards), size=min(len(rewards), gaussian_process.MAX_POINTS)))
+        x, y = torch.from_numpy(features[rows].copy()), torch.from_numpy((drawn_in(rewards)[rows] - centre) / scale)
+        state, _, _ = gaussian_process.posterior(x, y, model.tensors["hyperparameters"])
+        again = RewardModel("gp", {**state, "centre": model.tensors["centre"], "scale": model.tensors["scale"]})
+        indices = _sobol_indices(spec, again, _LOG2_RESAMPLED)
+        if indices is not None:
+            found.append(indices[1])
+    return np.std(found, axis=0) if len(found) > 1 else np.zeros(len(spec.space.steps))
+
+
+def _sobol_indices(spec: StudySpec, model: RewardModel, log2_points: int) -> tuple[Floats, Floats] | None:
     """First-order and total indices, each (n steps); ``None`` if the model predicts the same everywhere."""
     n = len(spec.space.steps)
 
     def predict(unit: Floats) -> Floats:
         return model.predict(spec.space.features_of_actions(2 * unit - 1))[0]
 
-    points = qmc.Sobol(2 * n, scramble=True, rng=spec.seed).random_base2(_LOG2_POINTS)
+    points = qmc.Sobol(2 * n, scramble=True, rng=spec.seed).random_base2(log2_points)
     a, b = points[:, :n], points[:, n:]
     # Both estimators stay the same when a constant is subtracted; a small mean makes that of S far more accurate.
     f_a, f_b = predict(a), predict(b)

@@ -57,7 +57,7 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
     name = ""
     if spec.data is not None:
         name = Path(table_source or spec.data.path).name
-        _fetch(table_source or str(spec.data.path), table)
+        fetch_table(table_source or str(spec.data.path), table)
     else:
         table.write_bytes(b"")
     with _with_table(spec, table, name) as local:
@@ -181,7 +181,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     from rlhpo_core.tracking import StudyTracker
 
     spec, files = _parse(study), _files(store)
-    tracker = StudyTracker.open(spec, files.record().study_id, _tracked(spec))
+    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     history = files.history(spec)
     tracker.sync(history, files.state(spec).summaries)
     over = spent(spec.budget, history, files.record().seconds) is not None
@@ -254,7 +254,7 @@ def _ensure(spec: StudySpec, store: str) -> StudyFiles:
     return files
 
 
-def _fetch(source: str, table: Path) -> None:
+def fetch_table(source: str, table: Path) -> None:
     """Copy the table to where the pipeline wants it. Raises: UserError if there is none."""
     if "://" in source:
         folder, _, name = source.rpartition("/")
@@ -281,7 +281,7 @@ def _with_table(spec: StudySpec, table: Path, name: str) -> Iterator[StudySpec]:
         yield spec.model_copy(update={"data": spec.data.model_copy(update={"path": link})})
 
 
-def _tracked(spec: StudySpec) -> Path:
+def tracked(spec: StudySpec) -> Path:
     """Where a local MLflow store would lie. Raises: UserError if a pod would log into its own file system."""
     if not (spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
         raise UserError("a pipeline needs an MLflow server: set tracking.uri in the study or MLFLOW_TRACKING_URI")
@@ -292,7 +292,7 @@ def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) 
     """The study's run, with all that there is to log so far. Raises: UserError if MLflow cannot be reached."""
     from rlhpo_core.tracking import StudyTracker
 
-    tracker = StudyTracker.open(spec, files.record().study_id, _tracked(spec))
+    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     if data is not None:
         tracker.log_data(data)
     state = files.state(spec)
@@ -307,7 +307,7 @@ def _log(spec: StudySpec, run_id: str, trial: Trial) -> None:
     from rlhpo_core.tracking import StudyTracker
 
     try:
-        StudyTracker.attach(spec, run_id, _tracked(spec)).log_trial(trial)
+        StudyTracker.attach(spec, run_id, tracked(spec)).log_trial(trial)
     except UserError as error:
         print(f"warning: the trial is kept, but not in MLflow yet: {error}", flush=True)
 
@@ -316,6 +316,6 @@ def _catch_up(spec: StudySpec, files: StudyFiles, run_id: str) -> None:
     from rlhpo_core.tracking import StudyTracker
 
     try:
-        StudyTracker.attach(spec, run_id, _tracked(spec)).sync(files.history(spec), files.state(spec).summaries)
+        StudyTracker.attach(spec, run_id, tracked(spec)).sync(files.history(spec), files.state(spec).summaries)
     except UserError as error:
         print(f"warning: MLflow misses a part, which a later round will log: {error}", flush=True)

@@ -20,6 +20,7 @@ from pydantic import (
 
 from rlhpo_core.documents import parse_yaml, to_yaml
 from rlhpo_core.errors import UserError, describe
+from rlhpo_core.production import AlertsSpec, GateSpec, RetuneSpec
 from rlhpo_core.settings import TunerSettings
 from rlhpo_core.space import SearchSpace, builtin_space
 from rlhpo_core.trial import Config, Direction, Value
@@ -185,12 +186,14 @@ class RegistrySpec(_Spec):
     """Under which name the winner is registered; no name, no registration."""
 
     model: str | None = None
+    store: str | None = None
+    """Where promotions are serialised and recorded: a folder, relative to the study file, or the address of a store."""
 
 
 class WarmStartSpec(_Spec):
     """An earlier study of the same hyperparameters to start from; an address alone will do."""
 
-    study: str
+    study: str | None = None
     """Its folder, relative to the study file, or the address of its store."""
     moved: Annotated[float, Field(ge=0)] = 0.0
     """How far the data has moved since (mean population stability index); earlier trials count the less."""
@@ -201,6 +204,12 @@ class WarmStartSpec(_Spec):
     @classmethod
     def _wrap(cls, data: Any) -> Any:
         return {"study": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.study is None and self.first is None:
+            raise ValueError("name the earlier study, or the first configuration to try")
+        return self
 
 
 class StudySpec(_Spec):
@@ -222,6 +231,9 @@ class StudySpec(_Spec):
     execution: ExecutionSpec = ExecutionSpec()
     tracking: TrackingSpec = TrackingSpec()
     registry: RegistrySpec = RegistrySpec()
+    gate: GateSpec = GateSpec()
+    retune: RetuneSpec = RetuneSpec()
+    alerts: AlertsSpec = AlertsSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -285,9 +297,12 @@ def _located(spec: StudySpec, base: Path) -> StudySpec:
     changes: dict[str, Any] = {}
     if spec.data is not None:
         changes["data"] = spec.data.model_copy(update={"path": (base / spec.data.path).resolve()})
-    if spec.warm_start is not None and "://" not in spec.warm_start.study:
+    if spec.warm_start is not None and spec.warm_start.study is not None and "://" not in spec.warm_start.study:
         earlier = str((base / spec.warm_start.study).resolve())
         changes["warm_start"] = spec.warm_start.model_copy(update={"study": earlier})
+    if spec.registry.store is not None and "://" not in spec.registry.store:
+        store = str((base / spec.registry.store).resolve())
+        changes["registry"] = spec.registry.model_copy(update={"store": store})
     if spec.prior.endswith(PRIOR_FILE) and "://" not in spec.prior:
         changes["prior"] = str((base / spec.prior).resolve())
     return spec.model_copy(update=changes)

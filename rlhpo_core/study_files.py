@@ -9,7 +9,7 @@ are not trained again. MLflow is written from these files and catches up after a
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlhpo_core.errors import UserError
 from rlhpo_core.store import FolderStore, Store, open_store
 from rlhpo_core.study import StudySpec, XGBoostSpec, dump_study, parse_study
-from rlhpo_core.trial import FiniteFloat, History, Trial
+from rlhpo_core.trial import FiniteFloat, History, Inherited, Trial
 
 # A trial's pod reads no state, and is spared the import of torch.
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class StudyRecord(BaseModel):
     seconds: float = 0.0
     """Wall time spent tuning so far, over all resumes."""
     winner: Winner | None = None
+    decision: str | None = None
+    """What became of the winner at the gate, for a person to read."""
 
     @classmethod
     def new(cls, spec: StudySpec) -> StudyRecord:
@@ -68,6 +70,12 @@ class StudyFiles:
     """
 
     store: Store
+
+    @property
+    def address(self) -> str:
+        """The store's address, the same from any working folder."""
+        uri = self.store.uri
+        return uri if "://" in uri else str(Path(uri).resolve())
 
     def begin(self, record: StudyRecord) -> bool:
         """Give the study its identity, unless it has one. Of several at once, one does (and gets ``True``)."""
@@ -142,6 +150,10 @@ class StudyFiles:
         if wanted is None:
             if spec.prior not in ("auto", "none"):
                 self.write_state(self.state(spec))
+            return
+        if wanted.study is None:
+            start = self.state(spec)
+            self.write_state(replace(start, inherited=Inherited(source="", first=wanted.first)))
             return
         from rlhpo_core.warm_start import warm_state
 

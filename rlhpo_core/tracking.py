@@ -137,6 +137,10 @@ class StudyTracker:
             self.client.log_inputs(self.run_id, inputs)
             self._log(self.run_id, tags={"rlhpo.data_digest": data.digest})
 
+    def rows(self) -> dict[str, int]:
+        """Rows of each part of the logged data: train, validation, holdout."""
+        return content.rows(self.datasets)
+
     def log_trial(self, trial: Trial) -> bool:
         """Write the trial's run, or finish one that was begun; false if it is there already."""
         with self._writing():
@@ -185,6 +189,11 @@ class StudyTracker:
         with self.connection.open():
             self._log(self.run_id, tags={"rlhpo.prior": prior.card.registered or prior.card.name})
         self.log_artifact_bytes("prior.md", describe(prior).encode())
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Further tags of the study's run."""
+        with self.connection.open():
+            self._log(self.run_id, tags=tags)
 
     def note(self, markdown: str) -> None:
         """The description at the top of the study's page."""

@@ -95,6 +95,12 @@ def datasets(data: DataDescription) -> dict[str, Dataset]:
     }
 
 
+def rows(datasets: Mapping[str, Dataset]) -> dict[str, int]:
+    """Rows per part, as the data's description named them."""
+    parts = {context: part for part, context in _CONTEXTS.items()}
+    return {parts.get(name, name): int(json.loads(one.profile)["num_rows"]) for name, one in datasets.items()}
+
+
 def trial_tags(trial: Trial) -> dict[str, str]:
     tags = {
         "rlhpo.trial": str(trial.proposal.number + 1),

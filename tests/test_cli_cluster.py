@@ -142,3 +142,21 @@ def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path) -
     assert done.exit_code == 1
     assert "--rounds: a run holds at most 20" in str(done.exception)
     assert backend.runs == {}
+
+
+def test_retunings_are_runs_of_a_pipeline_of_their_own(backend: KfpServer, file: Path, tmp_path: Path) -> None:
+    for command in (["submit"], ["schedule", "--cron", NIGHTLY]):
+        done = rlhpo(*command, file, "--store", "s3://bucket/it", "--retune")
+        assert done.exit_code == 0, done.exception
+    (run,), (recurring,) = backend.runs.values(), backend.recurring_runs.values()
+    assert recurring["display_name"] == "stepwise-retune"
+    for one in (run, recurring):
+        assert one["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-retune"
+        assert one["runtime_config"]["parameters"].keys() == {"study", "store", "table_source"}
+    path = tmp_path / "other.yaml"
+    path.write_text(study(trials=99))
+    refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--retune")
+    assert "a retuning is one run of at most 20 rounds; these are 33" in str(refused.exception)
+    path.write_text(study(registry={}))
+    refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--retune")
+    assert "registry.model: a retuning needs the name" in str(refused.exception)

@@ -73,7 +73,7 @@ def tuned(direction: str, rounds: int = 7) -> Study:
                 outcome = {"status": TrialStatus.INFEASIBLE, "error": "the score is NaN"}
             elif number % 9 == 7:
                 outcome["status"] = TrialStatus.PRUNED
-            trials.append(Trial(proposal=proposal, seconds=20.0, **outcome))
+            trials.append(Trial(proposal=proposal, started_at=1e9 + 7.0 * number, seconds=20.0, **outcome))
         state = tuner.update_policy(tuner.fit_reward_model(tuner.observe(state, trials)))
     return spec, state.history, state.summaries
 

@@ -14,6 +14,7 @@ import pandas as pd
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from rlhpo_core import drift, holdout
 from rlhpo_core.data import Rows, Table, folds, load_table, split
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators import xgboost_parameters as parameters
@@ -111,10 +112,13 @@ class XGBoostEvaluator:
             files={
                 "model.ubj": bytes(booster.save_raw("ubj")),
                 "table.json": json.dumps(self._signature(), indent=1).encode(),
+                # Not for serving: what a later retuning compares its data and its holdout with.
+                holdout.PROFILE: drift.profile(self.table).model_dump_json().encode(),
+                holdout.SEEN: holdout.to_bytes(holdout.row_keys(self.table, rows)),
             },
             serving=Path(__file__).with_name("serving_xgboost.py"),
             requirements=tuple(f"{name}=={metadata.version(name)}" for name in packages),
-            input_example=_raw(example),
+            input_example=holdout.raw_rows(example),
             output_example=answer(self._predict(booster, rows[:5]), self.table.classes),
             metrics=measure(self.table, self.split.holdout, output),
         )
@@ -214,18 +218,6 @@ class _Report(xgb.callback.TrainingCallback):  # type: ignore[misc]
         if (epoch + 1) % self.every == 0:
             self.report(epoch + 1, self.objective(model.predict(self.watched)))
         return False
-
-
-def _raw(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows as a caller would send them: text instead of categories, numbers that may be missing."""
-    return pd.DataFrame(
-        {
-            str(name): column.astype(object)
-            if isinstance(column.dtype, pd.CategoricalDtype)
-            else column.astype("float64")
-            for name, column in frame.items()
-        }
-    ).reset_index(drop=True)
 
 
 def _booster_name(index: int, name: str) -> str:

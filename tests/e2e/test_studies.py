@@ -186,6 +186,8 @@ def test_status_and_report_need_no_training(car: Path, place: Path) -> None:
     (car / "report.html").unlink()
     assert "report.html" in rlhpo("report", car, cwd=place)
     assert (car / "report.html").exists()
+    rlhpo("report", car, "--html", place / "charts.html", cwd=place)
+    assert "Plotly.newPlot" in (place / "charts.html").read_text()
 
 
 def test_a_finished_study_goes_on_with_a_larger_budget(place: Path) -> None:

@@ -8,9 +8,11 @@ import cel
 import pytest
 import yaml
 from google.protobuf import json_format
+from kfp.dsl.base_component import BaseComponent
 
 from pipelines.hpo_loop.pipeline import build
 from pipelines.pods import STEP_LABEL
+from pipelines.retune.pipeline import build as build_retune
 from tests.manifests.rendering import MANIFESTS
 
 POLICY, _ = yaml.safe_load_all((MANIFESTS / "base" / "registry-guard.yaml").read_text())
@@ -54,11 +56,13 @@ USES = [
 
 
 @pytest.mark.parametrize("use", USES)
-def test_only_the_registering_step_and_the_registrar_may_use_the_secret(use: dict[str, Any]) -> None:
+def test_only_the_steps_that_write_to_the_registry_and_the_registrar_may_use_the_secret(use: dict[str, Any]) -> None:
     assert not allowed(pod(**use))
     assert not allowed(pod({STEP_LABEL: "train"}, "rlhpo-runner", **use))
+    assert not allowed(pod({STEP_LABEL: "look-at-the-data"}, "rlhpo-runner", **use))
     assert not allowed(pod({"step": "register-best"}, "default", **use))
     assert allowed(pod({STEP_LABEL: "register-best"}, "rlhpo-runner", **use))
+    assert allowed(pod({STEP_LABEL: "decide"}, "rlhpo-runner", **use))
     assert allowed(pod({}, "rlhpo-registrar", **use))
 
 
@@ -75,13 +79,13 @@ def test_all_others_are_none_of_its_business(spec: dict[str, Any]) -> None:
     assert allowed(pod(**spec))
 
 
-def test_every_step_of_the_pipeline_is_let_in() -> None:
-    pipeline = build(1, 1)
+@pytest.mark.parametrize(("pipeline", "count"), [(build(1, 1), 7), (build_retune(1, 1), 9)])
+def test_every_step_of_the_pipelines_is_let_in(pipeline: BaseComponent, count: int) -> None:
     inputs = pipeline.pipeline_spec.root.input_definitions.parameters
     default = {name: one.default_value.string_value for name, one in inputs.items()}
     platform = json_format.MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]
     steps = list(platform["deploymentSpec"]["executors"].values())
-    assert len(steps) == 7
+    assert len(steps) == count
     for step in steps:
         names = [default[one["secretNameParameter"]["componentInputParameter"].split("--")[-1]]
                  for one in step["secretAsEnv"]]  # fmt: skip

@@ -1,0 +1,50 @@
+"""The compiled retuning pipeline: kept, compared, and read as the backend would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp import compiler
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from pipelines.retune.pipeline import build
+from tests.pipelines import test_hpo_loop as loop
+
+GOLDEN = Path(__file__).parent.parent.parent / "pipelines" / "retune" / "retune.yaml"
+
+
+def test_the_kept_pipeline_is_what_the_code_compiles_to(tmp_path: Path) -> None:
+    """To renew it: python -m pipelines.retune"""
+    compiler.Compiler().compile(build(rounds=6, trials_per_round=5), str(tmp_path / "pipeline.yaml"))
+    assert (tmp_path / "pipeline.yaml").read_text() == GOLDEN.read_text()
+
+
+@pytest.fixture(scope="module")
+def spec() -> pipeline_spec_pb2.PipelineSpec:
+    pipeline, platform = yaml.safe_load_all(GOLDEN.read_text())
+    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    return json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        loop.test_names_are_what_kubernetes_and_kfp_take,
+        loop.test_every_reference_leads_somewhere,
+        loop.test_nothing_is_cached,
+        loop.test_steps_install_nothing_and_run_in_our_image,
+    ],
+)
+def test_it_keeps_what_the_loop_keeps(check: object, spec: pipeline_spec_pb2.PipelineSpec) -> None:
+    check(spec)  # type: ignore[operator]
+
+
+def test_tuning_and_deciding_wait_for_the_look_at_the_data(spec: pipeline_spec_pb2.PipelineSpec) -> None:
+    (condition,) = [task for task in spec.root.dag.tasks.values() if task.trigger_policy.condition]
+    assert "tune" in condition.trigger_policy.condition
+    inner = spec.components[condition.component_ref.name].dag.tasks
+    names = {task.task_info.name for task in inner.values()}
+    assert names == {"tune", "decide"}
