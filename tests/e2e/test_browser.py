@@ -189,6 +189,7 @@ def test_the_report_needs_no_network_and_draws_its_charts(
     wanted = page.read_text().count('id="chart-')
     assert wanted >= 5
     WebDriverWait(browser, 120).until(lambda _: charts(browser) == wanted)
+    assert "WebGL is not supported" not in body(browser)
     heard = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
     assert heard == []
     wide, high = browser.execute_script("let e = document.documentElement; return [e.scrollWidth, e.scrollHeight]")
