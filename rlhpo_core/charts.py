@@ -1,7 +1,7 @@
 """The pictures of a study as charts to point at and to zoom into (plotly), for a page that needs nothing else.
 
 Each is a fragment of HTML for the place of the PNG of the same name. Plotly's script, about 5 MB, goes
-into a page once.
+into a page once. Parallel coordinates stay a picture: plotly draws them by WebGL, which many browsers refuse.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -52,7 +51,6 @@ def charts(
     drawn: dict[str, Callable[[], go.Figure | None]] = {
         "progress.png": lambda: _progress(spec, history),
         "importance.png": lambda: _importance(sensitivity),
-        "parallel_coordinates.png": lambda: _parallel(spec, history, sensitivity),
         "slices.png": lambda: _slices(spec, history, sensitivity),
         "predicted_vs_real.png": lambda: _predicted(spec, history),
         "learning.png": lambda: _learning(summaries),
@@ -116,36 +114,6 @@ def _importance(sensitivity: Sensitivity | None) -> go.Figure | None:
     figure.update_layout(barmode="overlay", height=140 + 26 * len(shown))
     figure.update_xaxes(title="share of the variance (Sobol index)", rangemode="tozero")
     figure.update_yaxes(automargin=True)
-    return figure
-
-
-def _parallel(spec: StudySpec, history: History, sensitivity: Sensitivity | None) -> go.Figure | None:
-    trials = [trial for trial in history.complete() if trial.value is not None]
-    if len(trials) < 2:
-        return None
-    dimensions: list[dict[str, Any]] = []
-    for step in _steps(spec, sensitivity):
-        # An inactive hyperparameter crosses below the axis' lowest value.
-        places = [_place(step, trial) for trial in trials]
-        known = [place for place in places if place is not None]
-        low, high = (min(known), max(known)) if known else (0.0, 1.0)
-        below = low - 0.12 * ((high - low) or 1.0)
-        values = [below if place is None else place for place in places]
-        ticks, labels = _ticks(step, low, high)
-        if None in places:
-            ticks, labels = [below, *ticks], ["inactive", *labels]
-        dimensions.append({"label": _text(step.name, 18), "values": values, "tickvals": ticks, "ticktext": labels})
-    window = shown_range(values_of(trials), history.direction)
-    scores = np.clip(values_of(trials), *window)
-    dimensions.append({"label": _text(spec.objective.metric), "values": scores})
-    figure = go.Figure(
-        go.Parcoords(
-            dimensions=dimensions, labelangle=-20, labelfont={"size": 12}, tickfont={"size": 10},
-            line={"color": scores, "colorscale": _SCALE, "showscale": True,
-                  "reversescale": history.direction == "minimize"},
-        )
-    )  # fmt: skip
-    figure.update_layout(height=480)
     return figure
 
 
@@ -237,25 +205,6 @@ def _steps(spec: StudySpec, sensitivity: Sensitivity | None) -> list[Tunable]:
         order = [found.name for found in sensitivity.importances]
         steps.sort(key=lambda step: order.index(step.name))
     return steps[:MAX_AXES]
-
-
-def _place(step: Tunable, trial: Trial) -> float | None:
-    """Where a trial crosses an axis: the number, its logarithm, or the place of the choice; ``None`` if inactive."""
-    if step.name not in trial.config:
-        return None
-    value = trial.config[step.name]
-    if not isinstance(step, Float | Int):
-        return float(step.code(value))
-    number = float(value)
-    return math.log10(number) if step.log else number
-
-
-def _ticks(step: Tunable, low: float, high: float) -> tuple[list[float], list[str]]:
-    if not isinstance(step, Float | Int):
-        return [float(i) for i in range(len(step.values))], [_text(value, 12) for value in step.values]
-    places = np.linspace(low, high, 5) if high > low else np.array([low])
-    numbers = 10**places if step.log else places
-    return places.tolist(), [f"{number:.3g}" for number in numbers]
 
 
 def _about(trial: Trial) -> str:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from rlhpo_core.errors import UserError
 from rlhpo_core.lock import Lock, LostLock, locked
 from rlhpo_core.store import FolderStore
+from tests.servers import shared_s3_server
+
+ROOT = Path(__file__).parent.parent
 
 #: Adds one to a number in a file, slowly, so that two at once would lose one.
 COUNT = """
@@ -34,11 +39,16 @@ class Clock:
         return self.now
 
 
-def test_processes_that_want_it_at_once_have_it_one_after_the_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_processes_that_want_it_at_once_have_it_one_after_the_other(tmp_path: Path, kind: str) -> None:
     number = tmp_path / "number"
     number.write_text("0")
-    command = [sys.executable, "-c", COUNT, str(tmp_path / "store"), str(number)]
-    processes = [subprocess.Popen(command, cwd=Path(__file__).parent.parent) for _ in range(3)]
+    place, environment = str(tmp_path / "store"), dict(os.environ)
+    if kind == "s3":
+        server = shared_s3_server()
+        place, environment = f"s3://{server.bucket}/{uuid.uuid4().hex}", environment | server.environment()
+    command = [sys.executable, "-c", COUNT, place, str(number)]
+    processes = [subprocess.Popen(command, cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}) for _ in range(3)]
     assert [process.wait(timeout=280) for process in processes] == [0, 0, 0]
     assert number.read_text() == "15"
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.gate import Decision, Verdict
 from rlhpo_core.ledger import Candidate, Ledger, Record
 from rlhpo_core.promotion import decide, promote, rollback
+from tests.servers import shared_s3_server
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +28,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
 @pytest.fixture
 def ledger(client: MlflowClient, tmp_path: Path, request: pytest.FixtureRequest) -> Ledger:
     """Of a model with four versions, the first of which is champion."""
-    name = request.node.name[:60]
+    name = f"{request.node.name[:50]}-{uuid.uuid4().hex[:6]}"
     client.create_registered_model(name)
     for _ in range(4):
         client.create_model_version(name, source=str(tmp_path))
@@ -213,17 +215,25 @@ print(record.event)
 """
 
 
+@pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_two_that_finish_at_once_bring_one_promotion_and_not_of_the_worse(
-    client: MlflowClient, ledger: Ledger, tmp_path: Path
+    client: MlflowClient, ledger: Ledger, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes, started by the same signal; both versions were entered when their trainings ended."""
+    store = str(tmp_path / "ledger")
+    if kind == "s3":
+        server = shared_s3_server()
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        store = f"s3://{server.bucket}/{uuid.uuid4().hex}"
+        ledger = Ledger.of(ledger.model, store)
     enter(ledger, "2", "3")
     start = tmp_path / "start"
     place = ["sqlite:///" + client._tracking_client.tracking_uri.removeprefix("sqlite:///"), ledger.model]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", FINISH, *place, str(tmp_path / "ledger"), version, str(start)],
+            [sys.executable, "-c", FINISH, *place, store, version, str(start)],
             cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
         )
         for version in ("2", "3")
