@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 Decision = Literal["promote", "keep", "veto", "refuse"]
+#: Where the study names no margin: of scores of which 1 is the best, and of errors as a share of the champion's.
+MARGIN, RELATIVE_MARGIN = 0.005, 0.01
 #: The power at which the detectable gain is stated.
 _POWER = 0.8
 
@@ -63,7 +65,7 @@ class Verdict(BaseModel):
     reason: str
     metric: str
     rows: int
-    margin: FiniteFloat
+    margin: FiniteFloat | None = None
     confidence: FiniteFloat
     """As applied, after the correction for several challengers."""
     champion: FiniteFloat | None = None
@@ -98,7 +100,7 @@ def judge(
         rivals: How many challengers are judged for one place; each must be surer then (Bonferroni).
     """
     rows, confidence = len(target), 1 - (1 - spec.confidence) / rivals
-    verdict = Verdict(decision="refuse", reason="", metric=metric, rows=rows, margin=spec.margin, confidence=confidence)
+    verdict = Verdict(decision="refuse", reason="", metric=metric, rows=rows, confidence=confidence)
     if rows < spec.min_rows:
         return _with(verdict, reason=f"{rows} rows are too few to decide; gate.min_rows asks for {spec.min_rows}")
     sign = 1.0 if METRICS[metric] == "maximize" else -1.0
@@ -108,21 +110,28 @@ def judge(
         return _with(verdict, reason=f"{metric} is not defined on these rows; they may hold one class only")
     gains = _gains(metric, target, champion, challenger, spec, seed)
     low, high = (float(np.nanquantile(gains, share)) for share in (1 - confidence, confidence))
-    gain = sign * (after - before)
+    gain, margin = sign * (after - before), margin_of(spec, metric, before)
     reach = float(stats.norm.ppf(confidence) + stats.norm.ppf(_POWER)) * float(np.nanstd(gains))
     guards = tuple(_guards(metric, target, champion, challenger, slices, spec, seed))
     verdict = _with(
-        verdict, champion=before, challenger=after, gain=gain, low=low, high=high, guards=guards,
-        detectable=spec.margin + reach,
+        verdict, champion=before, challenger=after, gain=gain, low=low, high=high, margin=margin, guards=guards,
+        detectable=margin + reach,
     )  # fmt: skip
     found = f"{metric} {after:.5g} against {before:.5g}: gain {gain:.4g}, surely at least {low:.4g}"
-    if low <= spec.margin or (metric == "accuracy" and _mcnemar(target, champion, challenger) > 1 - confidence):
-        return _with(verdict, decision="keep", reason=f"{found}, which is not above the margin of {spec.margin:g}")
+    if low <= margin or (metric == "accuracy" and _mcnemar(target, champion, challenger) > 1 - confidence):
+        return _with(verdict, decision="keep", reason=f"{found}, which is not above the margin of {margin:g}")
     failed = [guard for guard in guards if not guard.passed]
     if failed:
         causes = "; ".join(f"{g.name} {g.challenger:.4g} against {g.champion:.4g} ({g.limit})" for g in failed)
         return _with(verdict, decision="veto", reason=f"{found}, but {causes}")
-    return _with(verdict, decision="promote", reason=f"{found}, above the margin of {spec.margin:g}")
+    return _with(verdict, decision="promote", reason=f"{found}, above the margin of {margin:g}")
+
+
+def margin_of(spec: GateSpec, metric: str, champion: float) -> float:
+    """By how much a challenger must be better than a champion of this score, in units of the metric."""
+    if spec.margin is not None:
+        return spec.margin
+    return MARGIN if METRICS[metric] == "maximize" else RELATIVE_MARGIN * abs(champion)
 
 
 def _with(verdict: Verdict, **changes: object) -> Verdict:

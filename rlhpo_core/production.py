@@ -17,8 +17,9 @@ class _Spec(BaseModel):
 class GateSpec(_Spec):
     """When a challenger takes the champion's place. Both answer the same rows, which no training has seen."""
 
-    margin: Annotated[float, Field(ge=0)] = 0.0
-    """By how much, in the objective's units, it must be better."""
+    margin: Annotated[float, Field(ge=0)] | None = None
+    """By how much, in the objective's units, it must be better. If not given: 0.005 for scores of which 1 is the best,
+    1 % of the champion's for errors, which is more than another seed usually makes."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """How sure that must be; 1 − confidence is the error rate."""
     min_rows: Annotated[int, Field(ge=20)] = 200

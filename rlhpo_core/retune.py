@@ -213,7 +213,7 @@ def verdicts(
 
 def _too_few(spec: StudySpec, rows: int) -> Verdict:
     return Verdict(
-        decision="refuse", metric=spec.objective.metric, rows=rows, margin=spec.gate.margin,
+        decision="refuse", metric=spec.objective.metric, rows=rows,
         confidence=spec.gate.confidence,
         reason=f"{rows} rows are too few to decide; gate.min_rows asks for {spec.gate.min_rows}",
     )  # fmt: skip

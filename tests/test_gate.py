@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlhpo_core.gate import Answers, Verdict, judge
+from rlhpo_core.gate import Answers, Verdict, judge, margin_of
 from rlhpo_core.production import GateSpec
 from rlhpo_core.study import CLASSIFICATION_METRICS, METRICS
 
@@ -153,3 +153,17 @@ def test_twice_the_margin_passes_four_times_out_of_five() -> None:
     spec = QUICK.model_copy(update={"margin": 0.04})
     passed = sum(verdict(600, won=0.12, lost=0.04, seed=seed, spec=spec).decision == "promote" for seed in range(100))
     assert passed >= 80
+
+
+@pytest.mark.parametrize(
+    ("metric", "champion", "given", "margin"),
+    [("accuracy", 0.8, None, 0.005), ("log_loss", 0.4, None, 0.004), ("rmse", 3e4, None, 300.0), ("rmse", 3e4, 5, 5)],
+)
+def test_without_a_margin_it_is_in_proportion(metric: str, champion: float, given: float | None, margin: float) -> None:
+    assert margin_of(GateSpec(margin=given), metric, champion) == pytest.approx(margin)
+
+
+def test_a_gain_within_the_default_margin_keeps_the_champion() -> None:
+    found = verdict(5000, won=0.084, lost=0.08, spec=QUICK)
+    assert found.decision == "keep"
+    assert found.margin == 0.005
