@@ -27,7 +27,7 @@ Bools = NDArray[np.bool_]
 
 Decision = Literal["promote", "keep", "veto", "refuse"]
 #: Where the study names no margin: of scores of which 1 is the best, and of errors as a share of the champion's.
-MARGIN, RELATIVE_MARGIN = 0.005, 0.01
+MARGIN, RELATIVE_MARGIN = 0.01, 0.01
 #: The power at which the detectable gain is stated.
 _POWER = 0.8
 

@@ -18,7 +18,7 @@ class GateSpec(_Spec):
     """When a challenger takes the champion's place. Both answer the same rows, which no training has seen."""
 
     margin: Annotated[float, Field(ge=0)] | None = None
-    """By how much, in the objective's units, it must be better. If not given: 0.005 for scores of which 1 is the best,
+    """By how much, in the objective's units, it must be better. If not given: 0.01 for scores of which 1 is the best,
     1 % of the champion's for errors, which is more than another seed usually makes."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """How sure that must be; 1 − confidence is the error rate."""
