@@ -128,7 +128,7 @@ def _slices(spec: StudySpec, history: History, sensitivity: Sensitivity | None) 
         rows, columns, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.5 / max(rows, 2) / 1.6,
         subplot_titles=[_text(step.name, 22) for step in steps],
     )  # fmt: skip
-    window = shown_range(values_of(trials), history.direction)
+    window, best = shown_range(values_of(trials), history.direction), history.best()
     for position, step in enumerate(steps):
         active = [trial for trial in trials if step.name in trial.config]
         row, column = position // columns + 1, position % columns + 1
@@ -137,7 +137,8 @@ def _slices(spec: StudySpec, history: History, sensitivity: Sensitivity | None) 
                for trial in active],
             y=values_of(active), mode="markers", showlegend=False, row=row, col=column,
             marker={"color": [number_of(t) for t in active], "colorscale": _SCALE, "size": 7,
-                    "line": {"width": 0.5, "color": "white"}},
+                    "line": {"width": [2.5 if t == best else 0.5 for t in active],
+                             "color": [VERMILION if t == best else "white" for t in active]}},
             text=[_about(t) for t in active], hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
         if isinstance(step, Float | Int) and step.log:
