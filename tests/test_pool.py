@@ -317,8 +317,13 @@ def test_ctrl_c_for_the_parent_is_not_lost(tmp_path: Path) -> None:
     def interrupt(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), TrialPool(spec(), workers=1, threads=1) as pool:
-        list(pool.run([proposal(0, "hang", path=str(file))], lambda: False, interrupt))
+    # A shell's background job begins with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), TrialPool(spec(), workers=1, threads=1) as pool:
+            list(pool.run([proposal(0, "hang", path=str(file))], lambda: False, interrupt))
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_until(lambda: gone(file.read_text()))
 
 
