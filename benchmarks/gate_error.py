@@ -79,11 +79,11 @@ def pairs(table: Table, number: int) -> tuple[Floats, tuple[Floats, Floats], tup
     return table.target[pool], (champion, again), (weak, champion)
 
 
-def simulate(table: Table, simulations: int) -> tuple[Counter[tuple[object, ...]], dict[tuple[str, str], list[float]]]:
+def simulate(table: Table, seeds: range) -> tuple[Counter[tuple[object, ...]], dict[tuple[str, str], list[float]]]:
     """Counts of promotions, and the true gains of all pairs."""
     counts: Counter[tuple[object, ...]] = Counter()
     gains: dict[tuple[str, str], list[float]] = {(kind, m): [] for kind in ("null", "gain") for m in SCORES}
-    for number in range(simulations):
+    for number in seeds:
         target, null, gain = pairs(table, number)
         for metric in SCORES:
             true = true_gain(metric, target, *null)
@@ -109,12 +109,16 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--target", default="target")
     parser.add_argument("--simulations", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="of the first simulation; the others follow")
     given = parser.parse_args()
     n, started = given.simulations, time.process_time()
     table = load_table(DataSpec(path=given.table, target=given.target, task="classification"), 0)
-    counts, gains = simulate(table, n)
+    seeds = range(given.seed, given.seed + n)
+    counts, gains = simulate(table, seeds)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("rlhpo", "xgboost", "numpy", "scipy"))
-    print(f"{given.table.name}: {len(table)} rows; seeds 0 to {n - 1}; {versions}; Python {platform.python_version()}")
+    print(
+        f"{given.table.name}: {len(table)} rows; seeds {seeds[0]} to {seeds[-1]}; {versions}; Python {platform.python_version()}"
+    )
     print(f"{time.process_time() - started:.0f} CPU seconds; confidence {100 * CONFIDENCE:g} %\n")
     print("Null: the champion trained with another seed\n")
     print("| metric | true gain, mean ± deviation | holdout rows | margin | promoted | of these not better |")

@@ -111,7 +111,7 @@ def retune(
     def warn(text: str) -> None:
         console.print(text, style="yellow", markup=False)
 
-    try:
+    with retuning.failures_told(spec, desk, warn):
         with console.status("comparing the data and scoring the champion"):
             found = retuning.look(spec, desk, force, warn)
         if not found.go:
@@ -122,9 +122,6 @@ def retune(
             return Retuned(found, result, None)
         with console.status("comparing the winner with the champion"):
             record = _conclude_retuning(spec, desk, result.folder, found, warn)
-    except Exception as error:
-        retuning.failed(spec, desk, error, warn)
-        raise
     return Retuned(found, result, record)
 
 

@@ -6,18 +6,19 @@ comes first, and the other has to look again. The registry's aliases follow the 
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlhpo_core import __version__
 from rlhpo_core.errors import UserError
 from rlhpo_core.gate import Verdict
+from rlhpo_core.machine import user
 from rlhpo_core.store import Store, open_store
 
 Event = Literal["first", "promoted", "kept", "vetoed", "refused", "skipped", "failed", "rolled_back"]
@@ -144,11 +145,12 @@ class Ledger:
 
 def author() -> str:
     """Who acts: account and machine."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
+    return f"{user()}@{socket.gethostname()}"
+
+
+def circumstances() -> dict[str, Any]:
+    """What a record made now says of when, by whom and with what."""
+    return {"at": time.time(), "by": author(), "code_commit": code_commit(), "image_digest": image_digest()}
 
 
 def code_commit() -> str | None:

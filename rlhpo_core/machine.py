@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from enum import StrEnum
 
@@ -13,6 +14,14 @@ class Engine(StrEnum):
 
     INPROCESS = "inprocess"
     KFP = "kfp"
+
+
+def user() -> str:
+    """The account that this process runs under."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return "unknown"
 
 
 def cores() -> int:

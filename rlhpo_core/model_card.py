@@ -55,7 +55,7 @@ def _decision(record: Record) -> str:
             (f"champion (version {record.champion_before})", f"{verdict.champion:.6g}"),
             ("this version", f"{verdict.challenger:.6g}"),
             ("gain", f"{verdict.gain:.4g}, from {verdict.low:.4g} to {verdict.high:.4g}"),
-            ("margin, confidence", f"{verdict.margin or 0:g}, {100 * verdict.confidence:g} %"),
+            ("margin, confidence", f"{verdict.margin:g}, {100 * verdict.confidence:g} %"),
             ("rows that neither has seen", str(verdict.rows)),
             *((guard.name, f"{guard.challenger:.4g} ({guard.champion:.4g})") for guard in verdict.guards),
         ]

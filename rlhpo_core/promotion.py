@@ -13,7 +13,7 @@ from typing import Any
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.gate import Decision, Verdict
-from rlhpo_core.ledger import JUDGED, Event, Ledger, Record, author, code_commit, image_digest
+from rlhpo_core.ledger import JUDGED, Event, Ledger, Record, author, circumstances
 from rlhpo_core.lock import Lock, locked
 from rlhpo_core.registry import CHALLENGER, CHAMPION
 
@@ -58,7 +58,7 @@ def _attempt(
     """One decision; ``None`` if the champion changed meanwhile."""
     last, aliases = ledger.last(), _aliases(client, ledger.model)
     after, champion = last.number if last is not None else 0, aliases.get(CHAMPION)
-    facts: dict[str, Any] = {"model": ledger.model, "data_digest": digest, **_circumstances()}
+    facts: dict[str, Any] = {"model": ledger.model, "data_digest": digest, **circumstances()}
     if champion is None or champion == version:
         record = Record(
             event="first", reason="the first version of this model", challenger=version, champion=version,
@@ -134,7 +134,7 @@ def _by_hand(
     last, before = ledger.last(), aliases.get(CHAMPION)
     record = Record(
         event=event, model=ledger.model, reason=reason, champion_before=before, champion=version, previous=before,
-        challenger=version if event == "promoted" else None, **_circumstances(),
+        challenger=version if event == "promoted" else None, **circumstances(),
     )  # fmt: skip
     written = _write(client, ledger, record, last.number if last is not None else 0)
     if written is None:
@@ -189,10 +189,6 @@ def _tags(record: Record) -> dict[str, str]:
         numbers = ("champion", "challenger", "gain", "low", "high", "margin", "confidence", "rows")
         found |= {name: getattr(verdict, name) for name in numbers} | {"metric": verdict.metric}
     return {f"rlhpo.gate.{name}": str(value) for name, value in found.items() if value is not None}
-
-
-def _circumstances() -> dict[str, Any]:
-    return {"at": time.time(), "by": author(), "code_commit": code_commit(), "image_digest": image_digest()}
 
 
 def _aliases(client: MlflowClient, model: str) -> dict[str, str]:

@@ -7,10 +7,8 @@ not, both end well: an error is something that a person has to mend.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +19,7 @@ from rlhpo_core.desk import Desk
 from rlhpo_core.drift import Drift
 from rlhpo_core.errors import UserError
 from rlhpo_core.gate import Verdict, judge
-from rlhpo_core.ledger import JUDGED, Candidate, Event, Record, author, code_commit, image_digest
+from rlhpo_core.ledger import JUDGED, Candidate, Event, Record, circumstances
 from rlhpo_core.model_card import model_card
 from rlhpo_core.production import Event as Alert
 from rlhpo_core.resampling import scores
@@ -120,7 +118,8 @@ def _warm_start(
     given = tags[int(champion)].get("rlhpo.config")
     first = None if given is None else json.loads(given)
     if spec.warm_start is not None:
-        return spec.warm_start if spec.warm_start.first is not None else _first(spec.warm_start, first)
+        given_first = spec.warm_start.first is not None
+        return spec.warm_start if given_first else spec.warm_start.model_copy(update={"first": first})
     for version in sorted(tags, reverse=True):
         place = tags[version].get("rlhpo.store")
         if place is None:
@@ -137,10 +136,6 @@ def _warm_start(
         moved = 0.0 if then is None else drift.compare(then, drift.profile(table), spec.retune).moved
         return WarmStartSpec(study=place, moved=moved, first=first)
     return None if first is None else WarmStartSpec(first=first)
-
-
-def _first(warm: WarmStartSpec, first: dict[str, Any] | None) -> WarmStartSpec:
-    return warm.model_copy(update={"first": first})
 
 
 def _quoted(name: str) -> str:
@@ -213,8 +208,7 @@ def verdicts(
 
 def _too_few(spec: StudySpec, rows: int) -> Verdict:
     return Verdict(
-        decision="refuse", metric=spec.objective.metric, rows=rows,
-        confidence=spec.gate.confidence,
+        decision="refuse", metric=spec.objective.metric, rows=rows, confidence=spec.gate.confidence,
         reason=f"{rows} rows are too few to decide; gate.min_rows asks for {spec.gate.min_rows}",
     )  # fmt: skip
 
@@ -246,11 +240,15 @@ def _publish(
 # -- both ------------------------------------------------------------------------------------------------------------
 
 
-def failed(spec: StudySpec, desk: Desk, error: BaseException, warn: Callable[[str], None]) -> None:
-    """Record that a retuning failed, and send the alert."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    record = desk.ledger.add(_record(desk, "failed", lines[0][:500]))
-    tell(spec, desk, record, warn)
+@contextmanager
+def failures_told(spec: StudySpec, desk: Desk, warn: Callable[[str], None]) -> Iterator[None]:
+    """Record that a retuning failed, and send the alert, before the error goes on."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        tell(spec, desk, desk.ledger.add(_record(desk, "failed", lines[0][:500])), warn)
+        raise
 
 
 def tell(spec: StudySpec, desk: Desk, record: Record, warn: Callable[[str], None]) -> None:
@@ -272,10 +270,7 @@ def _end(desk: Desk, spec: StudySpec, found: Look, event: Event, why: str, warn:
 
 
 def _record(desk: Desk, event: Event, reason: str) -> Record:
-    return Record(
-        at=time.time(), by=author(), event=event, model=desk.model, reason=reason, code_commit=code_commit(),
-        image_digest=image_digest(),
-    )  # fmt: skip
+    return Record(event=event, model=desk.model, reason=reason, **circumstances())
 
 
 def _table(spec: StudySpec) -> tuple[Table, Split]:
@@ -283,8 +278,3 @@ def _table(spec: StudySpec) -> tuple[Table, Split]:
         raise UserError("a retuning needs a table and an evaluator that trains a model on it (kind: xgboost)")
     table = load_table(spec.data, spec.seed)
     return table, split(table, spec.data, spec.seed)
-
-
-def beside(path: Path) -> Path:
-    """Where a local MLflow store lies: beside the study's folder."""
-    return path.resolve().parent

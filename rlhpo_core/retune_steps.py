@@ -46,7 +46,7 @@ def check(study: str, store: str, table_source: str, force: bool, note: Path) ->
 
     spec = _spec(study, store)
     desk = Desk.of_study(spec, tracked(spec))
-    with _failures_told(spec, desk), _at_hand(spec, table_source) as local:
+    with retune.failures_told(spec, desk, print), _at_hand(spec, table_source) as local:
         found = retune.look(local, desk, force)
     note.write_text(f"# {spec.name}\n\n{found.reason}\n", encoding="utf-8")
     tuned = spec.model_copy(update={"warm_start": found.warm_start})
@@ -65,7 +65,7 @@ def decide(study: str, store: str, model_store: str, table_source: str, look: st
 
     spec, files = _spec(study, model_store), StudyFiles(open_store(store))
     desk = Desk.of_study(spec, tracked(spec))
-    with _failures_told(spec, desk), _at_hand(spec, table_source) as local:
+    with retune.failures_told(spec, desk, print), _at_hand(spec, table_source) as local:
         tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
         record = retune.conclude(local, desk, files, tracker, retune.Look.model_validate_json(look), print)
         tracker.finish("FINISHED")
@@ -100,17 +100,3 @@ def _at_hand(spec: StudySpec, source: str) -> Iterator[StudySpec]:
         path = Path(folder) / Path(wanted).name
         fetch_table(wanted, path)
         yield spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
-
-
-@contextmanager
-def _failures_told(spec: StudySpec, desk: object) -> Iterator[None]:
-    """Record a failure and send the alert before it is raised."""
-    from rlhpo_core import retune
-    from rlhpo_core.desk import Desk
-
-    assert isinstance(desk, Desk)
-    try:
-        yield
-    except Exception as error:
-        retune.failed(spec, desk, error, print)
-        raise

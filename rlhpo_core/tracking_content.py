@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import posixpath
 import re
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from rlhpo_core import __version__
 from rlhpo_core.evaluators.protocol import DataDescription
+from rlhpo_core.machine import user
 from rlhpo_core.mlflow_connection import redacted
 from rlhpo_core.parameters import Fixed, Float, Int, Parameter
 from rlhpo_core.space import SearchSpace
@@ -70,11 +70,7 @@ def without_password(spec: StudySpec) -> StudySpec:
 
 def author() -> dict[str, str]:
     """Tags of MLflow's own columns *User* and *Source*."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        user = "unknown"
-    return {"mlflow.user": user, "mlflow.source.name": "rlhpo"}
+    return {"mlflow.user": user(), "mlflow.source.name": "rlhpo"}
 
 
 def datasets(data: DataDescription) -> dict[str, Dataset]:

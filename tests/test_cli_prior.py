@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,16 +23,10 @@ from rlhpo_core.study_files import StudyFiles
 from tests.finished import SPACE, study, tuned
 from tests.servers import shared_s3_server
 
+pytestmark = pytest.mark.usefixtures("only_these_settings")
+
 QUICK = ("--steps", "300", "--policy-updates", "20")
 PEAKS = {"one": 0.65, "two": 0.7, "three": 0.75}
-
-
-@pytest.fixture(autouse=True)
-def _only_these_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "AWS_")) and "TELEMETRY" not in name]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
-    monkeypatch.setenv("COLUMNS", "200")
 
 
 @pytest.fixture(scope="module")

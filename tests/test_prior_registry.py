@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,7 @@ from rlhpo_core.study_files import StudyFiles, StudyRecord
 from tests.finished import quick_prior, study
 from tests.servers import shared_s3_server, shared_server
 
-
-@pytest.fixture(autouse=True)
-def _only_these_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "AWS_")) and "TELEMETRY" not in name]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
-    monkeypatch.setenv("COLUMNS", "200")
+pytestmark = pytest.mark.usefixtures("only_these_settings")
 
 
 @pytest.fixture(scope="module")

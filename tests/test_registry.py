@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from rlhpo_core.tracking import StudyTracker
 from rlhpo_core.trial import Trial
 from tests.servers import shared_server
 from tests.test_tracking import make_spec, make_trial
+
+pytestmark = pytest.mark.usefixtures("only_these_settings")
 
 SERVING = """
 import json
@@ -39,12 +40,6 @@ DATA = DataDescription(
     name="toy", source=Path("toy.csv"), digest="d" * 32,
     rows={"train": 6, "validation": 2, "holdout": 2}, columns={"a": "float64", "b": "float64", "y": "float64"},
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _no_tracking_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_") and "TELEMETRY" not in name]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,9 @@ from rlhpo_core.tracking import StudyTracker, TrackingListener, tracking_uri, ui
 from rlhpo_core.trial import History, Proposal, RoundSummary, Trial, TrialStatus, trial_id
 from tests.servers import MlflowServer, shared_server
 
+pytestmark = pytest.mark.usefixtures("only_these_settings")
+
 BOUNDS = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
-
-
-@pytest.fixture(autouse=True)
-def _no_tracking_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_") and "TELEMETRY" not in name]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")

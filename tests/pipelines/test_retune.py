@@ -48,3 +48,14 @@ def test_tuning_and_deciding_wait_for_the_look_at_the_data(spec: pipeline_spec_p
     inner = spec.components[condition.component_ref.name].dag.tasks
     names = {task.task_info.name for task in inner.values()}
     assert names == {"tune", "decide"}
+
+
+def test_what_both_pipelines_ask_for_is_the_same(spec: pipeline_spec_pb2.PipelineSpec) -> None:
+    """KFP reads parameters from a signature, which has to be written out in each."""
+    (other,) = [p for p in yaml.safe_load_all(loop.GOLDEN.read_text()) if "pipelineInfo" in p]
+    known = other["root"]["inputDefinitions"]["parameters"]
+    own = json_format.MessageToDict(spec.root.input_definitions)["parameters"]
+    shared = known.keys() & own.keys()
+    assert shared == known.keys() - {"further_runs", "log_trials"}
+    for name in shared:
+        assert own[name] | {"description": ""} == known[name] | {"description": ""}, name
