@@ -116,9 +116,8 @@ def main() -> None:
     seeds = range(given.seed, given.seed + n)
     counts, gains = simulate(table, seeds)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("rlhpo", "xgboost", "numpy", "scipy"))
-    print(
-        f"{given.table.name}: {len(table)} rows; seeds {seeds[0]} to {seeds[-1]}; {versions}; Python {platform.python_version()}"
-    )
+    drawn = f"seeds {seeds[0]} to {seeds[-1]}"
+    print(f"{given.table.name}: {len(table)} rows; {drawn}; {versions}; Python {platform.python_version()}")
     print(f"{time.process_time() - started:.0f} CPU seconds; confidence {100 * CONFIDENCE:g} %\n")
     print("Null: the champion trained with another seed\n")
     print("| metric | true gain, mean ± deviation | holdout rows | margin | promoted | of these not better |")
