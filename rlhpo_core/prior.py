@@ -1,6 +1,6 @@
 """A prior: what finished studies say about the configurations of a space before a new study's first trial.
 
-It has two parts, both learnt by ``prior_training``.
+It has three parts, all learnt by ``prior_training``.
 
 *Expectation.* A network φ turns features into k + 1 numbers, of which each of the T studies had its own combination:
 its gain at x was about w_t · φ(x), where 0 is a middling configuration's gain and 1 the best's. A new task's w is
@@ -9,6 +9,9 @@ covariance: a Gaussian process conditions it on the trials as they come in (``ga
 of the earlier studies the new one resembles, if any.
 
 *Policy.* An agent that was trained by PPO on the gains of all the studies.
+
+*Portfolio.* The configurations to try first: chosen to complement each other, so that for each of the studies one of
+them is good (``portfolio``).
 
 On disk it is one safetensors file with a JSON header, like a tuner's state. Changing the format: as in ``state.py``.
 """
@@ -35,6 +38,7 @@ from rlhpo_core.gaussian_process import Expected
 from rlhpo_core.parameters import describe_domain
 from rlhpo_core.settings import AgentSettings
 from rlhpo_core.space import SearchSpace
+from rlhpo_core.trial import Config
 
 FORMAT_VERSION = 1
 LAYERS = 3
@@ -87,6 +91,8 @@ class Prior:
     space: SearchSpace
     settings: AgentSettings
     tensors: dict[str, Tensor]
+    portfolio: tuple[Config, ...] = ()
+    """In the order in which to try them."""
 
     def expect(self, features: Tensor) -> Expected:
         """What is expected of configurations with features (B, d) in the prior's own space."""
@@ -107,6 +113,7 @@ class Prior:
             "card": self.card.model_dump(mode="json"),
             "space": self.space.model_dump(mode="json"),
             "agent": self.settings.model_dump(mode="json"),
+            "portfolio": [dict(config) for config in self.portfolio],
         }
 
     def to_bytes(self) -> bytes:
@@ -128,6 +135,9 @@ def describe(prior: Prior) -> str:
         scale = ", log scale" if getattr(parameter, "log", False) else ""
         when = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in parameter.when.items())
         lines.append(f"- `{parameter.name}`: {describe_domain(parameter)}{scale}{f', when {when}' if when else ''}")
+    if prior.portfolio:
+        lines += ["", "## To be tried first", ""]
+        lines += [f"{place}. {_in_words(config)}" for place, config in enumerate(prior.portfolio, start=1)]
     lines += ["", "## Studies", ""]
     for origin in card.origins:
         digest = f", data {origin.data_digest[:12]}" if origin.data_digest else ""
@@ -136,6 +146,12 @@ def describe(prior: Prior) -> str:
         lines.append(", ".join(others))
     lines += ["", "## Made with", "", ", ".join(f"{name} {value}" for name, value in card.made_with.items()), ""]
     return "\n".join(lines)
+
+
+def _in_words(config: Config) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in config.items()
+    )
 
 
 def embed(tensors: Mapping[str, Tensor], features: Tensor) -> Tensor:
@@ -157,8 +173,10 @@ def from_document(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> Pr
         space=SearchSpace.model_validate(document["space"]),
         settings=AgentSettings.model_validate(document["agent"]),
         tensors=tensors,
+        portfolio=tuple(document["portfolio"]),
     )
     prior.agent()
+    prior.space.encode(prior.portfolio)
     with torch.no_grad():
         prior.expect(torch.zeros(0, prior.space.feature_count, dtype=torch.float64))
     return prior

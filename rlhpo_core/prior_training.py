@@ -1,7 +1,8 @@
-"""Learning a prior from finished studies: a network of what they have in common, and a policy for all of them.
+"""Learning a prior from finished studies: a network of what they have in common, a policy for all of
+them, and a portfolio.
 
 The policy is trained by PPO, without a single new training: it plays configurations, and the network's gains of all
-studies, averaged, are its reward.
+studies, averaged, are its reward. The portfolio is chosen on the same gains.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from rlhpo_core import ppo, reward_model
+from rlhpo_core import portfolio, ppo, reward_model
 from rlhpo_core.agent import Agent
 from rlhpo_core.errors import UserError
 from rlhpo_core.gaussian_process import MAX_POINTS
+from rlhpo_core.portfolio import Cost, Gains
 from rlhpo_core.prior import LAYERS, Card, Origin, Prior, embed
 from rlhpo_core.reward_model import one_thread
 from rlhpo_core.settings import AgentSettings, PPOSettings
@@ -31,6 +34,8 @@ Floats = NDArray[np.float64]
 
 #: A study needs so many trials with a value for its landscape to be told.
 LEAST_TRIALS = 10
+#: The portfolio is searched for from the BEST trials of each study and so many configurations from ANYWHERE.
+BEST, ANYWHERE = 10, 1000
 
 
 class PriorSettings(BaseModel):
@@ -55,6 +60,8 @@ class PriorSettings(BaseModel):
     episodes: int = Field(256, ge=2)
     """Per update."""
     entropy_bonus: float = Field(0.02, ge=0)
+    portfolio: int = Field(5, ge=0)
+    """Configurations to begin a study with."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +94,14 @@ def train(
     source: str = "",
     settings: PriorSettings | None = None,
     progress: Callable[[str], None] = lambda line: None,
+    gains: Gains | None = None,
+    cost: Cost | None = None,
 ) -> Prior:
     """A prior over ``space`` from two or more studies in it.
+
+    Args:
+        gains: Of the studies, where configurations can be tried on them anew; the network's if not given.
+        cost: Of trainings, to be spared in the portfolio.
 
     Raises: UserError if there are too few studies or trials, or if a configuration is not in the space.
     """
@@ -105,6 +118,14 @@ def train(
         # F Fᵀ is the covariance of the studies' combinations; as many columns as it has rank.
         left, sizes, _ = torch.linalg.svd((heads - mean).T / (len(heads) - 1) ** 0.5, full_matrices=False)
         agent = _train_policy(space, network, heads, settings, progress)
+        first = portfolio.choose(
+            space,
+            gains or (lambda configs: _gains(network, heads, space.features(configs)).numpy()),
+            _candidates(space, studies, settings.seed),
+            settings.portfolio,
+            derive_seed(settings.seed, 0, "portfolio"),
+            cost,
+        )
     weights = {f"agent/{key}": tensor.float() for key, tensor in agent.state_dict().items()}
     card = Card(
         name=name,
@@ -126,14 +147,16 @@ def train(
     )
     tensors = {**network, "mean": mean, "factor": left * sizes, **weights}
     # Laid out as they will be read back: products of other layouts may differ in their last bits.
-    return Prior(card, space, agent.settings, {key: tensor.contiguous() for key, tensor in tensors.items()})
+    laid_out = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    return Prior(card, space, agent.settings, laid_out, tuple(first))
 
 
 def landscape(space: SearchSpace, study: FinishedStudy, seed: int) -> Landscape:
     """Gains over the whole space.
 
-    A study of few trials is filled up with the predictions of a Gaussian process that is fitted to them: trials of a
-    tuner crowd where it was good, and say too little about the rest to tell what middling is.
+    Trials of a tuner crowd where it was good, so what is middling is read off configurations that are drawn anywhere:
+    by a Gaussian process that is fitted to the trials, whose predictions join them, or, for a study of many, by the
+    nearest trial.
 
     Raises: UserError if there are too few trials, or if they are all the same.
     """
@@ -147,16 +170,14 @@ def landscape(space: SearchSpace, study: FinishedStudy, seed: int) -> Landscape:
     except ValueError as error:
         raise UserError(f"{study.name}: not in the space of the prior: {error}") from error
     rewards = study.rewards
-    anywhere = np.random.default_rng(seed).uniform(-1, 1, (1024, len(space.steps)))
+    wide = space.features_of_actions(np.random.default_rng(seed).uniform(-1, 1, (1024, len(space.steps))))
     if len(rewards) <= MAX_POINTS:
-        model = reward_model.fit("gp", features, rewards, seed)
-        wide = space.features_of_actions(anywhere)
-        predicted, _ = model.predict(wide)
+        predicted, _ = reward_model.fit("gp", features, rewards, seed).predict(wide)
         middling = float(np.median(predicted))
         features, rewards = np.concatenate([features, wide]), np.concatenate([rewards, predicted])
-        best = float(study.rewards.max())
     else:
-        middling, best = float(np.median(rewards)), float(rewards.max())
+        middling = float(np.median(rewards[cdist(wide, features).argmin(axis=1)]))
+    best = float(study.rewards.max())
     gains = (rewards - middling) / max(best - middling, 1e-9 * max(1.0, abs(best)))
     return Landscape(torch.from_numpy(features), torch.from_numpy(np.minimum(gains, 1.5)))
 
@@ -198,6 +219,20 @@ def _fit_network(
     return {name: tensor.detach() for name, tensor in network.items()}, heads.detach().double()
 
 
+def _gains(network: dict[str, Tensor], heads: Tensor, features: Floats) -> Tensor:
+    """What the network says of configurations with features (B, d): (T, B)."""
+    return (embed(network, torch.from_numpy(features)) @ heads.T).T
+
+
+def _candidates(space: SearchSpace, studies: Sequence[FinishedStudy], seed: int) -> Floats:
+    """Actions (B, n) of the best trials of each study, and random ones."""
+    best = [
+        study.configs[index] for study in studies for index in np.argsort(-study.rewards, kind="stable")[:BEST].tolist()
+    ]
+    rng = np.random.default_rng(derive_seed(seed, 0, "candidates"))
+    return np.concatenate([space.encode(best), rng.uniform(-1, 1, (ANYWHERE, len(space.steps)))])
+
+
 def _train_policy(
     space: SearchSpace,
     network: dict[str, Tensor],
@@ -212,8 +247,8 @@ def _train_policy(
     generator = torch.Generator().manual_seed(derive_seed(settings.seed, 0, "policy"))
     for update in range(settings.policy_updates):
         rollout = agent.play(torch.randn(settings.episodes, len(space.steps), generator=generator))
-        features = torch.from_numpy(space.features_of_actions(rollout.actions_or_nan()))
-        gains = (embed(network, features) @ heads.T).clamp(min=settings.floor).mean(1)
+        features = space.features_of_actions(rollout.actions_or_nan())
+        gains = _gains(network, heads, features).clamp(min=settings.floor).mean(0)
         advantages = ((gains - gains.mean()) / gains.std().clamp(min=1e-6)).float()
         ppo.update(agent, optimizer, rollout, advantages, learning)
         if (update + 1) % 20 == 0:

@@ -6,7 +6,7 @@ fixed in it, with values that the prior has seen. What the study tunes beyond th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from rlhpo_core.parameters import Bool, Categorical, Fixed, Tunable, describe_do
 from rlhpo_core.prior import Prior
 from rlhpo_core.settings import AgentSettings
 from rlhpo_core.space import SearchSpace
+from rlhpo_core.trial import Config
 
 Floats = NDArray[np.float64]
 _Column = Callable[[Floats], Floats]
@@ -103,7 +104,9 @@ def starting_agent(prior: Prior, space: SearchSpace, settings: AgentSettings, on
     if space.steps == prior.space.steps and settings == prior.settings and not one_step:
         agent.load_state_dict(prior.agent().state_dict())
         return agent
-    actions = _translated(prior, space, seed)
+    noise = torch.randn((EPISODES, len(prior.space.steps)), generator=torch.Generator().manual_seed(seed))
+    drawn = prior.space.decode(prior.agent().play(noise).actions_or_nan())
+    actions = torch.from_numpy(_translated(drawn, prior, space, seed)).float()
     if len(actions) < LEAST:
         return agent
     rollout = agent.play(torch.zeros(actions.shape), actions)
@@ -111,16 +114,18 @@ def starting_agent(prior: Prior, space: SearchSpace, settings: AgentSettings, on
     return agent
 
 
-def _translated(prior: Prior, space: SearchSpace, seed: int) -> Tensor:
-    """Actions (B, n) in the study's space of the prior's draws that lie in it; what the prior does not know is drawn
-    uniformly.
+def portfolio(prior: Prior, space: SearchSpace, seed: int) -> Floats:
+    """Actions (B, n) in a study's space of those of the prior's first configurations that lie in it."""
+    return _translated(prior.portfolio, prior, space, seed)
+
+
+def _translated(configs: Sequence[Config], prior: Prior, space: SearchSpace, seed: int) -> Floats:
+    """Actions (B, n) in the study's space of those of the prior's configurations that lie in it; what the prior does
+    not know is drawn uniformly.
     """
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn((EPISODES, len(prior.space.steps)), generator=generator)
-    drawn = prior.space.decode(prior.agent().play(noise).actions_or_nan())
-    free = np.asarray(torch.rand((EPISODES, len(space.steps)), generator=generator).double().numpy()) * 2 - 1
+    free = np.random.default_rng(seed).uniform(-1, 1, (len(configs), len(space.steps)))
     rows = []
-    for config, anywhere in zip(drawn, space.decode(free), strict=True):
+    for config, anywhere in zip(configs, space.decode(free), strict=True):
         known = {parameter.name for parameter in prior.space.parameters}
         whole = {name: value for name, value in anywhere.items() if name not in known} | config
         whole |= {p.name: p.value for p in space.parameters if isinstance(p, Fixed) and p.name in whole}
@@ -128,7 +133,8 @@ def _translated(prior: Prior, space: SearchSpace, seed: int) -> Tensor:
             rows.append(space.encode([whole])[0])
         except ValueError:
             continue
-    return torch.from_numpy(np.array(rows).reshape(len(rows), len(space.steps))).float()
+    # The agent learns from actions in single precision: what is decoded must be the very same.
+    return np.array(rows, dtype=np.float32).astype(np.float64).reshape(len(rows), len(space.steps))
 
 
 def _imitate(agent: Agent, rollout: Rollout) -> None:

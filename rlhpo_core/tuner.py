@@ -24,7 +24,7 @@ from rlhpo_core.agent import Agent, divergence
 from rlhpo_core.prior import Prior
 from rlhpo_core.reward_model import LARGEST_REWARD, Expect, RewardModel, drawn_in, one_thread
 from rlhpo_core.screening import screen
-from rlhpo_core.settings import PPOSettings, TunerSettings
+from rlhpo_core.settings import PPOSettings, ScreeningSettings, TunerSettings
 from rlhpo_core.space import SearchSpace
 from rlhpo_core.trial import (
     Config,
@@ -156,25 +156,46 @@ def _choose_actions(state: TunerState, count: int) -> Floats:
     n = len(state.space.steps)
     settings = state.settings
     if settings.screening is not None and state.model is not None and _may_screen(state):
-        tried = state.space.features([trial.config for trial in state.history.trials])
-        earlier = state.inherited.trials if state.inherited is not None else ()
-        inherited = state.space.features([trial.config for trial in earlier if trial.reward is not None])
-        parents = [trial.config for trial in state.history.ranked()[:PARENTS]]
-        return screen(
-            state.agent,
-            state.model,
-            state.space.encode(parents) if parents else np.zeros((0, n)),
-            tried,
-            tried if len(tried) else inherited,
-            settings.screening,
-            derive_seed(state.seed, state.round, "candidates"),
-            count,
-        )
+        first = _portfolio(state)[:count]
+        return first if len(first) == count else _screened(state, settings.screening, first, count)
     seeds = [derive_seed(state.seed, state.round, "proposal", index) for index in range(count)]
     if settings.mode == "random":
         return np.stack([np.random.default_rng(seed).uniform(-1, 1, n) for seed in seeds])
     noise = torch.stack([torch.randn(n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     return state.agent.play(noise).actions_or_nan()
+
+
+def _portfolio(state: TunerState) -> Floats:
+    """Actions (B, n) of what the prior has to be tried first and has not been; nothing after an earlier study."""
+    if state.prior is None or state.inherited is not None:
+        return np.zeros((0, len(state.space.steps)))
+    seed = derive_seed(state.seed, 0, "portfolio")
+    return transfer.portfolio(state.prior, state.space, seed)[len(state.history) :]
+
+
+def _screened(state: TunerState, settings: ScreeningSettings, first: Floats, count: int) -> Floats:
+    """Actions (count, n): ``first``, and then what the reward model ranks best beside it."""
+    space, model = state.space, state.model
+    assert model is not None
+    earlier = state.inherited.trials if state.inherited is not None else ()
+    inherited = space.features([trial.config for trial in earlier if trial.reward is not None])
+    parents = [trial.config for trial in state.history.ranked()[:PARENTS]]
+    tried = space.features([trial.config for trial in state.history.trials])
+    reference = tried if len(tried) else inherited
+    if len(first):
+        own = space.features_of_actions(first)
+        tried, reference, model = np.concatenate([tried, own]), np.concatenate([reference, own]), model.conditioned(own)
+    screened = screen(
+        state.agent,
+        model,
+        space.encode(parents) if parents else np.zeros((0, len(space.steps))),
+        tried,
+        reference,
+        settings,
+        derive_seed(state.seed, state.round, "candidates"),
+        count - len(first),
+    )
+    return np.concatenate([first, screened])
 
 
 def _may_screen(state: TunerState) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,17 @@ def test_the_first_proposals_are_where_earlier_studies_were_good(prior: Prior) -
     assert all(proposal.predicted is None for proposal in tuner.propose(taught)), "no trial has told the scale yet"
 
 
+def test_a_study_begins_with_the_portfolio_whatever_its_rounds(prior: Prior) -> None:
+    first = list(prior.portfolio)
+    assert 1 < len(first) <= 5
+    state = tuner.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior)
+    whole = [trial.config for trial in after_rounds(state, height, 2).history.trials]
+    np.testing.assert_allclose(SPACE.encode(whole[: len(first)]), SPACE.encode(first), atol=1e-5)
+    assert len({str(config) for config in whole}) == 6, "what is screened beside it is something else"
+    bare = replace(prior, portfolio=())
+    assert tuner.propose(tuner.initial_state("s", 0, SPACE, "maximize", SETTINGS, bare))[0].config != whole[0]
+
+
 def test_a_study_with_a_prior_goes_on_bit_for_bit(prior: Prior) -> None:
     whole = after_rounds(tuner.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior), height, 3)
     half = after_rounds(tuner.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior), height, 1)
@@ -64,6 +76,7 @@ def test_a_file_holds_all_of_it(prior: Prior, tmp_path: Path) -> None:
     (tmp_path / "p.safetensors").write_bytes(prior.to_bytes())
     again = load_prior(str(tmp_path / "p.safetensors"))
     assert again.card == prior.card
+    assert again.portfolio == prior.portfolio
     x = torch.rand(5, SPACE.feature_count, dtype=torch.float64)
     assert torch.equal(again.expect(x).mean, prior.expect(x).mean)
 
@@ -89,6 +102,8 @@ y: {type: float, low: 0.01, high: 0.1, log: true}
     torch.testing.assert_close(found.mean, wanted.mean, atol=1e-5, rtol=1e-4)
     state = after_rounds(tuner.initial_state("s", 0, own, "maximize", SETTINGS, prior), height, 2)
     assert len(state.history) == 6
+    carried = [config for config in prior.portfolio if config["kind"] == "a" and 0.5 <= float(config["x"]) <= 0.9]
+    assert len(transfer.portfolio(prior, own, 0)) <= len(carried)
 
 
 @pytest.mark.parametrize(

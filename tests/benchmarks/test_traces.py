@@ -52,7 +52,7 @@ def require(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "trials"), [("random", 14), ("tpe", 14), ("cmaes", 14), ("gp", 12), ("rlhpo", 7), ("rlhpo-gp", 7)]
+    ("name", "trials"), [("random", 14), ("tpe", 14), ("cmaes", 14), ("gp", 12), ("rlhpo", 7), ("rlhpo-sequential", 7)]
 )
 def test_a_run_stays_in_the_space_and_repeats_itself(name, trials):
     require(name)
@@ -105,12 +105,12 @@ def test_settings_files_are_valid(file):
 
 
 def test_rlhpo_learns_round_by_round():
-    optimiser = optimisers.make("rlhpo-gp", optimisers.Start(SPACE, 0, 12))
-    for _ in range(12):
+    optimiser = optimisers.make("rlhpo", optimisers.Start(SPACE, 0, 15))
+    for _ in range(15):
         config = optimiser.ask()
         optimiser.tell(config, Bowl().evaluate(config))
     assert optimiser.state.round == 3
-    assert len(optimiser.state.history) == 12
+    assert len(optimiser.state.history) == 15
 
 
 def test_retuning_by_hand_begins_with_the_best_of_the_earlier_run():
