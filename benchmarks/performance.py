@@ -1,11 +1,16 @@
-"""Time of the learning parts on one core: OMP_NUM_THREADS=1 python benchmarks/performance.py
+"""Time of the learning parts on one core, and where a whole study's goes.
+
+    OMP_NUM_THREADS=1 python benchmarks/performance.py
+    OMP_NUM_THREADS=1 python benchmarks/performance.py --trials 2000
 
 256 episodes of 14 steps are sampled, then learnt from by one PPO update of 4 epochs; each reward model is fitted to 100
-trials. Medians.
+trials. Medians. With ``--trials`` a study of so many trials is made instead, in the default settings, on a function
+that costs nothing, and the CPU time of each of the tuner's steps is told by the number of trials so far.
 """
 
 from __future__ import annotations
 
+import argparse
 import platform
 import statistics
 import time
@@ -15,12 +20,15 @@ from typing import get_args
 import numpy as np
 import torch
 
-from rlhpo_core import ppo, reward_model
+from rlhpo_core import ppo, reward_model, tuner
 from rlhpo_core.agent import Agent
-from rlhpo_core.settings import AgentSettings, Kind, PPOSettings
+from rlhpo_core.settings import AgentSettings, Kind, PPOSettings, TunerSettings
 from rlhpo_core.space import SearchSpace
+from rlhpo_core.trial import Config, Proposal, Trial, TrialStatus
 
 EPISODES, STEPS, REPEATS = 256, 14, 21
+#: Numbers of trials at which a study's time is told, each the median of the ROUNDS rounds before.
+MARKS, ROUNDS = (25, 50, 100, 200, 400, 800, 1200, 1600, 2000), 5
 
 
 def median(task: Callable[[], object]) -> float:
@@ -34,9 +42,56 @@ def median(task: Callable[[], object]) -> float:
     return statistics.median(seconds)
 
 
+def space_of(steps: int) -> SearchSpace:
+    return SearchSpace.model_validate({f"x{i}": {"type": "float", "low": 0.0, "high": 1.0} for i in range(steps)})
+
+
+def height(config: Config) -> float:
+    """One hill, and ripples on it."""
+    x = np.array([float(value) for value in config.values()])
+    return float(-np.square(x - 0.6).sum() + 0.1 * np.cos(9 * x).sum())
+
+
+def whole_study(trials: int) -> None:
+    """Print the CPU seconds a trial of each step."""
+    state = tuner.initial_state("time", 0, space_of(STEPS), "maximize", TunerSettings())
+    each = state.settings.trials_per_round
+    spent: list[list[float]] = []
+    print(f"{STEPS} hyperparameters, {each} trials a round; CPU ms a trial\n")
+    print("| trials | propose | observe | fit_reward_model | update_policy | all |\n|---|---|---|---|---|---|")
+    while len(state.history) < trials:
+        marks = [time.process_time()]
+        proposals = tuner.propose(state)
+        marks.append(time.process_time())
+        done = [_done(proposal) for proposal in proposals]
+        state = tuner.observe(state, done)
+        marks.append(time.process_time())
+        state = tuner.fit_reward_model(state)
+        marks.append(time.process_time())
+        state = tuner.update_policy(state)
+        marks.append(time.process_time())
+        spent.append(np.diff(marks).tolist())
+        if len(state.history) in MARKS:
+            typical = np.median(np.array(spent[-ROUNDS:]), axis=0) / each * 1e3
+            cells = " | ".join(f"{value:.0f}" for value in [*typical, typical.sum()])
+            print(f"| {len(state.history)} | {cells} |", flush=True)
+    print(f"\n{np.sum(spent):.0f} CPU s in all")
+
+
+def _done(proposal: Proposal) -> Trial:
+    return Trial(proposal=proposal, status=TrialStatus.COMPLETE, value=height(proposal.config))
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, help="of a whole study")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    space = SearchSpace.model_validate({f"x{i}": {"type": "float", "low": 0.0, "high": 1.0} for i in range(STEPS)})
+    if given.trials:
+        print(f"torch {torch.__version__}, Python {platform.python_version()}, one thread")
+        whole_study(given.trials)
+        return
+    space = space_of(STEPS)
     print(f"torch {torch.__version__}, Python {platform.python_version()}, one thread, median of {REPEATS}\n")
     print(f"| profile | sample {EPISODES} × {STEPS} | PPO update, 4 epochs | both |")
     print("|---|---|---|---|")
