@@ -121,9 +121,7 @@ def main() -> None:
     parser.add_argument("--shuffled", action="store_true")
     given = parser.parse_args()
     started = time.process_time()
-    # The scenario has linear boosters, too: what is known of them serves studies that tune them.
-    booster = {"type": "categorical", "choices": ["gblinear", "gbtree", "dart"]}
-    space = SearchSpace.model_validate({**builtin_space("xgboost-wide").model_dump(), "booster": booster})
+    space = builtin_space("xgboost-wide")
     tasks = load_tasks(given.yahpo, "source")
     studies = finished_studies(tasks, space, given.seed, given.shuffled)
     name = "xgboost-wide" + ("-shuffled" if given.shuffled else "")

@@ -77,6 +77,7 @@ class ScreeningSettings(_Settings):
 #: What the paper fixes, or, where it leaves it open, what docs/decisions/0003 chose in its spirit.
 PAPER: dict[str, Any] = {
     "trials_per_round": 5,
+    "middle_first": False,
     "agent": {"profile": "paper"},
     "model": {"kind": "mlp", "reward": "mean", "max_updates": 30},
     "screening": None,
@@ -91,6 +92,8 @@ class TunerSettings(_Settings):
     mode: Mode = "mbrl_sdp"
     """``mbrl_sdp``, ``rl_sdp`` (no reward model), ``rl_doc`` (no model, one step) or ``random`` (a baseline)."""
     trials_per_round: Annotated[int, Field(ge=1)] = 5
+    middle_first: bool = True
+    """Begin a study that knows nothing with the middle of what the policy draws, without chance."""
     order_seed: int | None = None
     """Shuffle the order in which hyperparameters are chosen; as listed if not set."""
     agent: AgentSettings = AgentSettings()

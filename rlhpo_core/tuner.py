@@ -162,6 +162,8 @@ def _choose_actions(state: TunerState, count: int) -> Floats:
     if settings.mode == "random":
         return np.stack([np.random.default_rng(seed).uniform(-1, 1, n) for seed in seeds])
     noise = torch.stack([torch.randn(n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    if state.round == 0 and settings.middle_first:
+        noise[0] = 0.0
     return state.agent.play(noise).actions_or_nan()
 
 

@@ -181,6 +181,18 @@ def test_the_order_seed_shuffles_what_the_agent_chooses_first() -> None:
     assert {step.name for step in listed.steps} == {step.name for step in shuffled.steps}
 
 
+def test_a_study_that_knows_nothing_begins_in_the_middle_unless_it_is_the_papers() -> None:
+    space = load_space("x: {type: float, low: 0.0, high: 1.0}\ny: {type: float, low: 0.01, high: 1.0, log: true}")
+
+    def first(settings: TunerSettings) -> list[float]:
+        state = initial_state("s", 0, space, "maximize", settings)
+        return [float(value) for value in tuner.propose(state)[0].config.values()]
+
+    assert first(TunerSettings()) == pytest.approx([0.5, 0.1], abs=0.02)
+    assert first(TunerSettings(middle_first=False)) != pytest.approx([0.5, 0.1], abs=0.02)
+    assert not TunerSettings.model_validate("paper").middle_first
+
+
 def test_screened_proposals_are_promising_and_lie_apart() -> None:
     settings = small_settings(model={"kind": "gp"}, screening={"candidates": 200, "reward": "mean", "spread": 0.05})
     state = after_rounds(start(settings, space=CUBE), bowl, 5)

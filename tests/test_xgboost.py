@@ -161,6 +161,36 @@ def test_missing_values_and_unseen_categories_are_served(tmp_path: Path) -> None
     pd.testing.assert_frame_equal(again, refit.output_example, check_exact=False, rtol=1e-5)
 
 
+LINEAR = {"booster": "gblinear", "n_estimators": 30, "learning_rate": 0.5, "reg_alpha": 0.001, "reg_lambda": 0.001}
+
+
+def test_a_linear_booster_is_trained_and_served_with_categories_and_gaps(tmp_path: Path) -> None:
+    raw = pd.read_csv(EXAMPLES / "german_credit.csv")
+    raw.loc[::7, "duration"] = np.nan
+    raw.to_csv(tmp_path / "gaps.csv", index=False)
+    evaluator = build(tmp_path / "gaps.csv", evaluator={"report_every": 10})
+    steps: list[int] = []
+    scored = evaluator.evaluate(LINEAR, lambda step, value: steps.append(step)).value
+    assert scored == evaluator.evaluate({**LINEAR, "max_depth": 3}, quiet).value, "it has no trees"
+    assert scored > raw["target"].value_counts(normalize=True).max() - 0.05
+    assert steps == [10, 20, 30]
+    trees = evaluator.evaluate(CONFIG, quiet).value
+    assert evaluator.evaluate(LINEAR, quiet).value == scored, "after another booster's rows"
+    assert evaluator.evaluate(CONFIG, quiet).value == trees
+    refit = evaluator.refit(LINEAR)
+    served = serve(tmp_path, refit.files)(refit.input_example)
+    pd.testing.assert_frame_equal(served, refit.output_example, check_exact=False, rtol=1e-5)
+
+
+def test_early_stopping_takes_a_linear_booster_at_its_best(diabetes: Path) -> None:
+    config = {**LINEAR, "n_estimators": 300}
+    curve: list[tuple[int, float]] = []
+    build(diabetes, "rmse", evaluator={"report_every": 1}).evaluate(config, lambda *point: curve.append(point))
+    best = next(i for i, (_, v) in enumerate(curve) if v < min([w for _, w in curve[i + 1 : i + 6]], default=np.inf))
+    stopping = build(diabetes, "rmse", evaluator={"early_stopping_rounds": 5})
+    assert stopping.evaluate(config, quiet).value == pytest.approx(curve[best][1], rel=1e-6)
+
+
 def serve(folder: Path, files: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """The winner behind the script that MLflow would run."""
     from mlflow.pyfunc import PythonModelContext

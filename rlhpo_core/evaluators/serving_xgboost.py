@@ -21,6 +21,8 @@ class XGBoostTableModel(PythonModel):  # type: ignore[misc]
     def load_context(self, context: PythonModelContext) -> None:
         self.table: dict[str, Any] = json.loads(Path(context.artifacts["table.json"]).read_text(encoding="utf-8"))
         self.booster = xgb.Booster(model_file=context.artifacts["model.ubj"])
+        made = json.loads(self.booster.save_config())["learner"]["gradient_booster"]["name"]
+        self.linear = made == "gblinear"
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -33,7 +35,11 @@ class XGBoostTableModel(PythonModel):  # type: ignore[misc]
             else:
                 text = values.map(str, na_action="ignore")
                 columns[booster_name] = text.where(text.isin(categories)).astype(pd.CategoricalDtype(categories))
-        output = self.booster.predict(xgb.DMatrix(pd.DataFrame(columns), enable_categorical=True))
+        frame = pd.DataFrame(columns)
+        if self.linear:  # It takes no categories: a column of 0 and 1 for each.
+            frame = pd.get_dummies(frame, dtype="float64")
+            frame = frame.set_axis([str(i) for i in range(frame.shape[1])], axis=1)
+        output = self.booster.predict(xgb.DMatrix(frame, enable_categorical=True))
         return answer(output, self.table["classes"])
 
 

@@ -56,7 +56,7 @@ class XGBoostEvaluator:
             "disable_default_eval_metric": True,
             **_objective(self.table),
         }
-        self._matrices: dict[tuple[str, int], xgb.QuantileDMatrix] = {}
+        self._matrices: dict[tuple[str, int], xgb.DMatrix] = {}
 
     def check_space(self, space: SearchSpace) -> None:
         """Raises: UserError, naming each hyperparameter that XGBoost does not have or that leaves its range."""
@@ -105,7 +105,8 @@ class XGBoostEvaluator:
         rows = np.sort(np.concatenate([self.split.train, self.split.validation]))
         params, trees = self._native(config)
         booster = xgb.train(params, self._matrix(rows, params, None), trees, verbose_eval=False)
-        output = self._predict(booster, self.split.holdout)
+        linear = _is_linear(params)
+        output = self._predict(booster, self.split.holdout, linear)
         example = self.table.features.iloc[rows[:5]]
         packages = ("mlflow", "numpy", "pandas", "xgboost")
         return Refit(
@@ -119,7 +120,7 @@ class XGBoostEvaluator:
             serving=Path(__file__).with_name("serving_xgboost.py"),
             requirements=tuple(f"{name}=={metadata.version(name)}" for name in packages),
             input_example=holdout.raw_rows(example),
-            output_example=answer(self._predict(booster, rows[:5]), self.table.classes),
+            output_example=answer(self._predict(booster, rows[:5], linear), self.table.classes),
             metrics=measure(self.table, self.split.holdout, output),
         )
 
@@ -145,7 +146,7 @@ class XGBoostEvaluator:
                     rounds=self.settings.early_stopping_rounds,
                     metric_name=self.metric,
                     maximize=self.maximize,
-                    save_best=True,
+                    save_best=not _is_linear(params),
                 )
             )
             early = {"custom_metric": lambda output, _: (self.metric, objective(output))}
@@ -158,36 +159,46 @@ class XGBoostEvaluator:
             verbose_eval=False,
             **early,
         )
+        if early and _is_linear(params):
+            # It has no trees that could be cut off: trained again up to its best.
+            booster = xgb.train(params, train_matrix, booster.best_iteration + 1, verbose_eval=False)
         return booster, measure(self.table, validation, booster.predict(watched))
 
     def _native(self, config: Config) -> tuple[dict[str, Any], int]:
         """XGBoost's parameters and the number of boosting rounds."""
         given = {parameters.native_name(name): value for name, value in {**self.settings.params, **config}.items()}
         trees = int(given.pop("n_estimators", DEFAULT_TREES))
+        if _is_linear(given):
+            shared = {name: value for name, value in self.params.items() if name not in ("tree_method", "device")}
+            kept = {name: value for name, value in given.items() if name in parameters.LINEAR}
+            # Its other updater, shotgun, comes out differently each time.
+            return {**shared, **kept, "updater": "coord_descent"}, trees
         return {**self.params, **given}, trees
 
     def _matrix(
-        self, rows: Rows, params: Mapping[str, Any], name: str | None, reference: xgb.QuantileDMatrix | None = None
-    ) -> xgb.QuantileDMatrix:
-        """Quantised rows; kept under a name, one per name, since quantising costs as much as many trees."""
-        bins = int(params.get("max_bin", DEFAULT_BINS))
+        self, rows: Rows, params: Mapping[str, Any], name: str | None, reference: xgb.DMatrix | None = None
+    ) -> xgb.DMatrix:
+        """Quantised rows, or plain ones for a linear booster; kept under a name, one per name, since quantising costs
+        as much as many trees.
+        """
+        bins = 0 if _is_linear(params) else int(params.get("max_bin", DEFAULT_BINS))
         if name is not None and (name, bins) in self._matrices:
             return self._matrices[name, bins]
-        matrix = xgb.QuantileDMatrix(
-            self._named(self.table.features.iloc[rows]),
-            self.table.target[rows],
-            ref=reference,
-            max_bin=bins,
-            nthread=params["nthread"],
-            enable_categorical=True,
-        )
+        frame, target = self._named(self.table.features.iloc[rows]), self.table.target[rows]
+        if _is_linear(params):
+            matrix = xgb.DMatrix(_one_hot(frame), target, nthread=params["nthread"])
+        else:
+            matrix = xgb.QuantileDMatrix(
+                frame, target, ref=reference, max_bin=bins, nthread=params["nthread"], enable_categorical=True
+            )
         if name is not None:
             self._matrices = {key: kept for key, kept in self._matrices.items() if key[0] != name}
             self._matrices[name, bins] = matrix
         return matrix
 
-    def _predict(self, booster: xgb.Booster, rows: Rows) -> Floats:
+    def _predict(self, booster: xgb.Booster, rows: Rows, linear: bool) -> Floats:
         frame = self._named(self.table.features.iloc[rows])
+        frame = _one_hot(frame) if linear else frame
         output: Floats = booster.predict(xgb.DMatrix(frame, nthread=self.params["nthread"], enable_categorical=True))
         return output
 
@@ -210,7 +221,7 @@ class XGBoostEvaluator:
 class _Report(xgb.callback.TrainingCallback):  # type: ignore[misc]
     """Scores validation every so many trees. XGBoost adds up predictions as trees come, so this stays cheap."""
 
-    def __init__(self, every: int, watched: xgb.QuantileDMatrix, objective: Any, report: Reporter) -> None:
+    def __init__(self, every: int, watched: xgb.DMatrix, objective: Any, report: Reporter) -> None:
         super().__init__()
         self.every, self.watched, self.objective, self.report = every, watched, objective, report
 
@@ -218,6 +229,16 @@ class _Report(xgb.callback.TrainingCallback):  # type: ignore[misc]
         if (epoch + 1) % self.every == 0:
             self.report(epoch + 1, self.objective(model.predict(self.watched)))
         return False
+
+
+def _one_hot(frame: pd.DataFrame) -> pd.DataFrame:
+    """A linear booster takes no categories: a column of 0 and 1 for each. ``serving_xgboost`` does the same."""
+    wide = pd.get_dummies(frame, dtype="float64")
+    return wide.set_axis([str(i) for i in range(wide.shape[1])], axis=1)
+
+
+def _is_linear(params: Mapping[str, Any]) -> bool:
+    return params.get("booster") == "gblinear"
 
 
 def _booster_name(index: int, name: str) -> str:

@@ -44,12 +44,14 @@ KNOWN: dict[str, _Known] = {
     "num_parallel_tree": _Known(1, whole=True),
     "max_cat_to_onehot": _Known(1, whole=True),
     "max_cat_threshold": _Known(1, whole=True),
-    "booster": _Known(choices=("gbtree", "dart")),
+    "booster": _Known(choices=("gbtree", "dart", "gblinear")),
     "sample_type": _Known(choices=("uniform", "weighted")),
     "normalize_type": _Known(choices=("tree", "forest")),
     "rate_drop": _Known(0, 1),
     "skip_drop": _Known(0, 1),
 }
+#: Of these, what a linear booster has.
+LINEAR = ("booster", "learning_rate", "reg_alpha", "reg_lambda")
 ALIASES = {
     "eta": "learning_rate",
     "num_boost_round": "n_estimators",
