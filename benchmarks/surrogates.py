@@ -111,6 +111,11 @@ class SurrogateTask:
 
     def evaluate_many(self, configs: Sequence[Mapping[str, Value]]) -> Floats:
         """Accuracies (N,) in [0, 1]. What a configuration leaves out is inactive."""
+        scenario = SCENARIOS[self.scenario]
+        return np.asarray(self.outputs(configs)[:, scenario.output] * scenario.scale)
+
+    def outputs(self, configs: Sequence[Mapping[str, Value]]) -> Floats:
+        """All that the surrogate says, (N, outputs)."""
         scenario, codes = SCENARIOS[self.scenario], _codes(self.folder, self.scenario)
         fixed = dict(scenario.fixed)
         if self.trainsize is not None:
@@ -119,8 +124,7 @@ class SurrogateTask:
         x_cat = [[codes[name][str(row.get(name, _INACTIVE))] for name in scenario.categorical] for row in choices]
         x_cont = [[float((fixed | row).get(name, 0.0)) for name in scenario.continuous] for row in choices]
         inputs = {"x_cat": np.array(x_cat, dtype=np.int32), "x_cont": np.array(x_cont, dtype=np.float32)}
-        outputs = _session(self.folder, self.scenario).run(None, inputs)[0]
-        return np.asarray(outputs[:, scenario.output], dtype=np.float64) * scenario.scale
+        return np.asarray(_session(self.folder, self.scenario).run(None, inputs)[0], dtype=np.float64)
 
     def random_configs(self, count: int, seed: int) -> list[Config]:
         """Configurations drawn uniformly from the space, on its scales."""

@@ -195,10 +195,14 @@ def _factored(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _factor(covariance: Tensor, noise: Tensor) -> Tensor:
-    """Cholesky factor (N, N) of the covariance of measured rewards, with as little jitter as it takes."""
+    """Cholesky factor (N, N) of the covariance of measured rewards, with as little jitter as it takes.
+
+    The jitter is relative to the variances: a prior may make them large, and rounding errors with them.
+    """
     factor: Tensor
+    size = float(covariance.detach().diagonal().mean().clamp(min=1.0)) if len(noise) else 1.0
     for jitter in (0.0, 1e-8, 1e-6, 1e-4):
-        factor, info = torch.linalg.cholesky_ex(covariance + torch.diag(noise + jitter))
+        factor, info = torch.linalg.cholesky_ex(covariance + torch.diag(noise + jitter * size))
         if int(info) == 0:
             return factor.contiguous()
     raise ValueError("the covariance of the rewards is not positive definite")

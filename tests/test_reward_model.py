@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+from torch import Tensor
 
 from rlhpo_core import gaussian_process, reward_model
+from rlhpo_core.gaussian_process import Expected
 from rlhpo_core.reward_model import RewardModel, acquisition, fit, from_state
 from rlhpo_core.settings import Kind
 
@@ -319,6 +321,17 @@ def test_hyperparameters_without_influence_get_long_length_scales() -> None:
     x, y = sample(80, d=6)
     lengths = fit("gp", x, y, seed=0).state()["hyperparameters"][:-3].exp()
     assert lengths[3:].min() > 3 * lengths[0]
+
+
+def test_a_prior_that_promises_far_too_much_does_not_break_the_process() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(60, 3, generator=generator, dtype=torch.float64)
+    y = torch.randn(60, generator=generator, dtype=torch.float64)
+    promised = Expected(mean=x[:, 0], basis=1e5 * torch.rand(60, 2, generator=generator, dtype=torch.float64))
+    least_noise, largest_scale = gaussian_process.LOG_NOISE_BOUNDS[0], gaussian_process.LOG_S_BOUNDS[1]
+    hyper = torch.tensor([0.0, 0.0, 0.0, least_noise, 0.0, largest_scale], dtype=torch.float64)
+    state, mean, std = gaussian_process.posterior(x, y, hyper, None, promised)
+    assert bool(mean.isfinite().all() and std.isfinite().all() and state["alpha"].isfinite().all())
 
 
 def test_a_warm_start_of_another_width_or_kind_is_passed_over() -> None:
