@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
-from torch import Tensor
 
 from rlhpo_core import gaussian_process, reward_model
 from rlhpo_core.gaussian_process import Expected
