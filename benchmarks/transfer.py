@@ -20,7 +20,7 @@ from benchmarks.sample_efficiency import RESULTS as COLD
 from benchmarks.sample_efficiency import arguments, chosen
 from benchmarks.surrogates import load_tasks
 
-BUDGETS = (1, 5, 10, 25, 50, 100, 200)
+BUDGETS = (1, 2, 5, 10, 25, 50, 100, 200)
 RESULTS = Path(__file__).parent / "results" / "transfer"
 SCENARIO = "rbv2_xgboost"
 SIZE = 200
