@@ -80,6 +80,8 @@ def _panel(ax: Axes, step: Tunable, trials: list[Trial], history: History, windo
             ax.scatter([place], [value], s=85, facecolors="none", edgecolors=VERMILION, linewidths=1.6)
     ax.set_ylim(*window)
     if isinstance(step, Float | Int):
+        if not active:
+            ax.set_xlim(step.low, step.high)
         if step.log:
             ax.set_xscale("log")
         else:

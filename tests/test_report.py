@@ -168,6 +168,21 @@ def test_names_that_look_like_formulas_or_never_end_are_drawn_literally() -> Non
     check_pngs(figures(spec, trials_of(spec, [{"value": float(i % 7)} for i in range(20)]), ()))
 
 
+def test_a_hyperparameter_that_no_trial_has_leaves_an_empty_picture() -> None:
+    space = {
+        "kind": {"type": "categorical", "choices": ["a", "b"]},
+        "rare": {"type": "float", "low": 1e-3, "high": 1, "log": True, "when": {"kind": "b"}},
+        "x": {"type": "float", "low": 0, "high": 1},
+    }
+    spec = make_spec(SearchSpace.model_validate(space))
+    history = trials_of(spec, [{"value": float(i % 7)} for i in range(40)])
+    without = tuple(trial for trial in history.trials if trial.proposal.config["kind"] == "a")
+    assert len(without) >= 10
+    drawn = figures(spec, history.model_copy(update={"trials": without}), ())
+    assert "slices.png" in drawn
+    check_pngs(drawn)
+
+
 def test_progress_shows_the_bulk_and_names_the_best() -> None:
     for sign, direction in [(1.0, "maximize"), (-1.0, "minimize")]:
         spec = make_spec(line_space(2), direction)

@@ -45,7 +45,7 @@ def write_study(folder: Path, **more: Any) -> Path:
             "max_depth": {"type": "int", "low": 2, "high": 8},
         },
         "budget": {"trials": 4},
-        "tuner": {"trials_per_round": 2, "model": {"kind": "gp", "min_trials": 4}},
+        "tuner": {"trials_per_round": 2, "middle_first": False, "model": {"kind": "gp", "min_trials": 4}},
         "execution": {"workers": 1, "threads": 1},
         "registry": {"model": "wine", "store": "registry"},
         "gate": {"margin": 0.02, "slices": ["alcohol"]},
