@@ -45,6 +45,7 @@ def write_study(folder: Path, **more: Any) -> Path:
             "max_depth": {"type": "int", "low": 2, "high": 8},
         },
         "budget": {"trials": 4},
+        # The middle is too good a beginning here: the third retuning would have a champion that is hard to beat.
         "tuner": {"trials_per_round": 2, "middle_first": False, "model": {"kind": "gp", "min_trials": 4}},
         "execution": {"workers": 1, "threads": 1},
         "registry": {"model": "wine", "store": "registry"},
