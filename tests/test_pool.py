@@ -60,7 +60,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def gone(pids: str) -> bool:
-    """Whether none of the processes runs any more; a zombie that nobody has collected yet does not run."""
+    """Whether none of the processes runs any more; a zombie that nobody has collected yet does not run.
+
+    Wait for it: a process that has been sent SIGKILL is gone a moment later.
+    """
     processes = [psutil.Process(int(pid)) for pid in pids.split() if psutil.pid_exists(int(pid))]
     return all(process.status() == psutil.STATUS_ZOMBIE for process in processes)
 
@@ -261,7 +264,7 @@ def test_cancelled_trials_stop_and_are_not_yielded(tmp_path: Path) -> None:
 
         assert list(pool.run(proposals, lambda: False, cancel_when_both_run)) == []
         assert heeds.read_text() == "stopped"
-        assert gone(ignores.read_text())
+        wait_until(lambda: gone(ignores.read_text()))
         assert run(pool, proposal(2, "score", x=0.5)) == [], "a cancelled pool starts nothing more"
     assert workers() == before
 
@@ -273,7 +276,7 @@ def test_trials_are_killed_when_the_consumer_leaves(pool: TrialPool, tmp_path: P
     next(trials)
     wait_until(file.exists)
     trials.close()  # type: ignore[attr-defined]
-    assert gone(file.read_text())
+    wait_until(lambda: gone(file.read_text()))
     assert run(pool, proposal(2, "score", x=0.5))[0].value == 1.0
 
 
@@ -286,7 +289,7 @@ def test_no_process_outlives_the_pool(tmp_path: Path) -> None:
         wait_until(file.exists)
         assert len(workers()) == len(before) + 2
     assert workers() == before
-    assert gone(file.read_text())
+    wait_until(lambda: gone(file.read_text()))
     assert list(trials) == []
 
 
