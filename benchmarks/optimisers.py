@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ class Optimiser(Protocol):
     def ask(self) -> Config:
         """The next configuration. Asked again only after ``tell``."""
 
-    def tell(self, config: Config, value: float) -> None:
-        """What the configuration that was asked for scored; higher is better."""
+    def tell(self, config: Config, value: float | None) -> None:
+        """What the configuration that was asked for scored; higher is better. ``None``: the training failed."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ class Earlier:
     """A finished run: its trials in their order, and the optimiser in the state that they left it in."""
 
     configs: Sequence[Config]
-    values: Sequence[float]
+    values: Sequence[float | None]
     optimiser: Any
 
     def best(self, count: int) -> list[Config]:
         """The configurations that scored best, each once."""
-        ranked = sorted(range(len(self.values)), key=lambda i: -self.values[i])
+        scored = [(value, index) for index, value in enumerate(self.values) if value is not None]
+        ranked = [index for value, index in sorted(scored, key=lambda pair: -pair[0])]
         found: list[Config] = []
         for index in ranked:
             if self.configs[index] not in found:
@@ -106,7 +108,7 @@ class Random:
     def ask(self) -> Config:
         return self._space.decode(self._rng.uniform(-1, 1, (1, len(self._space.steps))))[0]
 
-    def tell(self, config: Config, value: float) -> None:
+    def tell(self, config: Config, value: float | None) -> None:
         pass
 
 
@@ -120,7 +122,7 @@ class Portfolio:
     def ask(self) -> Config:
         return self._waiting.pop(0) if self._waiting else self._random.ask()
 
-    def tell(self, config: Config, value: float) -> None:
+    def tell(self, config: Config, value: float | None) -> None:
         pass
 
 
@@ -158,8 +160,10 @@ class Optuna:
             chosen = self._trial.suggest_float(step.name, step.low, step.high, log=step.log)
         return chosen
 
-    def tell(self, config: Config, value: float) -> None:
-        self._study.tell(self._trial, value)
+    def tell(self, config: Config, value: float | None) -> None:
+        from optuna.trial import TrialState
+
+        self._study.tell(self._trial, value, state=TrialState.FAIL if value is None else None)
 
 
 def tpe(start: Start) -> Optimiser:
@@ -218,10 +222,13 @@ class SMAC:
         found = dict(self._asked.config)
         return {step.name: _plain(found[step.name]) for step in self._space.steps if step.name in found}
 
-    def tell(self, config: Config, value: float) -> None:
+    def tell(self, config: Config, value: float | None) -> None:
         from smac.runhistory.dataclasses import TrialValue
+        from smac.runhistory.enumerations import StatusType
 
-        self._facade.tell(self._asked, TrialValue(cost=1 - value))
+        # An accuracy of 0: its model cannot be fitted to a cost that is infinite, which is the default of crashed ones.
+        failed = TrialValue(cost=1.0, status=StatusType.CRASHED)
+        self._facade.tell(self._asked, failed if value is None else TrialValue(cost=1 - value))
 
 
 def _configuration_space(library: Any, space: SearchSpace, seed: int) -> Any:
@@ -298,8 +305,11 @@ class Ax:
             config[step.name] = _plain(value)
         return without_inactive(self._space, config)
 
-    def tell(self, config: Config, value: float) -> None:
-        self._client.complete_trial(trial_index=self._index, raw_data={"value": value})
+    def tell(self, config: Config, value: float | None) -> None:
+        if value is None:
+            self._client.mark_trial_failed(trial_index=self._index)
+        else:
+            self._client.complete_trial(trial_index=self._index, raw_data={"value": value})
 
 
 # -- rlhpo -----------------------------------------------------------------------------------------------------------
@@ -318,16 +328,20 @@ class Rlhpo:
         self.state = _initial_state(start, settings)
         self._waiting: list[Any] = []
         self._done: list[Any] = []
+        self._asked = 0.0
 
     def ask(self) -> Config:
         if not self._waiting:
             self._waiting = self._tuner.propose(self.state)
+        self._asked = time.monotonic()
         return self._waiting[0].config
 
-    def tell(self, config: Config, value: float) -> None:
+    def tell(self, config: Config, value: float | None) -> None:
         from rlhpo_core.trial import Trial, TrialStatus
 
-        self._done.append(Trial(proposal=self._waiting.pop(0), status=TrialStatus.COMPLETE, value=value))
+        status = TrialStatus.FAILED if value is None else TrialStatus.COMPLETE
+        seconds = time.monotonic() - self._asked
+        self._done.append(Trial(proposal=self._waiting.pop(0), status=status, value=value, seconds=seconds))
         if not self._waiting:
             observed = self._tuner.observe(self.state, self._done)
             self.state = self._tuner.update_policy(self._tuner.fit_reward_model(observed))

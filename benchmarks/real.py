@@ -1,16 +1,17 @@
 """Real trainings: XGBoost on tables, rlhpo with and without prior against TPE and random search.
 
-    python benchmarks/real.py --data DIR --optimisers random,tpe,rlhpo --trials 50 --seeds 3
+    python benchmarks/real.py --data DIR --optimisers random,tpe,rlhpo,rlhpo+prior --trials 50 --seeds 3
     python benchmarks/real.py --print
 
 Validation error of the best configuration so far, its error on a holdout that no trial has seen (refitted on training +
-validation rows), and the wall time that this took, optimiser included. One thread. Runs are kept as in the other
-benchmarks.
+validation rows), and the wall time that this took, optimiser included. One thread. A training that takes longer than
+--timeout fails, as it would in a study with a trial_timeout. Runs are kept as in the other benchmarks.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,16 +23,19 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from scipy.stats import rankdata
 
 from benchmarks import optimisers, traces
+from rlhpo_core.evaluators.protocol import StopTrial
 from rlhpo_core.space import SearchSpace, builtin_space
 from rlhpo_core.trial import Value
 
-BUDGETS = (1, 5, 10, 25, 50, 100)
+BUDGETS = (1, 2, 5, 10, 25, 50)
 SECONDS = (5, 15, 60, 300)
 RESULTS = Path(__file__).parent / "results" / "real"
 TABLES = ("breast_cancer_wisconsin_original", "car", "german_credit", "phoneme", "wilt")
-MOST_ROWS = 5000
+MOST_ROWS = 1500
+SPACE, PRIOR = "xgboost-wide", "xgboost-wide"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class TableTask:
     table: str
     space_name: str
     seed: int
+    timeout: float
+    """Seconds that a trial may take."""
 
     @property
     def name(self) -> str:
@@ -51,9 +57,18 @@ class TableTask:
     def space(self) -> SearchSpace:
         return builtin_space(self.space_name)
 
-    def evaluate(self, config: Mapping[str, Value]) -> float:
-        """Accuracy on the validation rows."""
-        return float(_evaluator(self).evaluate(dict(config), lambda step, value: None).value)
+    def evaluate(self, config: Mapping[str, Value]) -> float | None:
+        """Accuracy on the validation rows; ``None`` if it took too long."""
+        ends = time.monotonic() + self.timeout
+
+        def watch(step: int, value: float) -> None:
+            if time.monotonic() > ends:
+                raise StopTrial
+
+        try:
+            return float(_evaluator(self).evaluate(dict(config), watch).value)
+        except StopTrial:
+            return None
 
     def holdout(self, config: Mapping[str, Value]) -> float:
         return float(_evaluator(self).refit(dict(config)).metrics["accuracy"])
@@ -61,6 +76,7 @@ class TableTask:
 
 @cache
 def _evaluator(task: TableTask) -> Any:
+    """Its one thread is the run's."""
     from rlhpo_core.evaluators.xgboost import XGBoostEvaluator
     from rlhpo_core.study import StudySpec
 
@@ -88,7 +104,7 @@ class Clocked:
         _evaluator(task)
         self._began = time.monotonic()
 
-    def evaluate(self, config: Mapping[str, Value]) -> float:
+    def evaluate(self, config: Mapping[str, Value]) -> float | None:
         value = self._task.evaluate(config)
         self.ends.append(time.monotonic() - self._began)
         return value
@@ -105,18 +121,20 @@ def run(job: traces.Job) -> traces.Trace:
         "holdout": [round(task.holdout(played.configs[trial - 1]), traces.DECIMALS) for trial, _ in found],
         "improved_at": [round(clocked.ends[trial - 1], 2) for trial, _ in found],
         "seconds": round(clocked.ends[-1], 2),
+        "timed_out": played.values.count(None),
     }
 
 
 def at_trials(trace: traces.Trace, part: str, budgets: Sequence[int]) -> list[float]:
-    """Error after each number of trials; NaN beyond the end of the run."""
+    """Error after each number of trials; NaN before the first that did not fail, and beyond the end of the run."""
     trials = [trial for trial, _ in trace["improvements"]]
-    return [_error(trace, part, trials, budget, budget <= trace["trials"]) for budget in budgets]
+    first = trials[0] if trials else math.inf
+    return [_error(trace, part, trials, budget, first <= budget <= trace["trials"]) for budget in budgets]
 
 
 def at_seconds(trace: traces.Trace, part: str, budgets: Sequence[float]) -> list[float]:
     """Error after each wall time; NaN before the first trial has ended. A finished run keeps its last error."""
-    first = trace["improved_at"][0]
+    first = trace["improved_at"][0] if trace["improved_at"] else math.inf
     return [_error(trace, part, trace["improved_at"], budget, budget >= first) for budget in budgets]
 
 
@@ -135,27 +153,43 @@ def print_tables(found: Sequence[traces.Trace]) -> None:
         print("no table has been run with all optimisers yet")
         return
     tables = sorted({table for table, _ in common})
-    seconds = float(np.mean([trace["seconds"] for trace in kept]))
-    print(f"{len(tables)} tables, {len(common)} runs an optimiser, {seconds:.0f} s a run on average")
+    own = {name: [trace for trace in kept if trace["optimiser"] == name] for name in names}
+    print(f"{len(tables)} tables, {len(common)} runs an optimiser")
+    print("\n| a run, on average | seconds | trials that took too long |\n|---|---|---|")
+    for name in names:
+        seconds, late = (np.mean([trace[key] for trace in own[name]]) for key in ("seconds", "timed_out"))
+        print(f"| {name} | {seconds:.0f} | {late:.1f} of {own[name][0]['trials']} |")
     for part in ("validation", "holdout"):
         for axis, budgets, errors in (("trials", BUDGETS, at_trials), ("seconds", SECONDS, at_seconds)):
             print(f"\n| mean {part} error after {axis} | " + " | ".join(str(budget) for budget in budgets) + " |")
             print("|---|" + "---|" * len(budgets))
             for name in names:
-                rows = np.array([errors(trace, part, budgets) for trace in kept if trace["optimiser"] == name])
+                rows = np.array([errors(trace, part, budgets) for trace in own[name]])
                 print(f"| {name} | " + " | ".join(_cell(column) for column in rows.T) + " |")
+        _print_ranks(part, own)
         print(f"\n| last {part} error | " + " | ".join(tables) + " |")
         print("|---|" + "---|" * len(tables))
         for name in names:
             last = {
-                table: [
-                    at_trials(trace, part, [trace["trials"]])[0]
-                    for trace in kept
-                    if trace["optimiser"] == name and trace["task"] == table
-                ]
+                table: [at_trials(trace, part, [trace["trials"]])[0] for trace in own[name] if trace["task"] == table]
                 for table in tables
             }
             print(f"| {name} | " + " | ".join(f"{np.mean(last[table]):.4f}" for table in tables) + " |")
+
+
+def _print_ranks(part: str, own: Mapping[str, Sequence[traces.Trace]]) -> None:
+    """Mean ranks by error, 1 the best, ties shared: tables differ in how large errors are."""
+    print(f"\n| mean rank by {part} error after trials | " + " | ".join(str(budget) for budget in BUDGETS) + " |")
+    print("|---|" + "---|" * len(BUDGETS))
+    errors = np.array([[at_trials(trace, part, BUDGETS) for trace in sorted(of, key=_pair)] for of in own.values()])
+    for name, ranks in zip(own, rankdata(errors, axis=0), strict=True):
+        there = ~np.isnan(errors).any(axis=(0, 1))
+        cells = (f"{mean:.2f}" if known else "–" for mean, known in zip(ranks.mean(axis=0), there, strict=True))
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def _pair(trace: traces.Trace) -> tuple[str, int]:
+    return trace["task"], trace["seed"]
 
 
 def _cell(values: Any) -> str:
@@ -166,10 +200,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with the tables (NAME.csv, last column `target`)")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--optimisers", default="random,tpe,rlhpo", help=f"some of {', '.join(optimisers.names())}")
+    parser.add_argument(
+        "--optimisers", default="random,tpe,rlhpo,rlhpo+prior", help=f"some of {', '.join(optimisers.names())}"
+    )
     parser.add_argument("--tables", default=",".join(TABLES))
-    parser.add_argument("--space", default="xgboost-paper", help="a built-in space")
-    parser.add_argument("--prior", type=Path, help="what the optimisers NAME+prior begin with")
+    parser.add_argument("--space", default=SPACE, help=f"a built-in space; {SPACE} if not given")
+    parser.add_argument(
+        "--prior", type=Path, default=Path(PRIOR), help="what NAME+prior begins with: built in, or a file"
+    )
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds that a trial may take")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--workers", type=int, default=1, help="runs at once, one thread each")
@@ -180,12 +219,10 @@ def main() -> None:
         if given.data is None:
             parser.error("--data: where are the tables?")
         chosen = given.optimisers.split(",")
-        if given.prior is None and any(name.endswith("+prior") for name in chosen):
-            parser.error("NAME+prior: with which --prior?")
         jobs = [
             traces.Job(
                 name,
-                TableTask(given.data, table, given.space, seed),
+                TableTask(given.data, table, given.space, seed, given.timeout),
                 seed,
                 given.trials,
                 prior=given.prior if name.endswith("+prior") else None,

@@ -87,7 +87,7 @@ def finished_studies(
         rewards = np.concatenate([values, values_of(task, configs[len(values) :])])
         if shuffled:
             rewards = np.random.default_rng(derive_seed(seed, index, "shuffled")).permutation(rewards)
-        studies.append(FinishedStudy(task.name, configs, rewards))
+        studies.append(FinishedStudy(task.name, configs, rewards, seconds=seconds_of(configs)))
     return studies
 
 
@@ -134,7 +134,6 @@ def main() -> None:
         PriorSettings(seed=given.seed),
         lambda line: print(line, file=sys.stderr, flush=True),
         None if given.shuffled else gains_of(tasks, studies),
-        seconds_of,
     )
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_bytes(prior.to_bytes())

@@ -48,7 +48,9 @@ class Task(Protocol):
     @property
     def space(self) -> SearchSpace: ...
 
-    def evaluate(self, config: Mapping[str, Value]) -> float: ...
+    def evaluate(self, config: Mapping[str, Value]) -> float | None:
+        """What it scores, higher is better; ``None`` if the training failed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Played:
     """A run in full. ``seconds`` are the optimiser's own CPU seconds a trial, ``setup`` those before the first."""
 
     configs: list[Config]
-    values: list[float]
+    values: list[float | None]
     seconds: list[float]
     setup: float
     optimiser: Any
@@ -134,10 +136,12 @@ def version(optimiser: str) -> str:
     return f"{package} {metadata.version(package)}" if package else ""
 
 
-def improvements(values: Sequence[float]) -> list[tuple[int, float]]:
+def improvements(values: Sequence[float | None]) -> list[tuple[int, float]]:
     """(trial counted from 1, value) wherever the best so far rises."""
     found: list[tuple[int, float]] = []
     for trial, value in enumerate(values, start=1):
+        if value is None:
+            continue
         rounded = round(float(value), DECIMALS)
         if not found or rounded > found[-1][1]:
             found.append((trial, rounded))
@@ -145,8 +149,8 @@ def improvements(values: Sequence[float]) -> list[tuple[int, float]]:
 
 
 def best_so_far(trace: Trace, budgets: Sequence[int]) -> Floats:
-    """The best value after each number of trials, NaN beyond the end of the run."""
-    trials, values = zip(*trace["improvements"], strict=True)
+    """The best value after each number of trials, NaN before the first that has one and beyond the end of the run."""
+    trials, values = zip((0, np.nan), *trace["improvements"], strict=True)
     index = np.searchsorted(np.array(trials), np.array(budgets), side="right") - 1
     return np.where(np.array(budgets) <= trace["trials"], np.array(values)[index], np.nan)
 

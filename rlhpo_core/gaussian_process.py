@@ -47,6 +47,8 @@ class Expected:
     """m, (B,)."""
     basis: Tensor
     """B, (B, k)."""
+    cost: Tensor | None = None
+    """Of training, (B,), in units of a usual configuration's; ``None`` if not known. The process makes no use of it."""
 
 
 def fit(

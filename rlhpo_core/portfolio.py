@@ -20,13 +20,15 @@ from rlhpo_core.trial import Config
 Floats = NDArray[np.float64]
 #: Gains (T, B) of configurations on T tasks: 0 for a middling configuration of the task, 1 for its best.
 Gains = Callable[[list[Config]], Floats]
-#: Costs (B,) of training with configurations, in units of a usual one, such as seconds.
+#: Costs (B,) of training with configurations, in units of a usual configuration's.
 Cost = Callable[[list[Config]], Floats]
 
 #: Rounds of mutations of the FRONT best candidates, CHILDREN each, for every configuration that is chosen.
 GENERATIONS, FRONT, CHILDREN, WIDTH = 6, 10, 200, 0.3
 #: How much it counts that a configuration is good by itself, beside what it adds to the others.
 BY_ITSELF = 0.1
+#: A configuration that costs so many times as much as a usual one must add twice as much.
+TOLERANCE = 30.0
 
 
 def choose(
@@ -39,8 +41,7 @@ def choose(
 
     Args:
         candidates: Actions (B, n) to begin the search with, such as the best trials of each study and random ones.
-        cost: What a training costs; all the same if not given. The next configuration is the one that is worth most for
-            each order of magnitude of it.
+        cost: What a training costs; all the same if not given.
     """
     rng = np.random.default_rng(seed)
     regrets, dear = _regrets(gains, space, candidates), _dear(cost, space, candidates)
@@ -67,7 +68,7 @@ def _regrets(gains: Gains, space: SearchSpace, actions: Floats) -> Floats:
 
 
 def _dear(cost: Cost | None, space: SearchSpace, actions: Floats) -> Floats:
-    return np.ones(len(actions)) if cost is None else 1 + np.log10(1 + cost(space.decode(actions)))
+    return np.ones(len(actions)) if cost is None else 1 + cost(space.decode(actions)) / TOLERANCE
 
 
 def _added(lowest: Floats, regrets: Floats) -> Floats:

@@ -1,12 +1,14 @@
 """A prior: what finished studies say about the configurations of a space before a new study's first trial.
 
-It has three parts, all learnt by ``prior_training``.
+It has these parts, all learnt by ``prior_training``.
 
 *Expectation.* A network φ turns features into k + 1 numbers, of which each of the T studies had its own combination:
 its gain at x was about w_t · φ(x), where 0 is a middling configuration's gain and 1 the best's. A new task's w is
 believed to be drawn like theirs, from N(w̄, F Fᵀ). So its gain has the mean w̄ · φ(x), and Fᵀφ(x) is a factor of its
 covariance: a Gaussian process conditions it on the trials as they come in (``gaussian_process``), and finds out which
 of the earlier studies the new one resembles, if any.
+
+*Cost.* Of the same φ, one more combination: the logarithm of how long a training takes beside a usual one.
 
 *Policy.* An agent that was trained by PPO on the gains of all the studies.
 
@@ -85,7 +87,9 @@ class Card(BaseModel):
 
 @dataclass(frozen=True)
 class Prior:
-    """``tensors``: w0, b0, w1, b1, w2, b2 of φ; ``mean`` (k + 1,); ``factor`` (k + 1, q); ``agent/…``, the policy."""
+    """``tensors``: w0, b0, w1, b1, w2, b2 of φ; ``mean`` (k + 1,); ``factor`` (k + 1, q); ``cost`` (k + 1,), if the
+    studies knew how long their trials took; ``agent/…``, the policy.
+    """
 
     card: Card
     space: SearchSpace
@@ -97,7 +101,8 @@ class Prior:
     def expect(self, features: Tensor) -> Expected:
         """What is expected of configurations with features (B, d) in the prior's own space."""
         h = embed(self.tensors, features)
-        return Expected(mean=h @ self.tensors["mean"], basis=h @ self.tensors["factor"])
+        cost = (h @ self.tensors["cost"]).exp() if "cost" in self.tensors else None
+        return Expected(mean=h @ self.tensors["mean"], basis=h @ self.tensors["factor"], cost=cost)
 
     def agent(self) -> Agent:
         """The policy, over the prior's own space."""

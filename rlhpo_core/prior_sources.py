@@ -7,6 +7,7 @@ files are read as warm starts read them.
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -123,7 +124,7 @@ def _of_state(path: Path) -> Source:
 
 
 def _of_history(name: str, place: str, space: SearchSpace, history: History, metric: str | None) -> Source:
-    measured = [(trial.config, trial.value) for trial in history.trials if trial.value is not None]
+    measured = [(trial.config, trial.value, trial.seconds) for trial in history.trials if trial.value is not None]
     return _source(name, place, space, measured, metric, history.direction)
 
 
@@ -131,14 +132,15 @@ def _source(
     name: str,
     place: str,
     space: SearchSpace,
-    measured: Sequence[tuple[Config, float]],
+    measured: Sequence[tuple[Config, float, float]],
     metric: str | None,
     direction: Direction,
     digest: str = "",
 ) -> Source:
     sign = 1.0 if direction == "maximize" else -1.0
-    rewards = np.array([sign * value for _, value in measured], dtype=np.float64)
-    study = FinishedStudy(name, [config for config, _ in measured], rewards, place, digest)
+    rewards = np.array([sign * value for _, value, _ in measured], dtype=np.float64)
+    seconds = np.array([seconds for _, _, seconds in measured], dtype=np.float64)
+    study = FinishedStudy(name, [config for config, _, _ in measured], rewards, place, digest, seconds)
     return Source(InSpace(study, space), metric, direction)
 
 
@@ -166,9 +168,9 @@ def _of_run(client: MlflowClient, run: Run) -> Source:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(client.download_artifacts(run_id, SPEC, folder)).read_text(encoding="utf-8")
     spec = parse_study(text, f"{place}, {SPEC}")
-    measured: dict[str, tuple[Config, float]] = {}
+    measured: dict[str, tuple[Config, float, float]] = {}
     for trial in all_runs(client, run.info.experiment_id, f"tags.`mlflow.parentRunId` = '{run_id}'"):
-        value = trial.data.metrics.get("objective")
+        value, seconds = trial.data.metrics.get("objective"), trial.data.metrics.get("seconds", math.nan)
         if trial.info.status == "RUNNING" or value is None:
             continue
         try:
@@ -176,7 +178,7 @@ def _of_run(client: MlflowClient, run: Run) -> Source:
         except ValueError as error:
             raise UserError(f"{place}: trial {trial.info.run_name} does not fit the study's space: {error}") from error
         # A request that timed out and was carried out nevertheless leaves two runs of one trial.
-        measured[trial.data.tags.get("rlhpo.trial_id", trial.info.run_id)] = (config, value)
+        measured[trial.data.tags.get("rlhpo.trial_id", trial.info.run_id)] = (config, value, seconds)
     objective, digest = spec.objective, tags.get("rlhpo.data_digest", "")
     study_id = tags.get("rlhpo.study_id", run_id)
     return _source(study_id, place, spec.space, [*measured.values()], objective.metric, objective.direction, digest)

@@ -108,7 +108,9 @@ def carried(one: InSpace, target: SearchSpace) -> tuple[FinishedStudy, str]:
             f"{describe_domain(tuned[name])} in the prior's space)"
         )
     note = f"{len(study.rewards) - len(kept)} left out, outside of the prior's space: {reasons}" if outside else ""
-    return replace(study, configs=configs, rewards=study.rewards[np.array(kept, dtype=int)]), note
+    rows = np.array(kept, dtype=int)
+    seconds = None if study.seconds is None else study.seconds[rows]
+    return replace(study, configs=configs, rewards=study.rewards[rows], seconds=seconds), note
 
 
 def _named(space: SearchSpace, name: str) -> Tunable | Fixed | None:

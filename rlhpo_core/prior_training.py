@@ -23,7 +23,7 @@ from rlhpo_core import portfolio, ppo, reward_model
 from rlhpo_core.agent import Agent
 from rlhpo_core.errors import UserError
 from rlhpo_core.gaussian_process import MAX_POINTS
-from rlhpo_core.portfolio import Cost, Gains
+from rlhpo_core.portfolio import Gains
 from rlhpo_core.prior import LAYERS, Card, Origin, Prior, embed
 from rlhpo_core.reward_model import one_thread
 from rlhpo_core.settings import AgentSettings, PPOSettings
@@ -34,6 +34,10 @@ Floats = NDArray[np.float64]
 
 #: A study needs so many trials with a value for its landscape to be told.
 LEAST_TRIALS = 10
+#: Seconds below this count as this.
+SHORTEST = 1e-3
+#: How much the costs count in the network's loss, beside the gains.
+COSTS = 0.3
 #: The portfolio is searched for from the BEST trials of each study and so many configurations from ANYWHERE.
 BEST, ANYWHERE = 10, 1000
 
@@ -74,6 +78,8 @@ class FinishedStudy:
     place: str = ""
     """Where it was read from, if that is to stand in the prior's card."""
     data_digest: str = ""
+    seconds: Floats | None = None
+    """How long the trainings took, (N,), if that is known."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,8 @@ class Landscape:
     """(N, d)."""
     gains: Tensor
     """(N,): 0 for a middling configuration, 1 for the best."""
+    costs: Tensor | None
+    """(N,): logarithms of the seconds that trainings took, NaN where there was none; ``None`` if not known."""
 
 
 def train(
@@ -95,13 +103,11 @@ def train(
     settings: PriorSettings | None = None,
     progress: Callable[[str], None] = lambda line: None,
     gains: Gains | None = None,
-    cost: Cost | None = None,
 ) -> Prior:
     """A prior over ``space`` from two or more studies in it.
 
     Args:
         gains: Of the studies, where configurations can be tried on them anew; the network's if not given.
-        cost: Of trainings, to be spared in the portfolio.
 
     Raises: UserError if there are too few studies or trials, or if a configuration is not in the space.
     """
@@ -113,18 +119,19 @@ def train(
         landscapes.append(landscape(space, study, derive_seed(settings.seed, index, "landscape")))
         progress(f"{study.name}: {len(study.rewards)} trials")
     with one_thread():
-        network, heads = _fit_network(landscapes, settings, progress)
+        network, heads, cost_head = _fit_network(landscapes, settings, progress)
         mean = heads.mean(0)
         # F Fᵀ is the covariance of the studies' combinations; as many columns as it has rank.
         left, sizes, _ = torch.linalg.svd((heads - mean).T / (len(heads) - 1) ** 0.5, full_matrices=False)
-        agent = _train_policy(space, network, heads, settings, progress)
+        cost = None if cost_head is None else _relative_cost(space, network, cost_head, settings.seed)
+        agent = _train_policy(space, network, heads, cost, settings, progress)
         first = portfolio.choose(
             space,
             gains or (lambda configs: _gains(network, heads, space.features(configs)).numpy()),
             _candidates(space, studies, settings.seed),
             settings.portfolio,
             derive_seed(settings.seed, 0, "portfolio"),
-            cost,
+            None if cost is None else lambda configs: _costs(network, cost, space.features(configs)).numpy(),
         )
     weights = {f"agent/{key}": tensor.float() for key, tensor in agent.state_dict().items()}
     card = Card(
@@ -146,6 +153,8 @@ def train(
         },
     )
     tensors = {**network, "mean": mean, "factor": left * sizes, **weights}
+    if cost is not None:
+        tensors["cost"] = cost
     # Laid out as they will be read back: products of other layouts may differ in their last bits.
     laid_out = {key: tensor.contiguous() for key, tensor in tensors.items()}
     return Prior(card, space, agent.settings, laid_out, tuple(first))
@@ -169,23 +178,28 @@ def landscape(space: SearchSpace, study: FinishedStudy, seed: int) -> Landscape:
         features = space.features(study.configs)
     except ValueError as error:
         raise UserError(f"{study.name}: not in the space of the prior: {error}") from error
-    rewards = study.rewards
+    rewards, seconds = study.rewards, study.seconds
     wide = space.features_of_actions(np.random.default_rng(seed).uniform(-1, 1, (1024, len(space.steps))))
     if len(rewards) <= MAX_POINTS:
         predicted, _ = reward_model.fit("gp", features, rewards, seed).predict(wide)
         middling = float(np.median(predicted))
         features, rewards = np.concatenate([features, wide]), np.concatenate([rewards, predicted])
+        seconds = None if seconds is None else np.concatenate([seconds, np.full(len(wide), np.nan)])
     else:
         middling = float(np.median(rewards[cdist(wide, features).argmin(axis=1)]))
     best = float(study.rewards.max())
     gains = (rewards - middling) / max(best - middling, 1e-9 * max(1.0, abs(best)))
-    return Landscape(torch.from_numpy(features), torch.from_numpy(np.minimum(gains, 1.5)))
+    costs = None if seconds is None else torch.from_numpy(np.log(np.maximum(seconds, SHORTEST)))
+    return Landscape(torch.from_numpy(features), torch.from_numpy(np.minimum(gains, 1.5)), costs)
 
 
 def _fit_network(
     landscapes: Sequence[Landscape], settings: PriorSettings, progress: Callable[[str], None]
-) -> tuple[dict[str, Tensor], Tensor]:
-    """φ, and each study's combination of it: (T, k + 1)."""
+) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+    """φ, each study's combination of it (T, k + 1), and that (k + 1,) for the logarithm of costs, if those are known.
+
+    Studies differ in how long all of their trainings take, by an intercept of their own, which nobody needs to know.
+    """
     generator = torch.Generator().manual_seed(derive_seed(settings.seed, 0, "network"))
     d, sizes = landscapes[0].features.shape[1], [settings.width, settings.width, settings.features]
     network: dict[str, Tensor] = {}
@@ -195,7 +209,10 @@ def _fit_network(
         network[f"b{layer}"] = torch.zeros(outputs)
     assert len(network) == 2 * LAYERS
     heads = torch.randn(len(landscapes), settings.features + 1, generator=generator) * 0.1
-    learnt = [tensor.requires_grad_() for tensor in (*network.values(), heads)]
+    costs = _Costs(landscapes)
+    cost_head = torch.zeros(settings.features)
+    levels = costs.levels.clone()
+    learnt = [tensor.requires_grad_() for tensor in (*network.values(), heads, cost_head, levels)]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate / 3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.steps)
     for step in range(settings.steps):
@@ -210,13 +227,50 @@ def _fit_network(
         predicted = (h * heads[:, None, :-1]).sum(-1) + heads[:, None, -1]
         weight = 1 + settings.emphasis * gains.clamp(min=0).square()
         loss = (weight * (predicted - gains).square()).mean()
+        loss = loss + COSTS * costs.loss(h @ cost_head + levels[:, None], rows)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         if (step + 1) % 500 == 0:
             progress(f"network: step {step + 1} of {settings.steps}, weighted squared error {float(loss.detach()):.4f}")
-    return {name: tensor.detach() for name, tensor in network.items()}, heads.detach().double()
+    network = {name: tensor.detach() for name, tensor in network.items()}
+    cost = torch.cat([cost_head.detach() * costs.scale, torch.zeros(1)]).double() if costs.known else None
+    return network, heads.detach().double(), cost
+
+
+class _Costs:
+    """Of the landscapes' trainings: logarithms, in units of their deviation within a study."""
+
+    def __init__(self, landscapes: Sequence[Landscape]) -> None:
+        nothing = [torch.full((len(one.gains),), torch.nan, dtype=torch.float64) for one in landscapes]
+        logs = [one.costs if one.costs is not None else nan for one, nan in zip(landscapes, nothing, strict=True)]
+        within = torch.cat([log - log.nanmean() for log in logs])
+        spread = float(within[~within.isnan()].square().mean().sqrt()) if not within.isnan().all() else 0.0
+        self.known = spread > 0
+        self.scale = spread or 1.0
+        self._logs = [(log / self.scale).float() for log in logs]
+        self.levels = torch.stack([log.nanmean().nan_to_num() for log in self._logs])
+
+    def loss(self, predicted: Tensor, rows: Sequence[Tensor]) -> Tensor:
+        """Mean squared error of predictions (T, B) for rows (B,) of each landscape, where the cost is known."""
+        measured = torch.stack([log[r] for log, r in zip(self._logs, rows, strict=True)])
+        known = ~measured.isnan()
+        squares = torch.where(known, predicted - measured.nan_to_num(), 0.0).square()
+        return squares.sum() / known.sum().clamp(min=1)
+
+
+def _relative_cost(space: SearchSpace, network: dict[str, Tensor], head: Tensor, seed: int) -> Tensor:
+    """The combination of φ, (k + 1,), with an intercept by which the median of random configurations costs 1."""
+    rng = np.random.default_rng(derive_seed(seed, 0, "costs"))
+    features = space.features_of_actions(rng.uniform(-1, 1, (ANYWHERE, len(space.steps))))
+    median = (embed(network, torch.from_numpy(features)) @ head).median()
+    return torch.cat([head[:-1], -median[None]])
+
+
+def _costs(network: dict[str, Tensor], head: Tensor, features: Floats) -> Tensor:
+    """Of configurations with features (B, d), (B,), in units of a usual one's."""
+    return (embed(network, torch.from_numpy(features)) @ head).exp()
 
 
 def _gains(network: dict[str, Tensor], heads: Tensor, features: Floats) -> Tensor:
@@ -237,10 +291,11 @@ def _train_policy(
     space: SearchSpace,
     network: dict[str, Tensor],
     heads: Tensor,
+    cost: Tensor | None,
     settings: PriorSettings,
     progress: Callable[[str], None],
 ) -> Agent:
-    """PPO on imagined episodes, whose reward is the mean of all studies' gains."""
+    """PPO on imagined episodes, whose reward is the mean of all studies' gains, and less so the more it costs."""
     agent = Agent(space, AgentSettings(), one_step=False, seed=derive_seed(settings.seed, 0, "agent"))
     learning = PPOSettings(entropy_bonus=settings.entropy_bonus)
     optimizer = ppo.make_optimizer(agent, learning)
@@ -249,6 +304,8 @@ def _train_policy(
         rollout = agent.play(torch.randn(settings.episodes, len(space.steps), generator=generator))
         features = space.features_of_actions(rollout.actions_or_nan())
         gains = _gains(network, heads, features).clamp(min=settings.floor).mean(0)
+        if cost is not None:
+            gains = torch.minimum(gains, gains / (1 + _costs(network, cost, features) / portfolio.TOLERANCE))
         advantages = ((gains - gains.mean()) / gains.std().clamp(min=1e-6)).float()
         ppo.update(agent, optimizer, rollout, advantages, learning)
         if (update + 1) % 20 == 0:

@@ -80,16 +80,37 @@ class RewardModel:
 
         ``noisy``: of the reward that a training would measure; otherwise, where the model can tell, of the true one.
         """
+        return self._predict(features, noisy)[:2]
+
+    def _predict(self, features: Floats, noisy: bool) -> tuple[Floats, Floats, Tensor | None]:
+        """Mean, std and, where a prior knows of it, cost, each (B,)."""
         x = torch.from_numpy(np.array(features, dtype=np.float64))
         with torch.no_grad(), one_thread():
+            expected = self.expect(x) if self.expect is not None else None
             if self.kind == "gp":
-                mean, std = gaussian_process.predict(self.tensors, x, self.expect(x) if self.expect else None)
+                mean, std = gaussian_process.predict(self.tensors, x, expected)
                 if noisy:
                     std = (std.square() + self.tensors["hyperparameters"][-3].exp()).sqrt()
             else:
                 mean, std = perceptrons.predict(self.tensors, x)
-            scale = self.tensors["scale"]
-            return (self.tensors["centre"] + scale * mean).numpy(), (scale * std).numpy()
+            centre, scale = self.tensors["centre"], self.tensors["scale"]
+            return (centre + scale * mean).numpy(), (scale * std).numpy(), expected.cost if expected else None
+
+    def worth(
+        self, name: Acquisition, features: Floats, best: float, noisy: bool = True, tolerance: float | None = None
+    ) -> Floats:
+        """What configurations with features (B, d) are worth trying, (B,): ``acquisition``, per cost where it is known.
+
+        Expected improvement is divided by 1 + cost / ``tolerance``, as by the cost in Snoek et al. (NeurIPS 2012, sec.
+        3.2), its logarithm accordingly. A mean, which may be negative, and ``ucb`` stay as they are, and so does all
+        without a ``tolerance`` or without a prior that knows of costs.
+        """
+        mean, std, cost = self._predict(features, noisy)
+        value = acquisition(name, mean, std, best)
+        if tolerance is None or cost is None or name not in ("ei", "log_ei"):
+            return value
+        dear = np.log1p(cost.numpy() / tolerance)
+        return np.asarray(value - dear if name == "log_ei" else value * np.exp(-dear))
 
     def conditioned(self, features: Floats) -> RewardModel:
         """The model as if trials with features (B, d) had come out as it predicts; perceptrons stay as they are."""

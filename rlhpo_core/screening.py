@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from rlhpo_core.agent import Agent
-from rlhpo_core.reward_model import RewardModel, acquisition
-from rlhpo_core.settings import ScreeningSettings
+from rlhpo_core.reward_model import RewardModel
+from rlhpo_core.settings import Acquisition, ScreeningSettings
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +25,7 @@ def screen(
     settings: ScreeningSettings,
     seed: int,
     count: int,
+    tolerance: float | None = None,
 ) -> Floats:
     """Actions (count, n) of the proposals in the order in which they were chosen; NaN for steps that take no part.
 
@@ -35,6 +36,7 @@ def screen(
         parents: Actions (P, n) of the best trials, around which is searched.
         tried: Features (N, d) that are not to be proposed again.
         reference: Features (M, d) of what is to be improved upon; with none, the highest mean is the most promising.
+        tolerance: For what a training costs, as in ``RewardModel.worth``.
     """
     space = agent.space
     rng = np.random.default_rng(seed)
@@ -52,13 +54,13 @@ def screen(
         candidates = _single(np.concatenate(pools))
         features = space.features_of_actions(candidates)
         best = float(model.predict(reference, noisy=False)[0].max()) if len(reference) else None
-        value = _value(model, features, best, settings)
+        value = _value(model, features, best, settings.reward, tolerance)
         for step in range(settings.refinements):
             front = candidates[np.argsort(-value, kind="stable")[:FRONT]]
             offspring = _single(perturbed(front, OFFSPRING, 0.2 / 2**step, rng))
             more = space.features_of_actions(offspring)
             candidates, features = np.concatenate([candidates, offspring]), np.concatenate([features, more])
-            value = np.concatenate([value, _value(model, more, best, settings)])
+            value = np.concatenate([value, _value(model, more, best, settings.reward, tolerance)])
         index = _first_apart(features, np.argsort(-value, kind="stable"), tried, settings.spread)
         chosen.append(candidates[index])
         own = features[index : index + 1]
@@ -72,9 +74,12 @@ def _single(actions: Floats) -> Floats:
     return actions.astype(np.float32).astype(np.float64)
 
 
-def _value(model: RewardModel, features: Floats, best: float | None, settings: ScreeningSettings) -> Floats:
-    mean, std = model.predict(features, noisy=False)
-    return mean if best is None else acquisition(settings.reward, mean, std, best)
+def _value(
+    model: RewardModel, features: Floats, best: float | None, reward: Acquisition, tolerance: float | None
+) -> Floats:
+    if best is None:
+        return model.predict(features, noisy=False)[0]
+    return model.worth(reward, features, best, noisy=False, tolerance=tolerance)
 
 
 def perturbed(parents: Floats, count: int, most: float, rng: np.random.Generator) -> Floats:

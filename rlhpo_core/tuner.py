@@ -41,6 +41,8 @@ from rlhpo_core.trial import (
 Floats = NDArray[np.float64]
 #: The best trials, around which screening searches.
 PARENTS = 8
+#: Seconds of a usual training below which it does not matter how many times as long others take.
+QUICK = 0.01
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,23 @@ def _screened(state: TunerState, settings: ScreeningSettings, first: Floats, cou
         settings,
         derive_seed(state.seed, state.round, "candidates"),
         count - len(first),
+        _cost_tolerance(state),
     )
     return np.concatenate([first, screened])
+
+
+def _cost_tolerance(state: TunerState) -> float | None:
+    """That of the settings, unless the study's trials have shown that nobody waits for its trainings."""
+    expect = state.expect()
+    took = [(trial.config, trial.seconds) for trial in state.history.trials if trial.value is not None]
+    if expect is None or not took:
+        return state.settings.cost_tolerance
+    with torch.no_grad():
+        cost = expect(torch.from_numpy(state.space.features([config for config, _ in took]))).cost
+    if cost is None:
+        return None
+    usual = float(np.median(np.array([seconds for _, seconds in took]) / cost.numpy()))
+    return None if usual < QUICK else state.settings.cost_tolerance
 
 
 def _may_screen(state: TunerState) -> bool:
@@ -381,12 +398,13 @@ def _model_phase(agent: Agent, optimizer: torch.optim.Adam, state: TunerState, s
     generator = torch.Generator().manual_seed(derive_seed(state.seed, state.round, "imagined"))
     shape = (settings.episodes, len(state.space.steps))
     best = _best_reward(state)
+    tolerance = _cost_tolerance(state)
     saved, saved_policy = agent.play_policy(torch.randn(shape, generator=generator))
     kl, updates, entropy = 0.0, 0, summary.entropy
     while kl <= settings.delta and updates < settings.max_updates:
         rollout = agent.play(torch.randn(shape, generator=generator))
-        mean, std = state.model.predict(state.space.features_of_actions(rollout.actions_or_nan()))
-        imagined = reward_model.acquisition(settings.reward, mean, std, best)
+        features = state.space.features_of_actions(rollout.actions_or_nan())
+        imagined = state.model.worth(settings.reward, features, best, tolerance=tolerance)
         entropy = ppo.update(agent, optimizer, rollout, _standardised(imagined), state.settings.ppo)
         kl = divergence(agent, saved, saved_policy)
         updates += 1

@@ -92,6 +92,14 @@ def test_the_same_studies_and_seed_give_the_same_prior(here: Path, tmp_path: Pat
     assert again.read_bytes() == Path("team.safetensors").read_bytes()
 
 
+def trials_of(source: Source) -> list[tuple[str, float, float | None]]:
+    """Configuration, reward and seconds, in an order of their own."""
+    study = source.found.study
+    assert study.seconds is not None
+    rows = zip(study.configs, study.rewards.tolist(), study.seconds.tolist(), strict=True)
+    return sorted((str(sorted(config.items())), reward, seconds) for config, reward, seconds in rows)
+
+
 def test_wherever_a_study_is_kept_it_is_the_same(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (files,) = sources(here, "runs/two")
     client = MlflowClient(tracking_uri=connection(here).uri)
@@ -111,9 +119,7 @@ def test_wherever_a_study_is_kept_it_is_the_same(here: Path, monkeypatch: pytest
         assert found.found.space == files.found.space
         assert found.direction == "maximize"
         assert found.metric == (None if address.endswith(".safetensors") else "height")
-        pairs = list(zip(found.found.study.configs, found.found.study.rewards, strict=True))
-        for config, reward in zip(files.found.study.configs, files.found.study.rewards, strict=True):
-            assert (config, reward) in pairs
+        assert trials_of(found) == trials_of(files)
     assert sorted(found.name for found in sources(here, "mlflow:rlhpo")) == sorted(
         found.name for found in sources(here, "runs")
     )

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from rlhpo_core import portfolio, transfer, tuner
 from rlhpo_core import state as state_file
-from rlhpo_core import transfer, tuner
 from rlhpo_core.errors import UserError
 from rlhpo_core.prior import Prior, builtin_names, from_bytes, load_prior
 from rlhpo_core.prior_training import FinishedStudy, PriorSettings, train
 from rlhpo_core.settings import AgentSettings, TunerSettings
 from rlhpo_core.space import SearchSpace, builtin_space, load_space
-from rlhpo_core.trial import Config
+from rlhpo_core.trial import Config, Trial, TrialStatus
 from tests.strategies import after_rounds
 
 SPACE = load_space("""
@@ -79,6 +79,73 @@ def test_a_file_holds_all_of_it(prior: Prior, tmp_path: Path) -> None:
     assert again.portfolio == prior.portfolio
     x = torch.rand(5, SPACE.feature_count, dtype=torch.float64)
     assert torch.equal(again.expect(x).mean, prior.expect(x).mean)
+
+
+# -- costs -------------------------------------------------------------------------------------------------------------
+
+
+def cost(config: Config) -> float:
+    """Of a training, in units of a usual one's. It says nothing of how good a configuration is."""
+    return (float(config["y"]) / 0.03) ** 2 if config["kind"] == "a" else 1.0
+
+
+def timed(peak: float, seed: int) -> FinishedStudy:
+    """All trainings of a study take longer than those of the study before."""
+    study = finished(peak, seed)
+    return replace(study, seconds=10.0**seed * np.array([cost(config) for config in study.configs]))
+
+
+@pytest.fixture(scope="module")
+def timed_prior() -> Prior:
+    studies = [timed(peak, seed) for seed, peak in enumerate((0.6, 0.65, 0.7, 0.75, 0.8))]
+    settings = PriorSettings(width=32, features=8, steps=1000, policy_updates=30, episodes=64)
+    return train("timed", SPACE, studies, "height", settings=settings)
+
+
+def after_trials_of(prior: Prior, seconds: float, settings: TunerSettings = SETTINGS) -> list[float]:
+    """What the trials of four rounds have cost, if a usual one takes so many seconds."""
+    state = tuner.initial_state("s", 0, SPACE, "maximize", settings, replace(prior, portfolio=()))
+    for _ in range(4):
+        trials = [
+            Trial(
+                proposal=proposal,
+                status=TrialStatus.COMPLETE,
+                value=height(proposal.config),
+                seconds=seconds * cost(proposal.config),
+            )
+            for proposal in tuner.propose(state)
+        ]
+        state = tuner.update_policy(tuner.fit_reward_model(tuner.observe(state, trials)))
+    return [cost(trial.config) for trial in state.history.trials][3:]
+
+
+def test_a_prior_knows_how_long_trainings_take_beside_a_usual_one(timed_prior: Prior, prior: Prior) -> None:
+    configs = SPACE.decode(np.random.default_rng(9).uniform(-1, 1, (400, 3)))
+    features = torch.from_numpy(SPACE.features(configs))
+    found = from_bytes(timed_prior.to_bytes()).expect(features).cost
+    assert found is not None
+    wanted = np.log([cost(config) for config in configs])
+    assert np.abs(found.log().numpy() - wanted).mean() < 0.1 * np.abs(wanted).max()
+    assert found.median().item() == pytest.approx(1.0, abs=0.3)
+    assert prior.expect(features).cost is None, "these studies did not tell"
+
+
+def test_what_takes_long_is_tried_less(timed_prior: Prior) -> None:
+    tolerances = {"none": None, "some": 30.0, "little": 1.0}
+    spent = {
+        name: sum(after_trials_of(timed_prior, 60.0, SETTINGS.model_copy(update={"cost_tolerance": tolerance})))
+        for name, tolerance in tolerances.items()
+    }
+    assert spent["little"] < spent["some"] < spent["none"]
+    assert max(cost(config) for config in timed_prior.portfolio) < portfolio.TOLERANCE
+
+
+def test_nobody_waits_for_what_takes_a_moment(timed_prior: Prior) -> None:
+    anyway = SETTINGS.model_copy(update={"cost_tolerance": None})
+    assert after_trials_of(timed_prior, 1e-4)[3:] == after_trials_of(timed_prior, 1e-4, anyway)[3:]
+
+
+# -- what does not fit -------------------------------------------------------------------------------------------------
 
 
 def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,9 +91,13 @@ def test_other_conditions_are_refused() -> None:
 
 def test_trials_outside_of_a_given_space_are_left_out_and_counted() -> None:
     space = SearchSpace.model_validate({"x": {**X, "high": 0.7}})
-    study, note = carried(among("one", x=X), space)
+    one = among("one", x=X)
+    timed = replace(one, study=replace(one.study, seconds=one.study.rewards * 2))
+    study, note = carried(timed, space)
     inside = [index for index, config in enumerate(among("one", x=X).study.configs) if float(config["x"]) <= 0.7]
     assert study.rewards.tolist() == [float(index) for index in inside]
+    assert study.seconds is not None
+    assert study.seconds.tolist() == [2.0 * index for index in inside]
     assert note == f"{30 - len(inside)} left out, outside of the prior's space: {30 - len(inside)} by x"
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -91,6 +91,25 @@ def test_given_configurations_come_first(name):
 def test_who_cannot_begin_with_given_configurations_says_so():
     with pytest.raises(ValueError, match="can begin with given"):
         traces.play(traces.Job("random", Bowl(), 0, 1, first=({"rate": 0.1, "depth": 3, "booster": "tree"},)))
+
+
+@pytest.mark.parametrize("name", [*optimisers.PEERS, "rlhpo"])
+def test_a_failed_training_is_told_and_left_behind(name):
+    require(name)
+    optimiser = optimisers.make(name, optimisers.Start(SPACE, 0, 12))
+    for trial in range(12):
+        config = optimiser.ask()
+        optimiser.tell(config, None if trial % 3 == 1 else Bowl().evaluate(config))
+
+
+def test_traces_pass_over_what_has_failed():
+    found = traces.improvements([None, 0.5, None, 0.25, 0.75])
+    assert found == [(2, 0.5), (5, 0.75)]
+    best = traces.best_so_far({"improvements": found, "trials": 5}, [1, 2, 4, 5, 6])
+    np.testing.assert_equal(best, [np.nan, 0.5, 0.5, 0.75, np.nan])
+    assert np.isnan(traces.best_so_far({"improvements": [], "trials": 5}, [1, 5])).all()
+    earlier = optimisers.Earlier([{"x": 1}, {"x": 2}, {"x": 3}], [None, 0.5, 0.75], None)
+    assert earlier.best(3) == [{"x": 3}, {"x": 2}]
 
 
 def test_an_unknown_optimiser_is_named():
@@ -306,7 +325,8 @@ def test_a_real_run_scores_validation_and_holdout(tmp_path):
     features = rng.random((200, 3))
     rows = [",".join(map(str, [*row, "yes" if row[0] > 0.5 else "no"])) for row in features]
     (tmp_path / "small.csv").write_text("\n".join(["x,y,z,target", *rows]))
-    task = real.TableTask(tmp_path, "small", "xgboost-paper", seed=0)
+    task = real.TableTask(tmp_path, "small", "xgboost-paper", seed=0, timeout=60)
+    assert replace(task, timeout=0.0).evaluate({"n_estimators": 50}) is None
     found = real.run(traces.Job("random", task, 0, 3))
     assert found["task"] == "xgboost-paper/small"
     assert len(found["holdout"]) == len(found["improved_at"]) == len(found["improvements"])
