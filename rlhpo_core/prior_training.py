@@ -209,9 +209,9 @@ def _fit_network(
         network[f"b{layer}"] = torch.zeros(outputs)
     assert len(network) == 2 * LAYERS
     heads = torch.randn(len(landscapes), settings.features + 1, generator=generator) * 0.1
-    costs = _Costs(landscapes)
+    costs, spread = _costs_within(landscapes)
     cost_head = torch.zeros(settings.features)
-    levels = costs.levels.clone()
+    levels = torch.stack([log.nanmean().nan_to_num() for log in costs])
     learnt = [tensor.requires_grad_() for tensor in (*network.values(), heads, cost_head, levels)]
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate / 3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.steps)
@@ -227,7 +227,8 @@ def _fit_network(
         predicted = (h * heads[:, None, :-1]).sum(-1) + heads[:, None, -1]
         weight = 1 + settings.emphasis * gains.clamp(min=0).square()
         loss = (weight * (predicted - gains).square()).mean()
-        loss = loss + COSTS * costs.loss(h @ cost_head + levels[:, None], rows)
+        took = torch.stack([log[r] for log, r in zip(costs, rows, strict=True)])
+        loss = loss + COSTS * _squared_error(h @ cost_head + levels[:, None], took)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -235,29 +236,26 @@ def _fit_network(
         if (step + 1) % 500 == 0:
             progress(f"network: step {step + 1} of {settings.steps}, weighted squared error {float(loss.detach()):.4f}")
     network = {name: tensor.detach() for name, tensor in network.items()}
-    cost = torch.cat([cost_head.detach() * costs.scale, torch.zeros(1)]).double() if costs.known else None
+    cost = torch.cat([cost_head.detach() * spread, torch.zeros(1)]).double() if spread > 0 else None
     return network, heads.detach().double(), cost
 
 
-class _Costs:
-    """Of the landscapes' trainings: logarithms, in units of their deviation within a study."""
+def _costs_within(landscapes: Sequence[Landscape]) -> tuple[list[Tensor], float]:
+    """Logarithms of costs (N,), NaN where unknown, in units of their deviation within a study; and that deviation, 0.0
+    if no cost is known.
+    """
+    nothing = [torch.full((len(one.gains),), torch.nan, dtype=torch.float64) for one in landscapes]
+    logs = [one.costs if one.costs is not None else nan for one, nan in zip(landscapes, nothing, strict=True)]
+    within = torch.cat([log - log.nanmean() for log in logs])
+    spread = float(within[~within.isnan()].square().mean().sqrt()) if not within.isnan().all() else 0.0
+    return [(log / (spread or 1.0)).float() for log in logs], spread
 
-    def __init__(self, landscapes: Sequence[Landscape]) -> None:
-        nothing = [torch.full((len(one.gains),), torch.nan, dtype=torch.float64) for one in landscapes]
-        logs = [one.costs if one.costs is not None else nan for one, nan in zip(landscapes, nothing, strict=True)]
-        within = torch.cat([log - log.nanmean() for log in logs])
-        spread = float(within[~within.isnan()].square().mean().sqrt()) if not within.isnan().all() else 0.0
-        self.known = spread > 0
-        self.scale = spread or 1.0
-        self._logs = [(log / self.scale).float() for log in logs]
-        self.levels = torch.stack([log.nanmean().nan_to_num() for log in self._logs])
 
-    def loss(self, predicted: Tensor, rows: Sequence[Tensor]) -> Tensor:
-        """Mean squared error of predictions (T, B) for rows (B,) of each landscape, where the cost is known."""
-        measured = torch.stack([log[r] for log, r in zip(self._logs, rows, strict=True)])
-        known = ~measured.isnan()
-        squares = torch.where(known, predicted - measured.nan_to_num(), 0.0).square()
-        return squares.sum() / known.sum().clamp(min=1)
+def _squared_error(predicted: Tensor, measured: Tensor) -> Tensor:
+    """Mean over what was measured and is not NaN; 0 if nothing was."""
+    known = ~measured.isnan()
+    squares = torch.where(known, predicted - measured.nan_to_num(), 0.0).square()
+    return squares.sum() / known.sum().clamp(min=1)
 
 
 def _relative_cost(space: SearchSpace, network: dict[str, Tensor], head: Tensor, seed: int) -> Tensor:
