@@ -288,7 +288,7 @@ def parse_study(text: str, where: str, base: Path | None = None, overrides: dict
     try:
         spec = StudySpec.model_validate(_merged(data, overrides or {}))
     except ValidationError as error:
-        raise UserError(f"{where}:\n{describe(error)}") from error
+        raise UserError(f"{where}:\n{describe(error)}\n(docs/guide.md describes each field)") from error
     return spec if base is None else _located(spec, base)
 
 

@@ -173,7 +173,7 @@ def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
     content = changed(seed="x", budget={"trials": 0}, tuner={"mode": "no"})
     with pytest.raises(UserError) as caught:
         load_study(write(tmp_path, content))
-    assert len(str(caught.value).splitlines()) == 4
+    assert len(str(caught.value).splitlines()) == 5, "the file, three fields, and where they are described"
 
 
 @pytest.mark.parametrize(
