@@ -53,8 +53,11 @@ def under_names_of(prior: Prior, space: SearchSpace) -> Prior:
     known = {parameter.name for parameter in space.parameters}
     back = {own: theirs for theirs, own in NAMES.items() if theirs in known}
     named = {back.get(name, name): definition for name, definition in prior.space.model_dump().items()}
-    portfolio = tuple({back.get(name, name): value for name, value in config.items()} for config in prior.portfolio)
-    return replace(prior, space=SearchSpace.model_validate(named), portfolio=portfolio)
+    portfolio, regardless = (
+        tuple({back.get(name, name): value for name, value in config.items()} for config in configs)
+        for configs in (prior.portfolio, prior.regardless)
+    )
+    return replace(prior, space=SearchSpace.model_validate(named), portfolio=portfolio, regardless=regardless)
 
 
 def values_of(task: SurrogateTask, configs: list[Config]) -> Floats:

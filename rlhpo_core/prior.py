@@ -13,7 +13,7 @@ of the earlier studies the new one resembles, if any.
 *Policy.* An agent that was trained by PPO on the gains of all the studies.
 
 *Portfolio.* The configurations to try first: chosen to complement each other, so that for each of the studies one of
-them is good (``portfolio``).
+them is good (``portfolio``). Another one is for studies in which time plays no part.
 
 On disk it is one safetensors file with a JSON header, like a tuner's state. Changing the format: as in ``state.py``.
 """
@@ -97,6 +97,8 @@ class Prior:
     tensors: dict[str, Tensor]
     portfolio: tuple[Config, ...] = ()
     """In the order in which to try them."""
+    regardless: tuple[Config, ...] = ()
+    """The same for studies in which it does not matter how long a training takes."""
 
     def expect(self, features: Tensor) -> Expected:
         """What is expected of configurations with features (B, d) in the prior's own space."""
@@ -119,6 +121,7 @@ class Prior:
             "space": self.space.model_dump(mode="json"),
             "agent": self.settings.model_dump(mode="json"),
             "portfolio": [dict(config) for config in self.portfolio],
+            "regardless": [dict(config) for config in self.regardless],
         }
 
     def to_bytes(self) -> bytes:
@@ -140,9 +143,11 @@ def describe(prior: Prior) -> str:
         scale = ", log scale" if getattr(parameter, "log", False) else ""
         when = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in parameter.when.items())
         lines.append(f"- `{parameter.name}`: {describe_domain(parameter)}{scale}{f', when {when}' if when else ''}")
-    if prior.portfolio:
-        lines += ["", "## To be tried first", ""]
-        lines += [f"{place}. {_in_words(config)}" for place, config in enumerate(prior.portfolio, start=1)]
+    titles = {"To be tried first": prior.portfolio, "To be tried first if time plays no part": prior.regardless}
+    for title, configs in titles.items():
+        if configs:
+            lines += ["", f"## {title}", ""]
+            lines += [f"{place}. {_in_words(config)}" for place, config in enumerate(configs, start=1)]
     lines += ["", "## Studies", ""]
     for origin in card.origins:
         digest = f", data {origin.data_digest[:12]}" if origin.data_digest else ""
@@ -179,9 +184,10 @@ def from_document(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> Pr
         settings=AgentSettings.model_validate(document["agent"]),
         tensors=tensors,
         portfolio=tuple(document["portfolio"]),
+        regardless=tuple(document["regardless"]),
     )
     prior.agent()
-    prior.space.encode(prior.portfolio)
+    prior.space.encode([*prior.portfolio, *prior.regardless])
     with torch.no_grad():
         prior.expect(torch.zeros(0, prior.space.feature_count, dtype=torch.float64))
     return prior

@@ -1,8 +1,8 @@
 """Learning a prior from finished studies: a network of what they have in common, a policy for all of
-them, and a portfolio.
+them, and portfolios.
 
 The policy is trained by PPO, without a single new training: it plays configurations, and the network's gains of all
-studies, averaged, are its reward. The portfolio is chosen on the same gains.
+studies, averaged, are its reward. The portfolios are chosen on the same gains.
 """
 
 from __future__ import annotations
@@ -125,14 +125,12 @@ def train(
         left, sizes, _ = torch.linalg.svd((heads - mean).T / (len(heads) - 1) ** 0.5, full_matrices=False)
         cost = None if cost_head is None else _relative_cost(space, network, cost_head, settings.seed)
         agent = _train_policy(space, network, heads, cost, settings, progress)
-        first = portfolio.choose(
-            space,
-            gains or (lambda configs: _gains(network, heads, space.features(configs)).numpy()),
-            _candidates(space, studies, settings.seed),
-            settings.portfolio,
-            derive_seed(settings.seed, 0, "portfolio"),
-            None if cost is None else lambda configs: _costs(network, cost, space.features(configs)).numpy(),
-        )
+        gains = gains or (lambda configs: _gains(network, heads, space.features(configs)).numpy())
+        costs = None if cost is None else lambda configs: _costs(network, cost, space.features(configs)).numpy()
+        candidates = _candidates(space, studies, settings.seed)
+        seed = derive_seed(settings.seed, 0, "portfolio")
+        first = portfolio.choose(space, gains, candidates, settings.portfolio, seed, costs)
+        regardless = portfolio.choose(space, gains, candidates, settings.portfolio, seed) if costs else first
     weights = {f"agent/{key}": tensor.float() for key, tensor in agent.state_dict().items()}
     card = Card(
         name=name,
@@ -157,7 +155,7 @@ def train(
         tensors["cost"] = cost
     # Laid out as they will be read back: products of other layouts may differ in their last bits.
     laid_out = {key: tensor.contiguous() for key, tensor in tensors.items()}
-    return Prior(card, space, agent.settings, laid_out, tuple(first))
+    return Prior(card, space, agent.settings, laid_out, tuple(first), tuple(regardless))
 
 
 def landscape(space: SearchSpace, study: FinishedStudy, seed: int) -> Landscape:

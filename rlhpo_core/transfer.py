@@ -114,9 +114,12 @@ def starting_agent(prior: Prior, space: SearchSpace, settings: AgentSettings, on
     return agent
 
 
-def portfolio(prior: Prior, space: SearchSpace, seed: int) -> Floats:
-    """Actions (B, n) in a study's space of those of the prior's first configurations that lie in it."""
-    return _translated(prior.portfolio, prior, space, seed)
+def portfolio(prior: Prior, space: SearchSpace, seed: int, regardless: bool) -> Floats:
+    """Actions (B, n) in a study's space of those of the prior's first configurations that lie in it.
+
+    ``regardless``: of how long they take, if the prior knows.
+    """
+    return _translated(prior.regardless if regardless else prior.portfolio, prior, space, seed)
 
 
 def _translated(configs: Sequence[Config], prior: Prior, space: SearchSpace, seed: int) -> Floats:

@@ -61,6 +61,7 @@ def test_a_study_begins_with_the_portfolio_whatever_its_rounds(prior: Prior) -> 
     whole = [trial.config for trial in after_rounds(state, height, 2).history.trials]
     np.testing.assert_allclose(SPACE.encode(whole[: len(first)]), SPACE.encode(first), atol=1e-5)
     assert len({str(config) for config in whole}) == 6, "what is screened beside it is something else"
+    assert prior.regardless == prior.portfolio, "these studies did not tell how long their trials took"
     bare = replace(prior, portfolio=())
     assert tuner.propose(tuner.initial_state("s", 0, SPACE, "maximize", SETTINGS, bare))[0].config != whole[0]
 
@@ -76,7 +77,7 @@ def test_a_file_holds_all_of_it(prior: Prior, tmp_path: Path) -> None:
     (tmp_path / "p.safetensors").write_bytes(prior.to_bytes())
     again = load_prior(str(tmp_path / "p.safetensors"))
     assert again.card == prior.card
-    assert again.portfolio == prior.portfolio
+    assert (again.portfolio, again.regardless) == (prior.portfolio, prior.regardless)
     x = torch.rand(5, SPACE.feature_count, dtype=torch.float64)
     assert torch.equal(again.expect(x).mean, prior.expect(x).mean)
 
@@ -104,7 +105,7 @@ def timed_prior() -> Prior:
 
 def after_trials_of(prior: Prior, seconds: float, settings: TunerSettings = SETTINGS) -> list[float]:
     """What the trials of four rounds have cost, if a usual one takes so many seconds."""
-    state = tuner.initial_state("s", 0, SPACE, "maximize", settings, replace(prior, portfolio=()))
+    state = tuner.initial_state("s", 0, SPACE, "maximize", settings, replace(prior, portfolio=(), regardless=()))
     for _ in range(4):
         trials = [
             Trial(
@@ -137,7 +138,14 @@ def test_what_takes_long_is_tried_less(timed_prior: Prior) -> None:
         for name, tolerance in tolerances.items()
     }
     assert spent["little"] < spent["some"] < spent["none"]
-    assert max(cost(config) for config in timed_prior.portfolio) < portfolio.TOLERANCE
+    spared, regardless = timed_prior.portfolio, timed_prior.regardless
+    assert max(map(cost, spared)) < portfolio.TOLERANCE
+    assert sum(map(cost, spared)) < sum(map(cost, regardless))
+    anyway = tuner.initial_state(
+        "s", 0, SPACE, "maximize", SETTINGS.model_copy(update={"cost_tolerance": None}), timed_prior
+    )
+    first = [proposal.config for proposal in tuner.propose(anyway)]
+    np.testing.assert_allclose(SPACE.encode(first), SPACE.encode(regardless[: len(first)]), atol=1e-5)
 
 
 def test_nobody_waits_for_what_takes_a_moment(timed_prior: Prior) -> None:
@@ -170,7 +178,7 @@ y: {type: float, low: 0.01, high: 0.1, log: true}
     state = after_rounds(tuner.initial_state("s", 0, own, "maximize", SETTINGS, prior), height, 2)
     assert len(state.history) == 6
     carried = [config for config in prior.portfolio if config["kind"] == "a" and 0.5 <= float(config["x"]) <= 0.9]
-    assert len(transfer.portfolio(prior, own, 0)) <= len(carried)
+    assert len(transfer.portfolio(prior, own, 0, regardless=False)) <= len(carried)
 
 
 @pytest.mark.parametrize(
