@@ -30,10 +30,13 @@ from rlhpo_core.evaluators.protocol import StopTrial
 from rlhpo_core.space import SearchSpace, builtin_space
 from rlhpo_core.trial import Value
 
+#: Runs of each optimiser.
+Own = Mapping[str, Sequence[traces.Trace]]
 BUDGETS = (1, 2, 5, 10, 25, 50)
 SECONDS = (5, 15, 60, 300)
 RESULTS = Path(__file__).parent / "results" / "real"
 TABLES = ("breast_cancer_wisconsin_original", "car", "german_credit", "phoneme", "wilt")
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 MOST_ROWS = 1500
 SPACE, PRIOR = "xgboost-wide", "xgboost-wide"
 
@@ -125,7 +128,7 @@ def run(job: traces.Job) -> traces.Trace:
     }
 
 
-def at_trials(trace: traces.Trace, part: str, budgets: Sequence[int]) -> list[float]:
+def at_trials(trace: traces.Trace, part: str, budgets: Sequence[float]) -> list[float]:
     """Error after each number of trials; NaN before the first that did not fail, and beyond the end of the run."""
     trials = [trial for trial, _ in trace["improvements"]]
     first = trials[0] if trials else math.inf
@@ -143,18 +146,23 @@ def _error(trace: traces.Trace, part: str, marks: Sequence[float], budget: float
     return 1 - float(values[int(np.searchsorted(marks, budget, side="right")) - 1]) if there else float("nan")
 
 
-def print_tables(found: Sequence[traces.Trace]) -> None:
-    """Mean errors over the (table, seed) pairs that all optimisers have, and per table."""
+def comparable(found: Sequence[traces.Trace]) -> Own:
+    """Each optimiser's runs on the tables and seeds that all of them have."""
     names = sorted({trace["optimiser"] for trace in found})
-    pairs = [{(trace["task"], trace["seed"]) for trace in found if trace["optimiser"] == name} for name in names]
+    pairs = [{_pair(trace) for trace in found if trace["optimiser"] == name} for name in names]
     common = set.intersection(*pairs) if pairs else set()
-    kept = [trace for trace in found if (trace["task"], trace["seed"]) in common]
-    if not kept:
+    kept = [trace for trace in sorted(found, key=_pair) if _pair(trace) in common]
+    return {name: [trace for trace in kept if trace["optimiser"] == name] for name in names}
+
+
+def print_tables(own: Own) -> None:
+    """Mean errors, mean ranks, and the last error on each table."""
+    names = list(own)
+    if not names or not own[names[0]]:
         print("no table has been run with all optimisers yet")
         return
-    tables = sorted({table for table, _ in common})
-    own = {name: [trace for trace in kept if trace["optimiser"] == name] for name in names}
-    print(f"{len(tables)} tables, {len(common)} runs an optimiser")
+    tables = sorted({trace["task"] for trace in own[names[0]]})
+    print(f"tables: {len(tables)}, runs of each optimiser: {len(own[names[0]])}")
     print("\n| a run, on average | seconds | trials that took too long |\n|---|---|---|")
     for name in names:
         seconds, late = (np.mean([trace[key] for trace in own[name]]) for key in ("seconds", "timed_out"))
@@ -177,11 +185,11 @@ def print_tables(found: Sequence[traces.Trace]) -> None:
             print(f"| {name} | " + " | ".join(f"{np.mean(last[table]):.4f}" for table in tables) + " |")
 
 
-def _print_ranks(part: str, own: Mapping[str, Sequence[traces.Trace]]) -> None:
+def _print_ranks(part: str, own: Own) -> None:
     """Mean ranks by error, 1 the best, ties shared: tables differ in how large errors are."""
     print(f"\n| mean rank by {part} error after trials | " + " | ".join(str(budget) for budget in BUDGETS) + " |")
     print("|---|" + "---|" * len(BUDGETS))
-    errors = np.array([[at_trials(trace, part, BUDGETS) for trace in sorted(of, key=_pair)] for of in own.values()])
+    errors = np.array([[at_trials(trace, part, BUDGETS) for trace in of] for of in own.values()])
     for name, ranks in zip(own, rankdata(errors, axis=0), strict=True):
         there = ~np.isnan(errors).any(axis=(0, 1))
         cells = (f"{mean:.2f}" if known else "–" for mean, known in zip(ranks.mean(axis=0), there, strict=True))
@@ -190,6 +198,36 @@ def _print_ranks(part: str, own: Mapping[str, Sequence[traces.Trace]]) -> None:
 
 def _pair(trace: traces.Trace) -> tuple[str, int]:
     return trace["task"], trace["seed"]
+
+
+def plot(own: Own, file: Path) -> None:
+    """Mean validation error by trials and by wall time; it begins where every run has ended a trial."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    every = [trace for of in own.values() for trace in of]
+    if not every:
+        return
+    trials = [float(n) for n in range(1, 1 + min(trace["trials"] for trace in every))]
+    seconds = np.geomspace(0.1, max(trace["seconds"] for trace in every), 200).tolist()
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    for axis, label, marks, errors in zip(
+        axes, ("trials", "seconds of wall time"), (trials, seconds), (at_trials, at_seconds), strict=True
+    ):
+        for index, (name, of) in enumerate(own.items()):
+            mean = np.array([errors(trace, "validation", marks) for trace in of]).mean(axis=0)
+            style = "-" if name.startswith("rlhpo") else "--"
+            axis.step(marks, np.maximum(mean, 1e-4), style, where="post", color=f"C{index}", label=name)
+        axis.set(xscale="log", yscale="log", xlabel=label)
+    axes[0].set(ylabel="mean validation error")
+    axes[0].legend(fontsize=8)
+    tables = len({trace["task"] for trace in every})
+    figure.suptitle(f"XGBoost on {tables} real tables, {len(every) // len(own)} runs an optimiser", fontsize=10)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+    pyplot.close(figure)
 
 
 def _cell(values: Any) -> str:
@@ -211,6 +249,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds that a trial may take")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder for the plot")
     parser.add_argument("--workers", type=int, default=1, help="runs at once, one thread each")
     parser.add_argument("--print", action="store_true", dest="only_print", help="run nothing")
     given = parser.parse_args()
@@ -232,7 +271,9 @@ def main() -> None:
             for name in chosen
         ]
         failed = traces.run_all(jobs, given.results, given.workers, run)
-    print_tables([trace for trace in traces.load([given.results]) if trace["task"].startswith(given.space + "/")])
+    own = comparable([trace for trace in traces.load([given.results]) if trace["task"].startswith(given.space + "/")])
+    print_tables(own)
+    plot(own, given.images / "real.png")
     sys.exit(failed > 0)
 
 

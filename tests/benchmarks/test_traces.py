@@ -320,7 +320,7 @@ def test_errors_by_trial_and_by_wall_time():
     assert np.isnan(real.at_trials(found, "validation", [5])).all()
 
 
-def test_a_real_run_scores_validation_and_holdout(tmp_path):
+def test_a_real_run_scores_validation_and_holdout(tmp_path, capsys):
     rng = np.random.default_rng(0)
     features = rng.random((200, 3))
     rows = [",".join(map(str, [*row, "yes" if row[0] > 0.5 else "no"])) for row in features]
@@ -333,3 +333,11 @@ def test_a_real_run_scores_validation_and_holdout(tmp_path):
     assert found["improvements"][-1][1] > 0.8
     assert found["holdout"][-1] > 0.8
     assert 0 < found["improved_at"][0] <= found["seconds"]
+    other = {**found, "optimiser": "tpe"}
+    elsewhere = {**found, "task": "xgboost-paper/other"}
+    own = real.comparable([found, other, elsewhere])
+    assert [len(of) for of in own.values()] == [1, 1], "only what both have run"
+    real.print_tables(own)
+    assert "tables: 1, runs of each optimiser: 1" in capsys.readouterr().out
+    real.plot(own, tmp_path / "real.png")
+    assert (tmp_path / "real.png").read_bytes().startswith(b"\x89PNG")
