@@ -132,7 +132,17 @@ def train(
         first = portfolio.choose(space, gains, candidates, settings.portfolio, seed, costs)
         regardless = portfolio.choose(space, gains, candidates, settings.portfolio, seed) if costs else first
     weights = {f"agent/{key}": tensor.float() for key, tensor in agent.state_dict().items()}
-    card = Card(
+    tensors = {**network, "mean": mean, "factor": left * sizes, **weights}
+    if cost is not None:
+        tensors["cost"] = cost
+    # Laid out as they will be read back: products of other layouts may differ in their last bits.
+    laid_out = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    card = _card(name, studies, objective, source, settings)
+    return Prior(card, space, agent.settings, laid_out, tuple(first), tuple(regardless))
+
+
+def _card(name: str, studies: Sequence[FinishedStudy], objective: str, source: str, settings: PriorSettings) -> Card:
+    return Card(
         name=name,
         studies=tuple(study.name for study in studies),
         origins=tuple(
@@ -150,12 +160,6 @@ def train(
             **{key: str(value) for key, value in settings.model_dump().items()},
         },
     )
-    tensors = {**network, "mean": mean, "factor": left * sizes, **weights}
-    if cost is not None:
-        tensors["cost"] = cost
-    # Laid out as they will be read back: products of other layouts may differ in their last bits.
-    laid_out = {key: tensor.contiguous() for key, tensor in tensors.items()}
-    return Prior(card, space, agent.settings, laid_out, tuple(first), tuple(regardless))
 
 
 def landscape(space: SearchSpace, study: FinishedStudy, seed: int) -> Landscape:
