@@ -172,6 +172,13 @@ def _conduct(
         tracker.log_data(data)
     if (prior := folder.state(spec).prior) is not None:
         tracker.log_prior(prior)
+        card = prior.card
+        console.print(
+            f"begins with what {len(card.studies)} earlier studies have taught: prior {card.registered or card.name} "
+            "(`prior: none` leaves it out)",
+            markup=False,
+            soft_wrap=True,
+        )
     with _Interrupts(display.warn) as interrupts:
         with display:
             if engine is Engine.KFP:

@@ -205,11 +205,14 @@ def test_a_second_study_of_a_name_gets_a_folder_of_its_own(place: Path) -> None:
     assert trial_files(place / "runs" / "twin") == trial_files(place / "runs" / "twin-2") == 1
 
 
-@pytest.mark.parametrize("example", ["credit", "wine"])
+@pytest.mark.parametrize("example", ["credit", "wine", "car-with-prior"])
 def test_examples_run_as_they_stand(example: str, place: Path) -> None:
     output = rlhpo("tune", ROOT / "examples" / f"{example}.yaml", "--trials", "6", cwd=place)
     assert "all 6 trials done" in output
     assert "version 1" in output
+    assert ("begins with what 52 earlier studies have taught: prior xgboost-wide" in output) == (
+        example == "car-with-prior"
+    )
 
 
 def test_init_writes_a_study_that_runs(place: Path) -> None:
