@@ -41,7 +41,7 @@ from rlhpo_core.trial import (
 Floats = NDArray[np.float64]
 #: The best trials, around which screening searches.
 PARENTS = 8
-#: Seconds of a usual training below which it does not matter how many times as long others take.
+#: Seconds of a usual training below which it does not matter how many times as long others take (decision 9).
 QUICK = 0.01
 
 
