@@ -100,7 +100,7 @@ class TunerSettings(_Settings):
     ppo: PPOSettings = PPOSettings()
     model: ModelPhaseSettings = ModelPhaseSettings()
     screening: ScreeningSettings | None = ScreeningSettings()
-    cost_tolerance: Annotated[float, Field(gt=0)] | None = 30.0
+    cost_tolerance: Annotated[float, Field(gt=0)] | None = 10.0
     """A training that takes so many times as long as a usual one must promise twice as much to be tried; ``null``: time
     plays no part. Only a prior knows how long trainings take before they are made."""
     reference_trials: Annotated[int, Field(ge=2)] = 20
