@@ -191,8 +191,8 @@ def _print_ranks(part: str, own: Own) -> None:
     print(f"\n| mean rank by {part} error after trials | " + " | ".join(str(budget) for budget in BUDGETS) + " |")
     print("|---|" + "---|" * len(BUDGETS))
     errors = np.array([[at_trials(trace, part, BUDGETS) for trace in of] for of in own.values()])
+    there = ~np.isnan(errors).any(axis=(0, 1))
     for name, ranks in zip(own, rankdata(errors, axis=0), strict=True):
-        there = ~np.isnan(errors).any(axis=(0, 1))
         cells = (f"{mean:.2f}" if known else "–" for mean, known in zip(ranks.mean(axis=0), there, strict=True))
         print(f"| {name} | " + " | ".join(cells) + " |")
 

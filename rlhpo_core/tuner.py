@@ -212,10 +212,8 @@ def _cost_tolerance(state: TunerState) -> float | None:
         return state.settings.cost_tolerance
     with torch.no_grad():
         cost = expect(torch.from_numpy(state.space.features([config for config, _ in took]))).cost
-    if cost is None:
-        return None
-    usual = float(np.median(np.array([seconds for _, seconds in took]) / cost.numpy()))
-    return None if usual < QUICK else state.settings.cost_tolerance
+    quick = cost is not None and np.median(np.array([seconds for _, seconds in took]) / cost.numpy()) < QUICK
+    return None if quick else state.settings.cost_tolerance
 
 
 def _may_screen(state: TunerState) -> bool:
