@@ -167,12 +167,6 @@ def trial_id(study_id: str, round_: int, index: int) -> str:
     return hashlib.sha256(f"{study_id}/{round_}/{index}".encode()).hexdigest()[:16]
 
 
-def derive_seed(seed: int, round_: int, purpose: str, index: int = 0) -> int:
-    """An independent 63-bit seed per (study seed, round, purpose, index)."""
-    digest = hashlib.sha256(f"{seed}/{round_}/{purpose}/{index}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 class RoundSummary(BaseModel):
     """What one round of the tuner did; logged as study-level curves."""
 
