@@ -11,11 +11,11 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.data.table import Table
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.study.production_settings import RetuneSpec
 from rlhpo_core.trial import FiniteFloat
 
@@ -25,11 +25,7 @@ _BINS = 10
 _OTHER = "(other)"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ColumnProfile(_Record):
+class ColumnProfile(Frozen):
     """Numbers or categories of one column, and how many of its values are missing."""
 
     present: int
@@ -40,7 +36,7 @@ class ColumnProfile(_Record):
     """Of categories."""
 
 
-class DataProfile(_Record):
+class DataProfile(Frozen):
     digest: str
     rows: int
     target: str
@@ -48,7 +44,7 @@ class DataProfile(_Record):
     columns: dict[str, ColumnProfile]
 
 
-class ColumnDrift(_Record):
+class ColumnDrift(Frozen):
     name: str
     psi: FiniteFloat
     """Population stability index, less what chance alone leads to expect; 0.1 is a little, 0.25 a lot."""
@@ -57,7 +53,7 @@ class ColumnDrift(_Record):
     drifted: bool
 
 
-class Drift(_Record):
+class Drift(Frozen):
     """What has changed between two tables."""
 
     same: bool

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.kubeflow import client
 from rlhpo_core.kubeflow.connection import Server, ServerError, call
 from rlhpo_core.storage.study_files import StudyFiles
@@ -32,10 +33,8 @@ class Next:
     """For a person to read."""
 
 
-class _Claim(BaseModel):
+class _Claim(Frozen):
     """What the store holds of a run that follows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     run_id: str = ""

@@ -14,12 +14,13 @@ from importlib import metadata
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.errors import UserError
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.priors import portfolio
 from rlhpo_core.priors.portfolio import Gains
 from rlhpo_core.seeds import derive_seed
@@ -42,10 +43,8 @@ COSTS = 0.3
 BEST, ANYWHERE = 10, 1000
 
 
-class PriorSettings(BaseModel):
+class PriorSettings(Frozen):
     """How a prior is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 0
     width: int = Field(128, ge=8)

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from rlhpo_core.arrays import Bools, Floats
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.production.answers import Answers
 from rlhpo_core.production.bootstrap import draws, scores
 from rlhpo_core.study.production_settings import GateSpec
@@ -29,10 +29,8 @@ MARGIN, RELATIVE_MARGIN = 0.01, 0.01
 _POWER = 0.8
 
 
-class Guard(BaseModel):
+class Guard(Frozen):
     """Something that must not get worse beyond a limit."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     champion: FiniteFloat
@@ -42,10 +40,8 @@ class Guard(BaseModel):
     passed: bool
 
 
-class Verdict(BaseModel):
+class Verdict(Frozen):
     """What the gate says, and all that it rests on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     decision: Decision
     reason: str

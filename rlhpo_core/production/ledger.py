@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from rlhpo_core import __version__
 from rlhpo_core.errors import UserError
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.production.gate import Verdict
 from rlhpo_core.storage.object_store import Store, open_store
 
@@ -24,11 +25,7 @@ _AUDIT, _CANDIDATES = "audit/", "candidates/"
 JUDGED: tuple[Event, ...] = ("first", "promoted", "kept", "vetoed", "refused")
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Record(_Stored):
+class Record(Frozen):
     """One entry of the log."""
 
     number: int = 0
@@ -59,7 +56,7 @@ class Record(_Stored):
         return self.champion != self.champion_before
 
 
-class Candidate(_Stored):
+class Candidate(Frozen):
     """A version that waits for a decision."""
 
     version: str

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from rlhpo_core.data import drift, holdout
 from rlhpo_core.data.drift import Drift
 from rlhpo_core.data.table import Split, Table, load_table, split
 from rlhpo_core.errors import UserError
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.production import alerts, promotion
 from rlhpo_core.production.answers import ask
 from rlhpo_core.production.bootstrap import scores
@@ -38,10 +38,8 @@ _ALERTS: dict[Event, Alert] = {
 }  # fmt: skip
 
 
-class Look(BaseModel):
+class Look(Frozen):
     """What a retuning finds before it spends anything."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     go: bool
     """Whether there is something to do."""

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlhpo_core.arrays import Floats
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.trial import FiniteFloat, Value
 
 _SIGNIFICANT_DIGITS = 7
@@ -25,11 +26,9 @@ _LINEAR_DIGITS = 6
 _LARGEST, _SMALLEST, _LEAST_WIDTH = 1e12, 1e-100, 1e-9
 
 
-class _Parameter(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Parameter(Frozen):
     name: Annotated[str, Field(min_length=1)]
-    when: dict[str, tuple[Value, ...]] = {}
+    when: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
     """Active only if every parent named here is active and has one of the values."""
 
     @field_validator("when", mode="before")

@@ -13,18 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.storage.object_store import Store
 
 _PREFIX = "lock/"
 _KEPT = 20
 
 
-class Holding(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Holding(Frozen):
     holder: str
     expires: float
     """Unix time; 0 once it was given back."""

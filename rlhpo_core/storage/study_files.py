@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.storage.object_store import Store
 from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
 from rlhpo_core.trial import FiniteFloat, History, Trial
@@ -31,10 +32,8 @@ TRIALS = "trials/"
 STOP = "stop"
 
 
-class Winner(BaseModel):
+class Winner(Frozen):
     """The best trial, trained once more on train + validation and scored once on the holdout."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trial_id: str
     holdout: dict[str, FiniteFloat]
@@ -43,10 +42,8 @@ class Winner(BaseModel):
     """``name version`` in the model registry."""
 
 
-class StudyRecord(BaseModel):
+class StudyRecord(Frozen):
     """What is known beyond the study file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     study_id: str
     seconds: float = 0.0

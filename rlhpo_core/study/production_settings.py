@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from rlhpo_core.frozen import Frozen
 
 #: What an alert can tell of.
 Event = Literal["promoted", "kept", "skipped", "failed", "budget_spent", "keeps_in_row", "rolled_back"]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GateSpec(_Spec):
+class GateSpec(Frozen):
     """When a challenger takes the champion's place. Both answer the same rows, which no training has seen."""
 
     margin: Annotated[float, Field(ge=0)] | None = None
@@ -40,7 +38,7 @@ class GateSpec(_Spec):
     """Smaller slices are passed over."""
 
 
-class RetuneSpec(_Spec):
+class RetuneSpec(Frozen):
     """When a scheduled retuning has something to do."""
 
     when: Literal["changed", "drifted"] = "changed"
@@ -51,7 +49,7 @@ class RetuneSpec(_Spec):
     """… and a two-sample test, corrected for the number of columns, is below this."""
 
 
-class AlertsSpec(_Spec):
+class AlertsSpec(Frozen):
     """A webhook that hears what became of a retuning."""
 
     url: str | None = None

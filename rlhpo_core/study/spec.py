@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     ValidationError,
@@ -19,6 +17,7 @@ from pydantic import (
 )
 
 from rlhpo_core.errors import UserError, describe
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.space.search_space import SearchSpace, builtin_space
 from rlhpo_core.strict_yaml import parse_yaml, to_yaml
 from rlhpo_core.study.production_settings import AlertsSpec, GateSpec, RetuneSpec
@@ -69,11 +68,7 @@ Duration = Annotated[
 ]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataSpec(_Spec):
+class DataSpec(Frozen):
     """A table and how it is divided. The holdout is touched once, after tuning, to score the winner."""
 
     path: Path
@@ -97,7 +92,7 @@ class DataSpec(_Spec):
         return self
 
 
-class XGBoostSpec(_Spec):
+class XGBoostSpec(Frozen):
     """Train XGBoost on a table."""
 
     kind: Literal["xgboost"]
@@ -107,23 +102,23 @@ class XGBoostSpec(_Spec):
     """Stop adding trees when the validation score has not improved for this many; off if not set."""
     report_every: Annotated[int, Field(ge=1)] = 50
     """Report the validation score every this many trees (the learning curve; also where a stop is heeded)."""
-    params: dict[str, Value] = {}
+    params: dict[str, Value] = Field(default_factory=dict)
     """Further XGBoost parameters, the same in every trial."""
 
 
-class FunctionSpec(_Spec):
+class FunctionSpec(Frozen):
     """Call ``module:function`` with a configuration; the module must be installed and allowed."""
 
     kind: Literal["function"]
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Passed to the function as keyword arguments beside the configuration."""
 
 
 EvaluatorSpec = Annotated[XGBoostSpec | FunctionSpec, Field(discriminator="kind")]
 
 
-class ObjectiveSpec(_Spec):
+class ObjectiveSpec(Frozen):
     """What a trial is judged by. The direction of built-in metrics is known; a function's has to be given."""
 
     metric: str
@@ -144,14 +139,14 @@ class ObjectiveSpec(_Spec):
         return data
 
 
-class CostSpec(_Spec):
+class CostSpec(Frozen):
     """A spending limit: trial hours × rate, in any currency."""
 
     limit: Annotated[float, Field(gt=0)]
     per_trial_hour: Annotated[float, Field(gt=0)]
 
 
-class BudgetSpec(_Spec):
+class BudgetSpec(Frozen):
     """The study ends at whichever comes first. Limits hold over resumes."""
 
     trials: Annotated[int, Field(ge=1)] = 100
@@ -161,7 +156,7 @@ class BudgetSpec(_Spec):
     """End when this many trials in a row brought no improvement."""
 
 
-class ExecutionSpec(_Spec):
+class ExecutionSpec(Frozen):
     """How trials run on this machine."""
 
     workers: Annotated[int, Field(ge=1)] | None = None
@@ -175,14 +170,14 @@ class ExecutionSpec(_Spec):
     """Trials, counted from 1, that are made to fail: a drill, to see how failures are reported."""
 
 
-class TrackingSpec(_Spec):
+class TrackingSpec(Frozen):
     """Where MLflow is. Without a URI: ``MLFLOW_TRACKING_URI`` if set, else a database beside the study's folder."""
 
     uri: str | None = None
     experiment: str = "rlhpo"
 
 
-class RegistrySpec(_Spec):
+class RegistrySpec(Frozen):
     """Under which name the winner is registered; no name, no registration."""
 
     model: str | None = None
@@ -190,7 +185,7 @@ class RegistrySpec(_Spec):
     """Where promotions are serialised and recorded: a folder, relative to the study file, or the address of a store."""
 
 
-class WarmStartSpec(_Spec):
+class WarmStartSpec(Frozen):
     """An earlier study of the same hyperparameters to start from; an address alone will do."""
 
     study: str | None = None
@@ -212,7 +207,7 @@ class WarmStartSpec(_Spec):
         return self
 
 
-class StudySpec(_Spec):
+class StudySpec(Frozen):
     """One study. See examples/ for commented files."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from rlhpo_core.frozen import Frozen
 
 Mode = Literal["mbrl_sdp", "rl_sdp", "rl_doc", "random"]
 Kind = Literal["mlp", "ensemble", "gp"]
 Acquisition = Literal["mean", "ei", "log_ei", "ucb"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AgentSettings(_Settings):
+class AgentSettings(Frozen):
     """Shape of the agent: layers and nodes are the paper's."""
 
     profile: Literal["paper", "extended"] = "extended"
@@ -23,7 +21,7 @@ class AgentSettings(_Settings):
     nodes: Annotated[int, Field(ge=1, le=1024)] = 35
 
 
-class PPOSettings(_Settings):
+class PPOSettings(Frozen):
     """The learning rate is the paper's; the rest it leaves open, and these are the usual values."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 0.007
@@ -33,7 +31,7 @@ class PPOSettings(_Settings):
     max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
 
 
-class ModelPhaseSettings(_Settings):
+class ModelPhaseSettings(Frozen):
     """How far the learned reward model may steer the policy between real trainings."""
 
     kind: Kind = "gp"
@@ -51,7 +49,7 @@ class ModelPhaseSettings(_Settings):
     """Skip the phase while the model's R² on held-out trials is below this; ``null`` never skips (paper)."""
 
 
-class ScreeningSettings(_Settings):
+class ScreeningSettings(Frozen):
     """Draw many proposals, train the few that the reward model ranks best."""
 
     candidates: Annotated[int, Field(ge=2)] = 1024
@@ -84,7 +82,7 @@ PAPER: dict[str, Any] = {
 }
 
 
-class TunerSettings(_Settings):
+class TunerSettings(Frozen):
     """The method; docs/algorithm.md has the measurements behind the defaults."""
 
     profile: Literal["default", "paper"] = "default"

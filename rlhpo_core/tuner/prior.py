@@ -26,13 +26,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.space.parameters import describe_domain
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.tuner_settings import AgentSettings
@@ -45,10 +46,8 @@ LAYERS = 3
 _HEADER = "rlhpo-prior"
 
 
-class Origin(BaseModel):
+class Origin(Frozen):
     """Where one of a prior's studies was read from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: str
     """As in ``Card.studies``."""
@@ -60,10 +59,8 @@ class Origin(BaseModel):
     """Of the data that the study was tuned on; empty if not known."""
 
 
-class Card(BaseModel):
+class Card(Frozen):
     """Where a prior comes from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     studies: tuple[str, ...]
