@@ -18,7 +18,7 @@ from rlhpo_core.study.spec import PRIOR_FILE, TrackingSpec, load_study
 # Torch and MLflow are slow to import: only the commands do.
 if TYPE_CHECKING:
     from rlhpo_core.priors.evaluation import Score
-    from rlhpo_core.priors.registry import Registered
+    from rlhpo_core.priors.registry import RegisteredPrior
     from rlhpo_core.priors.sources import Source
     from rlhpo_core.priors.training import FinishedStudy, PriorSettings
     from rlhpo_core.space.search_space import SearchSpace
@@ -348,7 +348,7 @@ def _print_scores(scores: Sequence[Score]) -> None:
     console.print(Text(verdict(scores), style="bold"), soft_wrap=True)
 
 
-def _say(registered: Registered) -> None:
+def _say(registered: RegisteredPrior) -> None:
     aliases = f" ({', '.join(registered.aliases)})" if registered.aliases else ""
     console.print(f"registered {escape(registered.address)}{escape(aliases)}", soft_wrap=True)
     for name in registered.aliases:

@@ -32,7 +32,7 @@ _MOST = 5000
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredPrior:
     """A version of a prior in the registry."""
 
     name: str
@@ -45,7 +45,7 @@ class Registered:
         return f"models:/{self.name}/{self.version}"
 
 
-def register_prior(prior: Prior, name: str, connection: Connection, aliases: Sequence[str] = ()) -> Registered:
+def register_prior(prior: Prior, name: str, connection: Connection, aliases: Sequence[str] = ()) -> RegisteredPrior:
     """Make a prior a version of ``name``, with aliases: those given, or ``challenger``; the first is the champion, too.
 
     May be repeated: a prior that is registered under the name is not registered again, but gets the aliases given.
@@ -69,7 +69,7 @@ def register_prior(prior: Prior, name: str, connection: Connection, aliases: Seq
         if CHAMPION not in client.get_registered_model(name).aliases:
             client.set_registered_model_alias(name, CHAMPION, version.version)
         held = tuple(sorted(client.get_model_version(name, version.version).aliases))
-    return Registered(name, str(version.version), held)
+    return RegisteredPrior(name, str(version.version), held)
 
 
 def _new_version(
