@@ -17,7 +17,8 @@ from rlhpo_core.arrays import Floats
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History
 from rlhpo_core.tuner import gaussian_process, reward_model
-from rlhpo_core.tuner.reward_model import RewardModel, drawn_in
+from rlhpo_core.tuner.gaussian_process import Hyperparameters
+from rlhpo_core.tuner.reward_model import RewardModel, clip_low_outliers
 
 #: With fewer complete trials there is nothing to conclude.
 MIN_TRIALS = 10
@@ -79,7 +80,7 @@ def _treated(rewards: Floats) -> Floats:
 
     A diverged training may score 1e300; squares of that would overflow.
     """
-    bulk = drawn_in(rewards)
+    bulk = clip_low_outliers(rewards)
     return np.asarray(bulk / np.abs(bulk).max(), dtype=np.float64)
 
 
@@ -96,8 +97,10 @@ def _spread(spec: StudySpec, model: RewardModel, features: Floats, rewards: Floa
     found = []
     for _ in range(_RESAMPLES):
         rows = np.unique(rng.integers(len(rewards), size=min(len(rewards), gaussian_process.MAX_POINTS)))
-        x, y = torch.from_numpy(features[rows].copy()), torch.from_numpy((drawn_in(rewards)[rows] - centre) / scale)
-        state, _, _ = gaussian_process.posterior(x, y, model.tensors["hyperparameters"])
+        x = torch.from_numpy(features[rows].copy())
+        y = torch.from_numpy((clip_low_outliers(rewards)[rows] - centre) / scale)
+        hyper = Hyperparameters.of_vector(model.tensors["hyperparameters"])
+        state, _, _ = gaussian_process.posterior(x, y, hyper)
         again = RewardModel("gp", {**state, "centre": model.tensors["centre"], "scale": model.tensors["scale"]})
         indices = _sobol_indices(spec, again, _LOG2_RESAMPLED)
         if indices is not None:

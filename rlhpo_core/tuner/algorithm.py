@@ -26,7 +26,7 @@ from rlhpo_core.trial import Config, Direction, History, Inherited, Proposal, Ro
 from rlhpo_core.tuner import ppo, prior_mapping, reward_model
 from rlhpo_core.tuner.agent import Agent, divergence
 from rlhpo_core.tuner.prior import Prior
-from rlhpo_core.tuner.reward_model import LARGEST_REWARD, Expect, RewardModel, drawn_in, one_thread
+from rlhpo_core.tuner.reward_model import LARGEST_REWARD, Expect, RewardModel, clip_low_outliers, one_thread
 from rlhpo_core.tuner.screening import screen
 
 #: The best trials, around which screening searches.
@@ -276,7 +276,7 @@ def fit_reward_model(state: TunerState) -> TunerState:
         rewards,
         derive_seed(state.seed, state.round, "reward model"),
         warm_start=state.model,
-        weights=weights,
+        sample_weights=weights,
         # Few trials of its own say little about how well F predicts; those that were inherited then help out.
         judged=own if own >= state.settings.model.min_trials else None,
         expect=expect,
@@ -356,7 +356,7 @@ def _learn_from_trials(
     if np.isnan(rewards).any():
         return None
     # A crash or a diverged training may lie many deviations below the rest; it must not drown the other trials.
-    reference = drawn_in(rewards[-max(state.settings.reference_trials, len(trials)) :])
+    reference = clip_low_outliers(rewards[-max(state.settings.reference_trials, len(trials)) :])
     scale = float(np.std(reference))
     if scale == 0:
         return None

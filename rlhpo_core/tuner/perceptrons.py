@@ -23,11 +23,11 @@ FOLDS = 5
 
 
 def fit(
-    x: Tensor, y: Tensor, members: int, seed: int, told: Tensor | None = None
+    x: Tensor, y: Tensor, members: int, seed: int, sample_weights: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Fit to x (N, d) and standardised y (N,); one member sees all of them, several a bootstrap sample each.
 
-    ``told`` (N,) weighs the points in the loss; all the same if not given.
+    ``sample_weights`` (N,) weighs the points in the loss; all the same if not given.
 
     Beside the members one perceptron per fold is trained without it. Their residuals give the noise.
 
@@ -42,8 +42,8 @@ def fit(
         drawn = torch.randint(n, (members, n), generator=generator)
         weights[:members] = torch.zeros(members, n).scatter_add_(1, drawn, torch.ones(members, n))
     weights[members:] = (fold != torch.arange(folds)[:, None]).float()
-    if told is not None:
-        weights = weights * told.float()
+    if sample_weights is not None:
+        weights = weights * sample_weights.float()
     parameters = _train(x.float(), y.float(), weights / weights.sum(1, keepdim=True), generator)
     with torch.no_grad():
         outputs = _forward(parameters, x.float()).double()
