@@ -30,7 +30,7 @@ from rlhpo_core.trial import Config
 from rlhpo_core.tuner import ppo, reward_model
 from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.gaussian_process import MAX_POINTS
-from rlhpo_core.tuner.prior import LAYERS, Card, Origin, Prior, embed
+from rlhpo_core.tuner.prior import LAYERS, Card, Origin, Prior, embed, hidden
 from rlhpo_core.tuner.reward_model import one_thread
 
 #: A study needs so many trials with a value for its landscape to be told.
@@ -129,7 +129,7 @@ def train(
         candidates = _candidates(space, studies, settings.seed)
         seed = derive_seed(settings.seed, 0, "portfolio")
         first = portfolio.choose(space, gains, candidates, settings.portfolio, seed, costs)
-        regardless = portfolio.choose(space, gains, candidates, settings.portfolio, seed) if costs else first
+        ignoring_time = portfolio.choose(space, gains, candidates, settings.portfolio, seed) if costs else first
     weights = {f"agent/{key}": tensor.float() for key, tensor in agent.state_dict().items()}
     tensors = {**network, "mean": mean, "factor": left * sizes, **weights}
     if cost is not None:
@@ -137,7 +137,7 @@ def train(
     # Laid out as they will be read back: products of other layouts may differ in their last bits.
     laid_out = {key: tensor.contiguous() for key, tensor in tensors.items()}
     card = _card(name, studies, objective, source, settings)
-    return Prior(card, space, agent.settings, laid_out, tuple(first), tuple(regardless))
+    return Prior(card, space, agent.settings, laid_out, tuple(first), tuple(ignoring_time))
 
 
 def _card(name: str, studies: Sequence[FinishedStudy], objective: str, source: str, settings: PriorSettings) -> Card:
@@ -221,10 +221,7 @@ def _fit_network(
         x = torch.stack([one.features[r] for one, r in zip(landscapes, rows, strict=True)]).float()
         gains = torch.stack([one.gains[r] for one, r in zip(landscapes, rows, strict=True)]).float()
         gains = gains.clamp(min=settings.floor)
-        h = x
-        for layer in range(LAYERS):
-            h = h @ network[f"w{layer}"] + network[f"b{layer}"]
-            h = torch.nn.functional.silu(h) if layer < LAYERS - 1 else h.tanh()
+        h = hidden(network, x)
         predicted = (h * heads[:, None, :-1]).sum(-1) + heads[:, None, -1]
         weight = 1 + settings.emphasis * gains.clamp(min=0).square()
         loss = (weight * (predicted - gains).square()).mean()

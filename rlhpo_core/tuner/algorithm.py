@@ -164,8 +164,8 @@ def _portfolio(state: TunerState) -> Floats:
     if state.prior is None or state.inherited is not None:
         return np.zeros((0, len(state.space.steps)))
     seed = derive_seed(state.seed, 0, "portfolio")
-    regardless = state.settings.cost_tolerance is None
-    return prior_mapping.portfolio(state.prior, state.space, seed, regardless)[len(state.history) :]
+    ignoring_time = state.settings.cost_tolerance is None
+    return prior_mapping.portfolio(state.prior, state.space, seed, ignoring_time)[len(state.history) :]
 
 
 def _screened(state: TunerState, settings: ScreeningSettings, first: Floats, count: int) -> Floats:

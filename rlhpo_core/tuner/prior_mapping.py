@@ -113,12 +113,17 @@ def starting_agent(prior: Prior, space: SearchSpace, settings: AgentSettings, on
     return agent
 
 
-def portfolio(prior: Prior, space: SearchSpace, seed: int, regardless: bool) -> Floats:
-    """Actions (B, n) in a study's space of those of the prior's first configurations that lie in it.
+def portfolio(prior: Prior, space: SearchSpace, seed: int, ignoring_time: bool) -> Floats:
+    """Actions (B, n) in a study's space of the configurations of the prior's portfolio that lie in it.
 
-    ``regardless``: of how long they take, if the prior knows.
+    Args:
+        prior: Whose portfolio it is.
+        space: The study's space.
+        seed: Of the values of hyperparameters that the prior does not know.
+        ignoring_time: Whether it does not matter to the study how long a training run takes.
     """
-    return _translated(prior.regardless if regardless else prior.portfolio, prior, space, seed)
+    configs = prior.portfolio_ignoring_time if ignoring_time else prior.portfolio
+    return _translated(configs, prior, space, seed)
 
 
 def _translated(configs: Sequence[Config], prior: Prior, space: SearchSpace, seed: int) -> Floats:

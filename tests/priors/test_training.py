@@ -62,7 +62,7 @@ def test_a_study_begins_with_the_portfolio_whatever_its_rounds(prior: Prior) -> 
     whole = [trial.config for trial in after_rounds(state, height, 2).history.trials]
     np.testing.assert_allclose(SPACE.encode(whole[: len(first)]), SPACE.encode(first), atol=1e-5)
     assert len({str(config) for config in whole}) == 6, "what is screened beside it is something else"
-    assert prior.regardless == prior.portfolio, "these studies did not tell how long their trials took"
+    assert prior.portfolio_ignoring_time == prior.portfolio, "these studies did not tell how long their trials took"
     bare = replace(prior, portfolio=())
     assert algorithm.propose(algorithm.initial_state("s", 0, SPACE, "maximize", SETTINGS, bare))[0].config != whole[0]
 
@@ -78,7 +78,7 @@ def test_a_file_holds_all_of_it(prior: Prior, tmp_path: Path) -> None:
     (tmp_path / "p.safetensors").write_bytes(prior.to_bytes())
     again = load_prior(str(tmp_path / "p.safetensors"))
     assert again.card == prior.card
-    assert (again.portfolio, again.regardless) == (prior.portfolio, prior.regardless)
+    assert (again.portfolio, again.portfolio_ignoring_time) == (prior.portfolio, prior.portfolio_ignoring_time)
     x = torch.rand(5, SPACE.feature_count, dtype=torch.float64)
     assert torch.equal(again.expect(x).mean, prior.expect(x).mean)
 
@@ -106,7 +106,9 @@ def timed_prior() -> Prior:
 
 def after_trials_of(prior: Prior, seconds: float, settings: TunerSettings = SETTINGS) -> list[float]:
     """What the trials of four rounds have cost, if a usual one takes so many seconds."""
-    state = algorithm.initial_state("s", 0, SPACE, "maximize", settings, replace(prior, portfolio=(), regardless=()))
+    state = algorithm.initial_state(
+        "s", 0, SPACE, "maximize", settings, replace(prior, portfolio=(), portfolio_ignoring_time=())
+    )
     for _ in range(4):
         trials = [
             Trial(
@@ -139,14 +141,14 @@ def test_what_takes_long_is_tried_less(timed_prior: Prior) -> None:
         for name, tolerance in tolerances.items()
     }
     assert spent["little"] < spent["some"] < spent["none"]
-    spared, regardless = timed_prior.portfolio, timed_prior.regardless
+    spared, ignoring_time = timed_prior.portfolio, timed_prior.portfolio_ignoring_time
     assert max(map(cost, spared)) < portfolio.TOLERANCE
-    assert sum(map(cost, spared)) < sum(map(cost, regardless))
+    assert sum(map(cost, spared)) < sum(map(cost, ignoring_time))
     anyway = algorithm.initial_state(
         "s", 0, SPACE, "maximize", SETTINGS.model_copy(update={"cost_tolerance": None}), timed_prior
     )
     first = [proposal.config for proposal in algorithm.propose(anyway)]
-    np.testing.assert_allclose(SPACE.encode(first), SPACE.encode(regardless[: len(first)]), atol=1e-5)
+    np.testing.assert_allclose(SPACE.encode(first), SPACE.encode(ignoring_time[: len(first)]), atol=1e-5)
 
 
 def test_nobody_waits_for_what_takes_a_moment(timed_prior: Prior) -> None:
@@ -179,7 +181,7 @@ y: {type: float, low: 0.01, high: 0.1, log: true}
     state = after_rounds(algorithm.initial_state("s", 0, own, "maximize", SETTINGS, prior), height, 2)
     assert len(state.history) == 6
     carried = [config for config in prior.portfolio if config["kind"] == "a" and 0.5 <= float(config["x"]) <= 0.9]
-    assert len(prior_mapping.portfolio(prior, own, 0, regardless=False)) <= len(carried)
+    assert len(prior_mapping.portfolio(prior, own, 0, ignoring_time=False)) <= len(carried)
 
 
 @pytest.mark.parametrize(
