@@ -177,7 +177,7 @@ def evaluate(
     scores = []
     with console.status("fitting a model to each study"):
         for source in found:
-            scores.append(prior_evaluation.score(prior, source.found, seed))
+            scores.append(prior_evaluation.score(prior, source.in_space, seed))
     _print_scores(scores)
 
 
@@ -256,7 +256,7 @@ def _in_one_space(sources: Sequence[Source], space: str | None) -> tuple[SearchS
     """The prior's space, and the studies in it."""
     from rlhpo_core.priors.common_space import carried, common_space
 
-    inside = [source.found for source in sources]
+    inside = [source.in_space for source in sources]
     target = common_space(inside) if space is None else _space(space)
     studies = []
     for one in inside:
@@ -305,7 +305,7 @@ def _each_left_out(sources: Sequence[Source], space: str | None, settings: Prior
         console.print(Text(f"without {source.name}", style="bold"), soft_wrap=True)
         others = [study for at, study in enumerate(studies) if at != index]
         prior = _learn(f"without {source.name}", target, others, objective, settings)
-        scores.append(prior_evaluation.score(prior, source.found, settings.seed))
+        scores.append(prior_evaluation.score(prior, source.in_space, settings.seed))
     return scores
 
 
@@ -318,7 +318,7 @@ def _check_held_out(prior: Prior, sources: Sequence[Source]) -> None:
         )
     digests = {origin.data_digest: origin.study for origin in prior.card.origins if origin.data_digest}
     for source in sources:
-        if (same := digests.get(source.found.study.data_digest)) is not None:
+        if (same := digests.get(source.in_space.study.data_digest)) is not None:
             _warn(f"{source.name} was tuned on the data of {same}, which the prior has seen: its score flatters")
         if source.metric is not None and source.metric != prior.card.objective:
             _warn(f"{source.name} was judged by {source.metric}, the prior's studies by {prior.card.objective}")

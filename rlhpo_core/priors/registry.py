@@ -27,7 +27,7 @@ from mlflow.models import Model  # isort: skip
 
 EXPERIMENT = "rlhpo-priors"
 CHALLENGER, CHAMPION = "challenger", "champion"
-#: How much of a card MLflow takes as a description.
+#: How many characters of a card MLflow takes as a description.
 _MOST = 5000
 
 
@@ -46,9 +46,16 @@ class RegisteredPrior:
 
 
 def register_prior(prior: Prior, name: str, connection: Connection, aliases: Sequence[str] = ()) -> RegisteredPrior:
-    """Make a prior a version of ``name``, with aliases: those given, or ``challenger``; the first is the champion, too.
+    """Make a prior a version of ``name``.
 
     May be repeated: a prior that is registered under the name is not registered again, but gets the aliases given.
+
+    Args:
+        prior: The version's content; where it was itself taken from a registry, that is left out.
+        name: Of the registered model, which is made if there is none.
+        connection: To MLflow.
+        aliases: Of the version. A new one is the ``challenger`` if none is given; the first of a name becomes the
+            ``champion``, too.
 
     Raises: UserError if MLflow cannot be reached or refuses.
     """
@@ -62,9 +69,10 @@ def register_prior(prior: Prior, name: str, connection: Connection, aliases: Seq
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = [v for v in client.search_model_versions(f"tags.`{DIGEST}` = '{tags[DIGEST]}'") if v.name == name]
-        version = found[0] if found else _new_version(client, connection, prior, name, tags)
-        for alias in aliases or (() if found else (CHALLENGER,)):
+        same_files = client.search_model_versions(f"tags.`{DIGEST}` = '{tags[DIGEST]}'")
+        known = next((version for version in same_files if version.name == name), None)
+        version = known or _new_version(client, connection, prior, name, tags)
+        for alias in aliases or (() if known else (CHALLENGER,)):
             client.set_registered_model_alias(name, alias, version.version)
         if CHAMPION not in client.get_registered_model(name).aliases:
             client.set_registered_model_alias(name, CHAMPION, version.version)

@@ -94,7 +94,7 @@ def test_the_same_studies_and_seed_give_the_same_prior(here: Path, tmp_path: Pat
 
 def trials_of(source: Source) -> list[tuple[str, float, float | None]]:
     """Configuration, reward and seconds, in an order of their own."""
-    study = source.found.study
+    study = source.in_space.study
     assert study.seconds is not None
     rows = zip(study.configs, study.rewards.tolist(), study.seconds.tolist(), strict=True)
     return sorted((str(sorted(config.items())), reward, seconds) for config, reward, seconds in rows)
@@ -116,7 +116,7 @@ def test_wherever_a_study_is_kept_it_is_the_same(here: Path, monkeypatch: pytest
     for address in (run.info.run_id, stored.store.uri, "runs/two/state.safetensors"):
         (found,) = sources(here, address)
         assert found.name == files.name
-        assert found.found.space == files.found.space
+        assert found.in_space.space == files.in_space.space
         assert found.direction == "maximize"
         assert found.metric == (None if address.endswith(".safetensors") else "height")
         assert trials_of(found) == trials_of(files)
