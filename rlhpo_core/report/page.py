@@ -113,9 +113,7 @@ def _facts(
     spec: StudySpec, history: History, summaries: Sequence[RoundSummary], ending: Ending
 ) -> list[tuple[str, str]]:
     best, budget, objective = history.best(), spec.budget, spec.objective
-    space = f"{len(spec.space.steps)} hyperparameters of " + (
-        "XGBoost" if spec.evaluator.kind == "xgboost" else spec.evaluator.function
-    )
+    space = f"{len(spec.space.steps)} hyperparameters of {spec.evaluator.describe()}"
     on = f", on {spec.data.path.name}" if spec.data is not None else ""
     trial_hours = sum(trial.seconds for trial in history.trials) / 3600
     counts = Counter(trial.status for trial in history.trials)
