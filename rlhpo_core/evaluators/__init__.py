@@ -1,1 +1,1 @@
-"""What scores a configuration: a module or a package per kind, listed in ``kinds``; ``protocol`` says what they share."""
+"""What scores a configuration: a module or package per kind, listed in ``kinds``; ``protocol`` says what they share."""

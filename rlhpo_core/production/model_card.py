@@ -23,7 +23,15 @@ def model_card(
     digest: str,
     record: Record | None = None,
 ) -> str:
-    """Markdown of at most 4900 characters. ``rows`` are those of each part of the data."""
+    """Markdown of at most 4900 characters.
+
+    Args:
+        trial: The one that the version was refitted from.
+        holdout: Metric to score of the refitted model.
+        rows: How many rows each part of the data has: ``train``, ``validation``, ``holdout``.
+        digest: Of the table.
+        record: The decision about the version, once there is one.
+    """
     source = spec.data.path.name if spec.data is not None else "the user's own"
     facts = [
         ("study", f"{spec.name} ({study_id}), trial {trial.proposal.number + 1}"),
@@ -48,14 +56,14 @@ def model_card(
 
 def _decision(record: Record) -> str:
     moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(record.at))
-    lines = [f"**{record.event}** on {moment} by {_text(record.by)}: {_text(record.reason)}."]
+    lines = [f"**{record.outcome}** on {moment} by {_text(record.by)}: {_text(record.reason)}."]
     verdict = record.verdict
-    if verdict is not None and verdict.gain is not None:
+    if verdict is not None and (measured := verdict.measured) is not None:
         rows = [
-            (f"champion (version {record.champion_before})", f"{verdict.champion:.6g}"),
-            ("this version", f"{verdict.challenger:.6g}"),
-            ("gain", f"{verdict.gain:.4g}, from {verdict.low:.4g} to {verdict.high:.4g}"),
-            ("margin, confidence", f"{verdict.margin:g}, {100 * verdict.confidence:g} %"),
+            (f"champion (version {record.champion_before})", f"{measured.champion:.6g}"),
+            ("this version", f"{measured.challenger:.6g}"),
+            ("gain", f"{measured.gain:.4g}, from {measured.low:.4g} to {measured.high:.4g}"),
+            ("margin, confidence", f"{measured.margin:g}, {100 * verdict.confidence:g} %"),
             ("rows that neither has seen", str(verdict.rows)),
             *((guard.name, f"{guard.challenger:.4g} ({guard.champion:.4g})") for guard in verdict.guards),
         ]
