@@ -103,9 +103,8 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         "rlhpo.round": str(trial.proposal.round + 1),
         "rlhpo.status": str(trial.status),
     }
-    if trial.error:
-        # The end of a traceback says most.
-        tags["rlhpo.error"] = trial.error.strip().splitlines()[-1][:300]
+    if trial.error and trial.cause:
+        tags["rlhpo.error"] = trial.cause[:300]
         tags["mlflow.note.content"] = f"```\n{trial.error[-4900:]}\n```"
     return tags
 
