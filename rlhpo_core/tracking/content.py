@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from mlflow.entities import Dataset, Metric, Param, RunTag
+
 from rlhpo_core import __version__
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.space.parameters import Fixed, Float, Int, Parameter
@@ -16,9 +18,6 @@ from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.connection import redacted
 from rlhpo_core.tracking.provenance import user
 from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, Value
-
-# After mlflow_connection, which sees to it that importing MLflow sends nothing.
-from mlflow.entities import Dataset, Metric, Param, RunTag  # isort: skip
 
 T = TypeVar("T")
 

@@ -17,16 +17,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType
+
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.study.spec import StudySpec, dump_study
 from rlhpo_core.tracking import content
 from rlhpo_core.tracking.connection import CONTACT, Connection, all_runs, is_server, redacted, ui_command
 from rlhpo_core.trial import History, RoundSummary, Trial
-
-# After mlflow_connection, which sees to it that importing MLflow sends nothing.
-from mlflow import MlflowClient  # isort: skip
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType  # isort: skip
 
 # A trial's pod is spared the import of torch.
 if TYPE_CHECKING:
