@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from rlhpo_core import __version__
 from rlhpo_core.report import markdown
 from rlhpo_core.report.figures import CAPTIONS, POOR_R2
-from rlhpo_core.report.plotting import score
+from rlhpo_core.report.plotting import formatted
 from rlhpo_core.report.sensitivity import Sensitivity, analyse
 from rlhpo_core.study.budget import cost
 from rlhpo_core.study.spec import StudySpec
@@ -151,9 +151,9 @@ def _model_quality(spec: StudySpec, summaries: Sequence[RoundSummary]) -> str:
     known = [summary for summary in summaries if summary.model_r2 is not None]
     if not known or (last := known[-1]).model_r2 is None:
         return "none yet: too few trials"
-    text = f"{spec.tuner.model.kind}, R² {score(last.model_r2)} on held-out trials"
+    text = f"{spec.tuner.model.kind}, R² {formatted(last.model_r2)} on held-out trials"
     if last.model_rank_correlation is not None:
-        text += f", rank correlation {score(last.model_rank_correlation)}"
+        text += f", rank correlation {formatted(last.model_rank_correlation)}"
     if last.model_coverage is not None:
         text += f", {100 * last.model_coverage:.0f} % of scores inside its 80 % intervals"
     ran = sum(summary.model_phase == "ran" for summary in summaries)
@@ -184,7 +184,7 @@ def _how_to_reproduce(spec: StudySpec) -> str:
 def _trust(sensitivity: Sensitivity) -> str:
     text = f"Shares of the variance (Sobol indices) by a model of {sensitivity.trials} trials with R² "
     poor = ". It predicts poorly: take this as a hint" if sensitivity.r2 < POOR_R2 else ""
-    return f"{text}{score(sensitivity.r2)} on left-out ones{poor}."
+    return f"{text}{formatted(sensitivity.r2)} on left-out ones{poor}."
 
 
 def _number(trial: Trial) -> int:

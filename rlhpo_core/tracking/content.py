@@ -17,7 +17,7 @@ from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.connection import redacted
 from rlhpo_core.tracking.provenance import user
-from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, Value
+from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, Value, sign
 
 T = TypeVar("T")
 
@@ -133,13 +133,12 @@ def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
 
     All in the user's units: the reward model's view of a loss is its reward with the sign turned.
     """
-    sign = 1.0 if spec.objective.direction == "maximize" else -1.0
     predicted = trial.proposal.predicted
     values: dict[str, float | None] = {
         **{_key(name): value for name, value in trial.metrics.items()},
         _key(spec.objective.metric): trial.value,
         "objective": trial.value,
-        "predicted": None if predicted is None else sign * predicted,
+        "predicted": None if predicted is None else sign(spec.objective.direction) * predicted,
         "predicted_std": trial.proposal.predicted_std,
         "seconds": trial.seconds,
     }
