@@ -21,7 +21,7 @@ from mlflow.models import Model
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors.store import DIGEST, FILE, FOLDER, digest
 from rlhpo_core.tracking.connection import Connection
-from rlhpo_core.tracking.content import author
+from rlhpo_core.tracking.content import source_tags
 from rlhpo_core.tuner.prior import FORMAT_VERSION, Prior, describe
 
 EXPERIMENT = "rlhpo-priors"
@@ -77,7 +77,7 @@ def _new_version(
     """A run with the prior, its settings and its card, and a version that comes from it."""
     card, text = prior.card, describe(prior)
     note = {"mlflow.note.content": text[:_MOST]}
-    made = {**tags, **author(), **note, "rlhpo.run": "prior"}
+    made = {**tags, **source_tags(), **note, "rlhpo.run": "prior"}
     run = client.create_run(connection.experiment(client, EXPERIMENT), tags=made, run_name=card.name)
     run_id = run.info.run_id
     try:

@@ -67,7 +67,7 @@ def without_password(spec: StudySpec) -> StudySpec:
     return spec.model_copy(update={"tracking": tracking})
 
 
-def author() -> dict[str, str]:
+def source_tags() -> dict[str, str]:
     """Tags of MLflow's own columns *User* and *Source*."""
     return {"mlflow.user": user(), "mlflow.source.name": "rlhpo"}
 

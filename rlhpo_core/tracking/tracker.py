@@ -86,7 +86,7 @@ class StudyTracker:
                 found[0]
                 if found
                 else client.create_run(
-                    experiment_id, tags={**tags, "rlhpo.run": "study", **content.author()}, run_name=spec.name
+                    experiment_id, tags={**tags, "rlhpo.run": "study", **content.source_tags()}, run_name=spec.name
                 )
             )
             tracker = cls(connection, client, spec, study_id, experiment_id, run.info.run_id, tags)
@@ -211,7 +211,7 @@ class StudyTracker:
             run = self.client.create_run(
                 self.experiment_id,
                 content.millis(trial.started_at),
-                {**identity, **content.author()},
+                {**identity, **content.source_tags()},
                 f"trial-{trial.proposal.number + 1:03d}",
             )
             run_id = run.info.run_id
