@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from rlhpo_core import __version__
 from rlhpo_core.production.ledger import Record
+from rlhpo_core.report.markdown import escaped, table
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Trial
 
@@ -41,10 +42,10 @@ def model_card(
         *((f"holdout {name}", f"{value:.6g}") for name, value in holdout.items()),
         ("made by", f"rlhpo {__version__}, seed {spec.seed}"),
     ]
-    parts = [f"# {spec.registry.model or spec.name}", _table(("", ""), [row for row in facts if row[1]])]
+    parts = [f"# {spec.registry.model or spec.name}", table(("", ""), [row for row in facts if row[1]])]
     if record is not None:
         parts += ["## Decision", _decision(record)]
-    parts += ["## Hyperparameters", _table(("name", "value"), [(k, f"{v}") for k, v in trial.config.items()])]
+    parts += ["## Hyperparameters", table(("name", "value"), [(k, f"{v}") for k, v in trial.config.items()])]
     parts += [
         "## Limits",
         "It has been judged on rows like those of its table. On others it may do worse, and for groups of rows that "
@@ -56,7 +57,7 @@ def model_card(
 
 def _decision(record: Record) -> str:
     moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(record.at))
-    lines = [f"**{record.outcome}** on {moment} by {_text(record.by)}: {_text(record.reason)}."]
+    lines = [f"**{record.outcome}** on {moment} by {escaped(record.by)}: {escaped(record.reason)}."]
     verdict = record.verdict
     if verdict is not None and (measured := verdict.measured) is not None:
         rows = [
@@ -67,16 +68,5 @@ def _decision(record: Record) -> str:
             ("rows that neither has seen", str(verdict.rows)),
             *((guard.name, f"{guard.challenger:.4g} ({guard.champion:.4g})") for guard in verdict.guards),
         ]
-        lines.append(_table((verdict.metric, ""), rows))
+        lines.append(table((verdict.metric, ""), rows))
     return "\n\n".join(lines)
-
-
-def _table(header: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    lines = [header, ("---", "---"), *((_text(name), _text(value)) for name, value in rows)]
-    return "\n".join(f"| {a} | {b} |" for a, b in lines)
-
-
-def _text(text: str) -> str:
-    """Shown literally, on one line."""
-    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{character}" if character in "\\`*_[]|#~" else character for character in line)

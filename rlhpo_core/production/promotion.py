@@ -11,15 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mlflow import MlflowClient
+
 from rlhpo_core.errors import UserError
 from rlhpo_core.production.gate import Decision, Verdict
 from rlhpo_core.production.ledger import DECISIONS, Ledger, Outcome, Record
 from rlhpo_core.storage.lock import Lock, locked
 from rlhpo_core.tracking.provenance import author, circumstances
 from rlhpo_core.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of_model, registered_model
-
-# After registry, which sees to it that importing MLflow sends nothing.
-from mlflow import MlflowClient  # isort: skip
 
 #: Tag of a registered model: the last record of the ledger that its aliases follow.
 APPLIED = "rlhpo.audit"

@@ -14,6 +14,13 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow.pyfunc
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import Model, infer_signature
+
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import Refit
 from rlhpo_core.production.model_card import model_card
@@ -22,14 +29,6 @@ from rlhpo_core.tracking.content import millis
 from rlhpo_core.tracking.registry import CHALLENGER, aliases_of_version, create_registered_model, set_aliases
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
-
-# After tracking, which sees to it that importing MLflow sends nothing.
-import mlflow.pyfunc  # isort: skip
-import pandas as pd  # isort: skip
-from mlflow import MlflowClient  # isort: skip
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric  # isort: skip
-from mlflow.entities.model_registry import ModelVersion  # isort: skip
-from mlflow.models import Model, infer_signature  # isort: skip
 
 #: Tag of a version that has got its first aliases: later ones are the gate's and the users'.
 _ALIASED = "rlhpo.aliased"

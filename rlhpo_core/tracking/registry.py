@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-# First: it sees to it that importing MLflow sends nothing.
-import rlhpo_core.tracking.connection  # noqa: F401  # isort: skip
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
