@@ -120,7 +120,11 @@ def too_few(rows: int, spec: GateSpec) -> str:
 
 
 def margin_of(spec: GateSpec, metric: str, champion: float) -> float:
-    """By how much a challenger must be better than a champion of this score, in units of the metric."""
+    """By how much a challenger must be better, in units of the metric.
+
+    Args:
+        champion: Its score on the gate's rows.
+    """
     if spec.margin is not None:
         return spec.margin
     return MARGIN if METRICS[metric] == "maximize" else RELATIVE_MARGIN * abs(champion)

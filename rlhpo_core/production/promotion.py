@@ -121,6 +121,7 @@ def promote(client: MlflowClient, ledger: Ledger, version: str | None, reason: s
 
     Args:
         version: ``None`` stands for the challenger.
+        reason: For a person to read, in the ledger.
 
     Raises: UserError if none is named and there is no challenger, or if it is champion already; MlflowException if
     there is no such version.
@@ -139,6 +140,9 @@ def promote(client: MlflowClient, ledger: Ledger, version: str | None, reason: s
 
 def rollback(client: MlflowClient, ledger: Ledger, reason: str) -> Record:
     """Make the previous champion champion again; the one that steps back becomes ``previous``.
+
+    Args:
+        reason: For a person to read, in the ledger.
 
     Raises: UserError if there is no previous champion.
     """

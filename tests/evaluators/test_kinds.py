@@ -29,10 +29,10 @@ def test_every_kind_of_the_study_file_has_a_class() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_class_has_all_that_is_asked_of_it(kind: str) -> None:
-    found = evaluator_class(kind)
-    assert found.__module__.startswith(f"rlhpo_core.evaluators.{kind}")
-    assert isinstance(found.has_model, bool)
-    assert all(name in vars(found) for name in ("check_space", "data", "evaluate", "refit"))
+    evaluator = evaluator_class(kind)
+    assert evaluator.__module__.startswith(f"rlhpo_core.evaluators.{kind}")
+    assert isinstance(evaluator.has_model, bool)
+    assert all(name in vars(evaluator) for name in ("check_space", "data", "evaluate", "refit"))
 
 
 def test_a_study_gets_the_evaluator_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
