@@ -29,7 +29,7 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_scores_are_those_of_a_booster_trained_by_hand(diabetes: Path) -> None:
     evaluator = build(diabetes, "rmse")
-    evaluation = evaluator.evaluate(CONFIG, quiet)
+    result = evaluator.evaluate(CONFIG, quiet)
     features, target, parts = evaluator.table.features, evaluator.table.target, evaluator.split
     booster = xgb.train(
         {"max_depth": 4, "learning_rate": 0.2, "subsample": 0.8, "tree_method": "hist", "seed": 0, "nthread": 1},
@@ -37,11 +37,11 @@ def test_scores_are_those_of_a_booster_trained_by_hand(diabetes: Path) -> None:
         40,
     )
     output = booster.predict(xgb.DMatrix(features.iloc[parts.validation]))
-    assert evaluation.value == pytest.approx(scores.root_mean_squared_error(target[parts.validation], output), rel=1e-6)
-    assert evaluation.metrics["mae"] == pytest.approx(
+    assert result.value == pytest.approx(scores.root_mean_squared_error(target[parts.validation], output), rel=1e-6)
+    assert result.metrics["mae"] == pytest.approx(
         scores.mean_absolute_error(target[parts.validation], output), rel=1e-6
     )
-    assert evaluation.metrics["r2"] == pytest.approx(scores.r2_score(target[parts.validation], output), rel=1e-6)
+    assert result.metrics["r2"] == pytest.approx(scores.r2_score(target[parts.validation], output), rel=1e-6)
 
 
 def test_a_trial_run_again_scores_the_same(diabetes: Path) -> None:
@@ -55,9 +55,9 @@ def test_a_trial_run_again_scores_the_same(diabetes: Path) -> None:
 def test_intermediate_values_end_at_the_final_one() -> None:
     curve: list[tuple[int, float]] = []
     evaluator = build(EXAMPLES / "car.csv", evaluator={"report_every": 10})
-    evaluation = evaluator.evaluate(CONFIG, lambda step, value: curve.append((step, value)))
+    result = evaluator.evaluate(CONFIG, lambda step, value: curve.append((step, value)))
     assert [step for step, _ in curve] == [10, 20, 30, 40]
-    assert curve[-1][1] == evaluation.value
+    assert curve[-1][1] == result.value
     shorter = evaluator.evaluate({**CONFIG, "n_estimators": 20}, quiet)
     assert curve[1][1] == shorter.value
 
@@ -79,11 +79,11 @@ def test_a_stop_is_heeded_in_the_middle() -> None:
 def test_cross_validation_is_the_mean_over_folds_and_reports_after_each() -> None:
     curve: list[tuple[int, float]] = []
     evaluator = build(EXAMPLES / "german_credit.csv", "auc", evaluator={"folds": 3})
-    evaluation = evaluator.evaluate(CONFIG, lambda step, value: curve.append((step, value)))
+    result = evaluator.evaluate(CONFIG, lambda step, value: curve.append((step, value)))
     assert [step for step, _ in curve] == [1, 2, 3]
-    assert curve[-1][1] == evaluation.value
-    assert evaluation.metrics["auc_fold_std"] > 0
-    assert 0.6 < evaluation.value < 0.9
+    assert curve[-1][1] == result.value
+    assert result.metrics["auc_fold_std"] > 0
+    assert 0.6 < result.value < 0.9
 
 
 def test_early_stopping_ends_at_the_best_number_of_trees(diabetes: Path) -> None:
@@ -104,10 +104,10 @@ def test_early_stopping_ends_at_the_best_number_of_trees(diabetes: Path) -> None
 @pytest.mark.parametrize("name", ["car", "german_credit"])
 def test_metrics_agree_with_scikit_learn(metric: str, name: str) -> None:
     evaluator = build(EXAMPLES / f"{name}.csv", metric)
-    evaluation = evaluator.evaluate(CONFIG, quiet)
-    assert evaluation.metrics[metric] == evaluation.value
-    assert set(evaluation.metrics) == {"accuracy", "balanced_accuracy", "auc", "log_loss"}
-    assert all(np.isfinite(value) for value in evaluation.metrics.values())
+    result = evaluator.evaluate(CONFIG, quiet)
+    assert result.metrics[metric] == result.value
+    assert set(result.metrics) == {"accuracy", "balanced_accuracy", "auc", "log_loss"}
+    assert all(np.isfinite(value) for value in result.metrics.values())
 
 
 def test_a_linear_booster_is_trained_on_categories_and_gaps(tmp_path: Path) -> None:
