@@ -1,6 +1,6 @@
 """Train the prior that comes with rlhpo: XGBoost's hyperparameters on the 52 source tasks of YAHPO Gym's rbv2_xgboost.
 
-    python -m benchmarks.shipped_prior --yahpo DIR --out rlhpo_core/priors/xgboost-wide.safetensors
+    python -m benchmarks.shipped_prior --yahpo DIR --out rlhpo_core/priors/builtin/xgboost-wide.safetensors
 
 Each task becomes a finished study: random configurations, generations of mutations of the best, and the best of the
 other tasks. The portfolio is searched for on the surrogates themselves. The tasks of the suite take no part.
@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.surrogates import SurrogateTask, load_tasks
-from rlhpo_core.portfolio import Gains
-from rlhpo_core.prior import Prior
-from rlhpo_core.prior_training import FinishedStudy, PriorSettings, train
-from rlhpo_core.screening import perturbed
-from rlhpo_core.space import SearchSpace, builtin_space
-from rlhpo_core.trial import Config, derive_seed
+from rlhpo_core.priors.portfolio import Gains
+from rlhpo_core.priors.training import FinishedStudy, PriorSettings, train
+from rlhpo_core.seeds import derive_seed
+from rlhpo_core.space.search_space import SearchSpace, builtin_space
+from rlhpo_core.trial import Config
+from rlhpo_core.tuner.prior import Prior
+from rlhpo_core.tuner.screening import perturbed
 
 #: XGBoost's own names for what the scenario calls otherwise, and what this prior leaves open.
 NAMES = {"nrounds": "n_estimators", "eta": "learning_rate", "lambda": "reg_lambda", "alpha": "reg_alpha"}

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks import optimisers
 from benchmarks.markdown import note_versions
-from rlhpo_core.space import SearchSpace
+from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Config, Value
 
 Floats = NDArray[np.float64]
