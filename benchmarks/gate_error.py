@@ -39,6 +39,7 @@ Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
 RESULTS = markdown.RESULTS / "gate_error"
 TABLE = Path(__file__).parent.parent / "examples" / "data" / "winequality_white.csv"
+TABLES = ("winequality_white", "adult")
 TRAINING, POOL, CONFIDENCE = 1000, 10_000, 0.95
 #: Rows of the holdout and margin, none for that of the gate by itself, and rows of the holdout.
 NULL, GAIN = ((500, None), (500, 0.0), (1000, None), (1000, 0.0)), (200, 500, 1000, 2000)
@@ -87,15 +88,15 @@ def pairs(table: Table, number: int) -> tuple[Floats, tuple[Floats, Floats], tup
 def simulate(table: Table, seed: int) -> dict[str, Any]:
     """True gains of the null's and the gain's pair, and whether the gate promotes, in the order of NULL and of GAIN."""
     target, null, gain = pairs(table, seed)
-    found: dict[str, Any] = {"seed": seed, "rows": len(table), "null": {}, "gain": {}}
+    result: dict[str, Any] = {"seed": seed, "rows": len(table), "null": {}, "gain": {}}
     for metric in SCORES:
         true = true_gain(metric, target, *null)
         passed = [promoted(metric, target, null, size, margin, seed) for size, margin in NULL]
-        found["null"][metric] = {"true": true, "promoted": passed}
+        result["null"][metric] = {"true": true, "promoted": passed}
         true = true_gain(metric, target, *gain)
         passed = [promoted(metric, target, gain, size, true / 2, seed) for size in GAIN]
-        found["gain"][metric] = {"true": true, "promoted": passed}
-    return found
+        result["gain"][metric] = {"true": true, "promoted": passed}
+    return result
 
 
 def load(file: Path) -> list[dict[str, Any]]:
@@ -117,24 +118,26 @@ def spread(runs: Sequence[dict[str, Any]], kind: str, metric: str) -> str:
 
 
 def null_rows(runs: Sequence[dict[str, Any]]) -> list[list[object]]:
+    """Rows of the table of the null: a metric, a size and a margin each."""
     rows: list[list[object]] = []
     for metric in SCORES:
-        own = [run["null"][metric] for run in runs]
+        pairs_of_metric = [run["null"][metric] for run in runs]
         for place, (size, margin) in enumerate(NULL):
-            passed = [one for one in own if one["promoted"][place]]
-            wrong = share(sum(one["true"] <= 0 for one in passed), len(own))
+            passed = [pair for pair in pairs_of_metric if pair["promoted"][place]]
+            wrong = share(sum(pair["true"] <= 0 for pair in passed), len(runs))
             name = "default" if margin is None else margin
-            rows.append([metric, spread(runs, "null", metric), size, name, share(len(passed), len(own)), wrong])
+            rows.append([metric, spread(runs, "null", metric), size, name, share(len(passed), len(runs)), wrong])
     return rows
 
 
 def gain_rows(runs: Sequence[dict[str, Any]]) -> list[list[object]]:
-    return [
-        [metric, spread(runs, "gain", metric), size, share(sum(one[place] for one in own), len(own))]
-        for metric in SCORES
-        for own in [[run["gain"][metric]["promoted"] for run in runs]]
-        for place, size in enumerate(GAIN)
-    ]
+    """Rows of the table of the gain: a metric and a size each."""
+    rows: list[list[object]] = []
+    for metric in SCORES:
+        for place, size in enumerate(GAIN):
+            passed = sum(run["gain"][metric]["promoted"][place] for run in runs)
+            rows.append([metric, spread(runs, "gain", metric), size, share(passed, len(runs))])
+    return rows
 
 
 def sections(name: str, runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -149,10 +152,10 @@ def sections(name: str, runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def at_a_glance(found: dict[str, list[dict[str, Any]]]) -> str:
+def at_a_glance(tables: dict[str, list[dict[str, Any]]]) -> str:
     """Shares in % with the gate's own margin on the null, and with a true gain of twice the margin."""
     rows = []
-    for name, runs in found.items():
+    for name, runs in tables.items():
         for metric in SCORES:
             null, gain = (np.mean([run[kind][metric]["promoted"] for run in runs], axis=0) for kind in ("null", "gain"))
             default = [f"{100 * null[NULL.index((size, None))]:.1f} %" for size in (500, 1000)]
@@ -180,13 +183,16 @@ with a margin of 0, 4 to 12.5 %. The raw results of seeds 0 to 199 were not kept
 
 def pages() -> dict[str, str]:
     """The file of docs/measurements about the gate."""
-    found = {file.stem: load(file) for file in sorted(RESULTS.glob("*.jsonl"), reverse=True)}
-    glance = ["Promoted, in short (the first two columns of shares with the gate's own margin):", at_a_glance(found)]
-    details = [part for name, runs in found.items() for part in sections(name, runs)]
-    content = [*glance, *details, "## Not in the results", NOT_KEPT.strip()]
-    return {
-        "gate_error.md": markdown.page("How often the gate is wrong", INTRO, "gate_error", [RESULTS], COMMAND, content)
-    }
+    tables = {name: load(RESULTS / f"{name}.jsonl") for name in TABLES}
+    content = [
+        "Promoted, in short (the two columns without a gain at the gate's own margin):",
+        at_a_glance(tables),
+        *(part for name, runs in tables.items() for part in sections(name, runs)),
+        "## Not in the results",
+        NOT_KEPT.strip(),
+    ]
+    title = "How often the gate is wrong"
+    return {"gate_error.md": markdown.page(title, INTRO, "gate_error", [RESULTS], COMMAND, content)}
 
 
 def main() -> None:

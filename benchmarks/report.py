@@ -131,16 +131,16 @@ def wins(table: Table, name: str, other: str, budget: int, other_budget: int | N
 
 def coverage(traces: Iterable[Trace], tasks: Sequence[str]) -> str:
     """Which runs the tables are made of: seeds, runs, tasks, trials and version of each optimiser."""
-    own: dict[str, list[Trace]] = {}
+    of: dict[str, list[Trace]] = {}
     for trace in traces:
         if trace["task"] in set(tasks):
-            own.setdefault(trace["optimiser"], []).append(trace)
+            of.setdefault(trace["optimiser"], []).append(trace)
     rows = []
-    for name, of in own.items():
-        seeds = sorted({trace["seed"] for trace in of})
-        each = ", ".join(f"{seed}: {sum(trace['seed'] == seed for trace in of)}" for seed in seeds)
-        lengths = " or ".join(str(trials) for trials in sorted({trace["trials"] for trace in of}))
-        versions = ", ".join(sorted({trace["version"] for trace in of if trace["version"]})) or "–"
+    for name, runs in of.items():
+        seeds = sorted({trace["seed"] for trace in runs})
+        each = ", ".join(f"{seed}: {sum(trace['seed'] == seed for trace in runs)}" for seed in seeds)
+        lengths = " or ".join(str(trials) for trials in sorted({trace["trials"] for trace in runs}))
+        versions = ", ".join(sorted({trace["version"] for trace in runs if trace["version"]})) or "–"
         rows.append([name, each, lengths, versions])
     return table_of(["optimiser", "tasks run with each seed", "trials", "version"], rows)
 
@@ -148,22 +148,22 @@ def coverage(traces: Iterable[Trace], tasks: Sequence[str]) -> str:
 def tables(table: Table, ours: Sequence[str] | None = None) -> list[str]:
     """All tables; win rates of ``ours`` (the optimisers named ``rlhpo…`` if not given) against all others."""
     names = table.complete()
-    found = []
+    parts = []
     for name in sorted(set(table.best) - set(names)):
         there = int(np.sum(~np.isnan(table.best[name][:, :, 0]).all(axis=1)))
-        found.append(f"{name}: left out, with runs on {there} of {len(table.tasks)} tasks")
+        parts.append(f"{name}: left out, with runs on {there} of {len(table.tasks)} tasks")
     if not names:
-        return [*found, "nothing is complete yet"]
+        return [*parts, "nothing is complete yet"]
     for title, statistic in (("mean", np.mean), ("median", np.median)):
         rows = [[name, *(_cell(cell) for cell in regrets(table, name, statistic))] for name in names]
-        found.append(table_of([f"{title} normalised regret after", *table.budgets], rows))
+        parts.append(table_of([f"{title} normalised regret after", *table.budgets], rows))
     ranked = [ranks(table, names, budget) for budget in _range(table)]
     rows = [[name, *(_cell(interval(rank[name], np.mean), 2) for rank in ranked)] for name in names]
-    found.append(table_of(["mean rank after", *table.budgets], rows))
+    parts.append(table_of(["mean rank after", *table.budgets], rows))
     for own in ours if ours is not None else [name for name in names if name.startswith("rlhpo")]:
-        found.extend(win_rates(table, own, [name for name in names if name != own]))
-    found.append(cpu_seconds(table, names))
-    return found
+        parts.extend(win_rates(table, own, [name for name in names if name != own]))
+    parts.append(cpu_seconds(table, names))
+    return parts
 
 
 def at_a_glance(table: Table, budgets: Sequence[int]) -> str:
@@ -198,21 +198,19 @@ def head_start(table: Table, few: int, many: int) -> str:
 
 
 def win_rates(table: Table, own: str, others: Sequence[str]) -> list[str]:
-    """Two tables: on all tasks, and without those on which random search reaches the reference best."""
+    """On all tasks, and, if random search reaches the reference best on some, without these."""
     hard = ~table.reached
-    return [
-        table_of(
-            [title, *table.budgets],
-            [
-                [other, *(_cell(interval(wins(table, own, other, b)[kept], np.mean), 1, 100) for b in _range(table))]
-                for other in others
-            ],
-        )
-        for title, kept in (
-            (f"win rate of {own} in %, ties ½, after", np.ones(len(hard), dtype=np.bool_)),
-            (f"the same without the {int(np.sum(~hard))} tasks whose best random search reaches", hard),
-        )
-    ]
+    kept = {f"win rate of {own} in %, ties ½, after": np.ones(len(hard), dtype=np.bool_)}
+    if not hard.all():
+        kept[f"the same without the {int(np.sum(~hard))} tasks whose best random search reaches"] = hard
+    parts = []
+    for title, where in kept.items():
+        won = {other: [wins(table, own, other, budget)[where] for budget in _range(table)] for other in others}
+        rows = [
+            [other, *(_cell(interval(share, np.mean), 1, 100) for share in shares)] for other, shares in won.items()
+        ]
+        parts.append(table_of([title, *table.budgets], rows))
+    return parts
 
 
 def cpu_seconds(table: Table, names: Sequence[str]) -> str:
