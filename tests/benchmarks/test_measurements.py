@@ -14,37 +14,40 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
-def documents() -> dict[str, str]:
-    return measurements.documents()
+def contents() -> dict[Path, str]:
+    return measurements.contents()
 
 
-def test_the_files_are_what_the_command_writes(documents):
-    assert measurements.differences(documents, DOCS / "measurements") == []
+def test_the_files_are_what_the_command_writes(contents):
+    assert measurements.outdated(contents) == []
+    by_hand = {DOCS / "measurements" / name for name in measurements.BY_HAND}
+    assert set((DOCS / "measurements").iterdir()) == contents.keys() | by_hand
 
 
-def test_a_changed_a_missing_and_a_stray_file_are_told_apart_from_the_rest(tmp_path):
-    for name in ("same.md", "changed.md", "stray.md", *measurements.BY_HAND):
-        (tmp_path / name).write_text("a")
-    made = {"same.md": "a", "changed.md": "b", "missing.md": "c"}
-    assert measurements.differences(made, tmp_path) == ["changed.md", "missing.md", "stray.md"]
+def test_changed_and_missing_files_are_outdated(tmp_path):
+    (tmp_path / "same.md").write_text("a")
+    (tmp_path / "changed.md").write_text("b")
+    made = {tmp_path / "same.md": "a", tmp_path / "changed.md": "B", tmp_path / "missing.md": "c"}
+    assert measurements.outdated(made) == [tmp_path / "changed.md", tmp_path / "missing.md"]
 
 
-def test_the_check_writes_nothing_and_fails_if_a_file_differs(tmp_path, monkeypatch, capsys):
-    (tmp_path / "measurements").mkdir()
-    monkeypatch.setattr(measurements, "DOCS", tmp_path)
-    monkeypatch.setattr(measurements, "documents", lambda: {"real.md": "new"})
+@pytest.mark.parametrize("changed", [True, False])
+def test_the_check_writes_nothing_and_fails_if_a_file_differs(changed, tmp_path, monkeypatch, capsys):
+    (tmp_path / "real.md").write_text("old")
+    monkeypatch.setattr(measurements, "contents", lambda: {tmp_path / "real.md": "new" if changed else "old"})
     monkeypatch.setattr(sys, "argv", ["measurements", "--check"])
-    with pytest.raises(SystemExit, match="True"):
+    with pytest.raises(SystemExit) as ended:
         measurements.main()
-    assert "docs/measurements/real.md" in capsys.readouterr().out
-    assert list((tmp_path / "measurements").iterdir()) == []
+    assert ended.value.code == changed
+    assert ("real.md" in capsys.readouterr().out) == changed
+    assert (tmp_path / "real.md").read_text() == "old"
 
 
 @pytest.mark.parametrize("page", ["benchmarks.md", "retuning.md", "algorithm.md"])
-def test_measured_tables_of_the_pages_are_quotations(page, documents):
-    """A table whose head is that of a measurement has no rows of its own."""
-    text = "\n".join([*documents.values(), (DOCS / "measurements" / "performance.md").read_text(encoding="utf-8")])
-    known = set(text.splitlines())
+def test_the_measured_table_of_a_page_is_a_quotation(page, contents):
+    """One table has the head of a measured one; all of its rows are measured ones, too."""
+    by_hand = [(DOCS / "measurements" / name).read_text(encoding="utf-8") for name in measurements.BY_HAND]
+    known = {line for text in (*contents.values(), *by_hand) for line in text.splitlines()}
     tables = re.findall(r"^\|.*\n\|[-|]+\n(?:\|.*\n?)+", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
     quoted = [table.splitlines() for table in tables if table.splitlines()[0] in known]
     assert len(quoted) == 1
