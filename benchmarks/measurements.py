@@ -1,7 +1,7 @@
 """The tables of docs/measurements, from the committed results. Nothing is measured.
 
-    python -m benchmarks.measurements             write them
-    python -m benchmarks.measurements --check     write nothing; exit 1 if a file is not what would be written
+python -m benchmarks.measurements             write them
+python -m benchmarks.measurements --check     write nothing; exit 1 if a file is not what would be written
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,14 @@ def interval(values: Floats, statistic: Callable[..., Any]) -> tuple[float, floa
     """The statistic of (tasks,) and its bootstrap interval; NaN without tasks, or if one has no value."""
     if not len(values) or np.isnan(values).any():
         return (np.nan, np.nan, np.nan)
-    picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(statistic(values[picks], axis=1), [0.025, 0.975])
+    low, high = np.quantile(statistic(values[_picks(len(values))], axis=1), [0.025, 0.975])
     return float(statistic(values)), float(low), float(high)
+
+
+@cache
+def _picks(count: int) -> NDArray[np.int64]:
+    """(RESAMPLES, count) indices, the same for every table."""
+    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
 
 
 def regrets(table: Table, name: str, statistic: Callable[..., Any]) -> list[tuple[float, float, float]]:
