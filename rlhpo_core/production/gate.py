@@ -84,11 +84,11 @@ def judge(
     seed: int,
     rivals: int = 1,
 ) -> Verdict:
-    """Compare two models on N rows.
+    """Compare two models by their answers to the same N rows.
 
     Args:
+        metric: One of ``study.spec.METRICS``.
         target: (N,) numbers, or indices of classes.
-        champion: Of the same rows, in their order, as the challenger's.
         slices: Name to the rows of a slice, (N,) each.
         seed: Of the bootstrap.
         rivals: How many challengers are judged for one place; each must be surer then (Bonferroni).
@@ -110,7 +110,12 @@ def judge(
 
 
 def refusal(metric: str, rows: int, confidence: float, reason: str) -> Verdict:
-    """That nothing is decided, and why."""
+    """A verdict that decides nothing, before anything was measured.
+
+    Args:
+        rows: How many there are to judge by.
+        reason: For a person to read.
+    """
     return Verdict(decision="refuse", reason=reason, metric=metric, rows=rows, confidence=confidence)
 
 
