@@ -62,7 +62,7 @@ def _without_pauses(trials: list[Trial]) -> tuple[list[float], str]:
             pauses += 1
         shifted.append(start - shift)
         end = max(end, start + trial.seconds)
-    return shifted, f"; {pauses} long pauses left out" if pauses else ""
+    return shifted, f"; {pauses} long pause{'s' if pauses > 1 else ''} left out" if pauses else ""
 
 
 def _lanes(starts: list[float], seconds: list[float]) -> list[int]:

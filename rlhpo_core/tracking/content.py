@@ -56,7 +56,7 @@ def study_params(spec: StudySpec) -> dict[str, str]:
 
 
 def budget(spec: StudySpec) -> str:
-    """The study's limits, as ``trials 100, wall_time PT1H``."""
+    """The study's limits with dotted names, such as ``trials 100, wall_time 3600.0``; times are in seconds."""
     limits = _flat(spec.budget.model_dump(mode="json", exclude_none=True))
     return ", ".join(f"{name} {value}" for name, value in limits.items())
 

@@ -34,7 +34,7 @@ def test_a_long_pause_is_left_out_and_mentioned() -> None:
     figure = timeline(history((0, 10), (100_000, 10)))
     assert bars(figure) == [(0, 0, 10), (0, 10, 10)]
     assert figure is not None
-    assert "1 long pauses left out" in figure.axes[0].texts[0].get_text()
+    assert "1 long pause left out" in figure.axes[0].texts[0].get_text()
 
 
 def test_hours_are_shown_as_hours() -> None:
