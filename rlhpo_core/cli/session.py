@@ -16,7 +16,7 @@ from rich.console import Console
 from rlhpo_core.atomic_files import write_atomically
 from rlhpo_core.cli import local_pipeline
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators import build_evaluator
+from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Evaluator
 from rlhpo_core.execution import runner
 from rlhpo_core.execution.beginning import begin_study

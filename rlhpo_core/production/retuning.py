@@ -16,6 +16,7 @@ from rlhpo_core.data import drift, holdout
 from rlhpo_core.data.drift import Drift
 from rlhpo_core.data.table import Split, Table, load_table, split
 from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.kinds import CLASSES, evaluator_class
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.production import alerts, promotion
 from rlhpo_core.production.answers import ask
@@ -28,7 +29,7 @@ from rlhpo_core.report.study_report import log_report, make_report
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.production_settings import Event as Alert
-from rlhpo_core.study.spec import StudySpec, WarmStartSpec, XGBoostSpec
+from rlhpo_core.study.spec import StudySpec, WarmStartSpec
 from rlhpo_core.tracking.provenance import circumstances
 from rlhpo_core.tracking.tracker import StudyTracker
 
@@ -276,7 +277,8 @@ def _record(desk: Desk, event: Event, reason: str) -> Record:
 
 
 def _table(spec: StudySpec) -> tuple[Table, Split]:
-    if spec.data is None or not isinstance(spec.evaluator, XGBoostSpec):
-        raise UserError("a retuning needs a table and an evaluator that trains a model on it (kind: xgboost)")
+    if spec.data is None or not evaluator_class(spec.evaluator.kind).has_model:
+        fitting = ", ".join(kind for kind in CLASSES if evaluator_class(kind).has_model)
+        raise UserError(f"a retuning needs a table and an evaluator that trains a model on it (kind: {fitting})")
     table = load_table(spec.data, spec.seed)
     return table, split(table, spec.data, spec.seed)

@@ -383,7 +383,6 @@ def _curves(spec: StudySpec, history: History) -> Figure | None:
     ax.set_ylim(*shown_range(values, history.direction))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     which = f"{len(trials)} trials" if len(trials) > 1 else "one trial"
-    step = "boosting round" if spec.evaluator.kind == "xgboost" else "step"
-    style(ax, f"The {metric_name(spec)} of {which} while running", step, metric_label(spec))
+    style(ax, f"The {metric_name(spec)} of {which} while running", spec.evaluator.step_name, metric_label(spec))
     _legend_below(ax)
     return figure

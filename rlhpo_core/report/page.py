@@ -128,9 +128,7 @@ def _facts(
     spec: StudySpec, history: History, summaries: Sequence[RoundSummary], ending: Ending
 ) -> list[tuple[str, str]]:
     best, objective = history.best(), spec.objective
-    space = f"{len(spec.space.steps)} hyperparameters of " + (
-        "XGBoost" if spec.evaluator.kind == "xgboost" else spec.evaluator.function
-    )
+    space = f"{len(spec.space.steps)} hyperparameters of {spec.evaluator.describe()}"
     on = f", on {spec.data.path.name}" if spec.data is not None else ""
     best_value = "none: no trial has completed"
     if best is not None and best.value is not None:

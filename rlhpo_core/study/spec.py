@@ -20,9 +20,10 @@ from rlhpo_core.errors import UserError, describe
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.space.search_space import SearchSpace, builtin_space
 from rlhpo_core.strict_yaml import parse_yaml, to_yaml
+from rlhpo_core.study.evaluator_specs import EvaluatorSpec
 from rlhpo_core.study.production_settings import AlertsSpec, GateSpec, RetuneSpec
 from rlhpo_core.study.tuner_settings import TunerSettings
-from rlhpo_core.trial import Config, Direction, Value
+from rlhpo_core.trial import Config, Direction
 
 #: Metrics that the built-in evaluators compute, with the direction that is better.
 METRICS: dict[str, Direction] = {
@@ -90,32 +91,6 @@ class DataSpec(Frozen):
         if self.validation + self.holdout >= 1:
             raise ValueError("validation + holdout must leave rows to train on (their sum must be below 1)")
         return self
-
-
-class XGBoostSpec(Frozen):
-    """Train XGBoost on a table."""
-
-    kind: Literal["xgboost"]
-    folds: Annotated[int, Field(ge=2, le=20)] | None = None
-    """k-fold cross-validation over train + validation instead of one split."""
-    early_stopping_rounds: Annotated[int, Field(ge=1)] | None = None
-    """Stop adding trees when the validation score has not improved for this many; off if not set."""
-    report_every: Annotated[int, Field(ge=1)] = 50
-    """Report the validation score every this many trees (the learning curve; also where a stop is heeded)."""
-    params: dict[str, Value] = Field(default_factory=dict)
-    """Further XGBoost parameters, the same in every trial."""
-
-
-class FunctionSpec(Frozen):
-    """Call ``module:function`` with a configuration; the module must be installed and allowed."""
-
-    kind: Literal["function"]
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the function as keyword arguments beside the configuration."""
-
-
-EvaluatorSpec = Annotated[XGBoostSpec | FunctionSpec, Field(discriminator="kind")]
 
 
 class ObjectiveSpec(Frozen):
@@ -243,9 +218,11 @@ class StudySpec(Frozen):
             allowed = "letters, digits, '.', '_' and '-', and starts with a letter or digit"
             raise ValueError(f"name: {self.name!r} is not a name; it holds {allowed}")
         metric = self.objective.metric
-        if isinstance(self.evaluator, XGBoostSpec):
+        if self.evaluator.needs_table:
             if self.data is None:
-                raise ValueError("data: the xgboost evaluator needs a table; add `data: {path: …, target: …}`")
+                raise ValueError(
+                    f"data: the {self.evaluator.kind} evaluator needs a table; add `data: {{path: …, target: …}}`"
+                )
             if metric not in METRICS:
                 raise ValueError(f"objective.metric: unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
             if self.objective.direction != METRICS[metric]:
