@@ -12,21 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlflow import MlflowClient
+from mlflow.entities import Param
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import Model
+
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors.store import DIGEST, FILE, FOLDER, digest
 from rlhpo_core.tracking.connection import Connection
-from rlhpo_core.tracking.content import author
+from rlhpo_core.tracking.content import source_tags
+from rlhpo_core.tracking.registry import CHALLENGER, aliases_of_version, create_registered_model, set_aliases
 from rlhpo_core.tuner.prior import FORMAT_VERSION, Prior, describe
 
-# After mlflow_connection, which sees to it that importing MLflow sends nothing.
-from mlflow import MlflowClient  # isort: skip
-from mlflow.entities import Param  # isort: skip
-from mlflow.entities.model_registry import ModelVersion  # isort: skip
-from mlflow.exceptions import MlflowException  # isort: skip
-from mlflow.models import Model  # isort: skip
-
 EXPERIMENT = "rlhpo-priors"
-CHALLENGER, CHAMPION = "challenger", "champion"
 #: How many characters of a card MLflow takes as a description.
 _MOST = 5000
 
@@ -64,19 +62,12 @@ def register_prior(prior: Prior, name: str, connection: Connection, aliases: Seq
     prior = replace(prior, card=prior.card.model_copy(update={"registered": ""}))
     tags = {"rlhpo.prior": prior.card.name, "rlhpo.objective": prior.card.objective, DIGEST: digest(prior.to_bytes())}
     with connection.client() as client:
-        try:
-            client.create_registered_model(name, tags={"rlhpo": "prior"})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        create_registered_model(client, name, "prior")
         same_files = client.search_model_versions(f"tags.`{DIGEST}` = '{tags[DIGEST]}'")
         known = next((version for version in same_files if version.name == name), None)
         version = known or _new_version(client, connection, prior, name, tags)
-        for alias in aliases or (() if known else (CHALLENGER,)):
-            client.set_registered_model_alias(name, alias, version.version)
-        if CHAMPION not in client.get_registered_model(name).aliases:
-            client.set_registered_model_alias(name, CHAMPION, version.version)
-        held = tuple(sorted(client.get_model_version(name, version.version).aliases))
+        set_aliases(client, name, version.version, aliases or (() if known else (CHALLENGER,)))
+        held = aliases_of_version(client, name, version.version)
     return RegisteredPrior(name, str(version.version), held)
 
 
@@ -86,7 +77,7 @@ def _new_version(
     """A run with the prior, its settings and its card, and a version that comes from it."""
     card, text = prior.card, describe(prior)
     note = {"mlflow.note.content": text[:_MOST]}
-    made = {**tags, **author(), **note, "rlhpo.run": "prior"}
+    made = {**tags, **source_tags(), **note, "rlhpo.run": "prior"}
     run = client.create_run(connection.experiment(client, EXPERIMENT), tags=made, run_name=card.name)
     run_id = run.info.run_id
     try:

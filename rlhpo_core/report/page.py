@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlhpo_core import __version__
+from rlhpo_core.report import markdown
 from rlhpo_core.report.figures import CAPTIONS, POOR_R2
-from rlhpo_core.report.plotting import score
+from rlhpo_core.report.plotting import formatted, number_of
 from rlhpo_core.report.sensitivity import Sensitivity, analyse
 from rlhpo_core.study.budget import cost
-from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.study.spec import BudgetSpec, StudySpec
 from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus
 
 _MOST_ROWS = 40
@@ -48,26 +49,30 @@ def study_note(
 ) -> str:
     """Markdown for the parent run, shorter than the 8000 characters that MLflow keeps of a tag.
 
-    ``sensitivity`` is computed if it is not given.
+    Args:
+        summaries: of the rounds so far, in their order
+        ending: what is known beyond the trials; nothing, if it is not given
+        sensitivity: as from ``analyse``, which is called if it is not given
     """
     ending, best = ending or Ending(), history.best()
     sensitivity = sensitivity or analyse(spec, history)
-    parts = [f"# {_md(spec.name)}", _md_table(("", ""), _facts(spec, history, summaries, ending))]
+    title = markdown.escaped(_short(spec.name))
+    parts = [f"# {title}", _note_table(("", ""), _facts(spec, history, summaries, ending))]
     if best is not None:
         rows = [(name, f"{value!r}" if isinstance(value, str) else f"{value}") for name, value in best.config.items()]
-        parts += [f"## Best configuration (trial {_number(best)})", _md_table(("hyperparameter", "value"), rows)]
+        parts += [f"## Best configuration (trial {number_of(best)})", _note_table(("hyperparameter", "value"), rows)]
     if ending.holdout:
         rows = [(name, _value(value)) for name, value in ending.holdout.items()]
-        parts += ["## Winner on the holdout", _md_table(("metric", "value"), rows)]
+        parts += ["## Winner on the holdout", _note_table(("metric", "value"), rows)]
     causes = _failures(history)
     if causes:
-        parts += ["## Failures", _md_table(("trials", "status", "cause"), causes)]
+        parts += ["## Failures", _note_table(("trials", "status", "cause"), causes)]
     if sensitivity is not None:
         importances = [
             (i.name, f"{i.first:.2f}", f"{i.total:.2f} ± {i.total_std:.2f}") for i in sensitivity.importances[:10]
         ]
         header = ("hyperparameter", "alone", "with interactions")
-        parts += ["## What matters", _trust(sensitivity), _md_table(header, importances)]
+        parts += ["## What matters", _trust(sensitivity), _note_table(header, importances)]
     parts += ["## How to reproduce", _how_to_reproduce(spec)]
     note = "\n\n".join(parts) + "\n"
     return note if len(note) <= 7900 else note[:7900].rsplit("\n", 1)[0] + "\n\n(cut short)\n"
@@ -82,10 +87,15 @@ def html_report(
     charts: Mapping[str, str] | None = None,
     script: str = "",
 ) -> str:
-    """One page with everything in it, and no address outside. ``pngs`` as from ``figures``.
+    """One page with everything in it, and no address outside.
 
-    ``charts``, as from ``charts.charts``, take the place of the pictures of the same name; they need ``script``.
-    Without them the page has no script at all.
+    Args:
+        summaries: of the rounds so far, in their order
+        pngs: name to PNG, as from ``figures``
+        ending: what is known beyond the trials; nothing, if it is not given
+        charts: as from ``charts.charts``; they take the place of the pictures of the same name and need ``script``.
+            Without them the page has no script at all.
+        script: as from ``charts.script``
     """
     charts = charts or {}
     ending, best, causes = ending or Ending(), history.best(), _failures(history)
@@ -106,33 +116,25 @@ def html_report(
     return _PAGE.format(title=_h(spec.name), policy=policy, script=script if charts else "", body=body)
 
 
+def count_causes(trials: Iterable[Trial]) -> Counter[tuple[TrialStatus, str]]:
+    """How many of the trials ended with which status and for which cause, the last line of the error."""
+    return Counter((trial.status, trial.cause or "no reason given") for trial in trials)
+
+
 # -- facts, as plain text --------------------------------------------------------------------------------------------
 
 
 def _facts(
     spec: StudySpec, history: History, summaries: Sequence[RoundSummary], ending: Ending
 ) -> list[tuple[str, str]]:
-    best, budget, objective = history.best(), spec.budget, spec.objective
-    space = f"{len(spec.space.steps)} hyperparameters of " + (
-        "XGBoost" if spec.evaluator.kind == "xgboost" else spec.evaluator.function
-    )
+    best, objective = history.best(), spec.objective
+    space = f"{len(spec.space.steps)} hyperparameters of {spec.evaluator.describe()}"
     on = f", on {spec.data.path.name}" if spec.data is not None else ""
-    trial_hours = sum(trial.seconds for trial in history.trials) / 3600
-    counts = Counter(trial.status for trial in history.trials)
-    statuses = ", ".join(f"{counts[status]} {status}" for status in TrialStatus if counts[status])
-    used = f"{len(history)} of {budget.trials} trials" + (f" ({statuses})" if statuses else "")
-    if ending.seconds is not None:
-        limit = f" of {_duration(budget.wall_time.total_seconds())}" if budget.wall_time is not None else ""
-        used += f"; wall time {_duration(ending.seconds)}{limit}"
-    if history.trials:
-        used += f"; trial time {_duration(trial_hours * 3600)}"
-    if budget.cost is not None:
-        used += f"; cost {cost(budget, history):.4g} of {budget.cost.limit:g}"
-    found = "none: no trial has completed"
+    best_value = "none: no trial has completed"
     if best is not None and best.value is not None:
-        found = f"{objective.metric} {_value(best.value)} in trial {_number(best)}"
-    facts = [("tuned", space + on), ("objective", f"{objective.direction} {objective.metric}"), ("best", found)]
-    facts += [("budget used", used)]
+        best_value = f"{objective.metric} {_value(best.value)} in trial {number_of(best)}"
+    facts = [("tuned", space + on), ("objective", f"{objective.direction} {objective.metric}"), ("best", best_value)]
+    facts += [("budget used", _budget_used(spec.budget, history, ending.seconds))]
     if ending.reason is not None:
         facts += [("ended because", ending.reason)]
     facts += [("reward model", _model_quality(spec, summaries))]
@@ -143,15 +145,30 @@ def _facts(
     return facts
 
 
+def _budget_used(budget: BudgetSpec, history: History, seconds: float | None) -> str:
+    """Trials, times and cost against their limits. ``seconds`` is the wall time spent tuning, if it is known."""
+    counts = Counter(trial.status for trial in history.trials)
+    statuses = ", ".join(f"{counts[status]} {status}" for status in TrialStatus if counts[status])
+    used = f"{len(history)} of {budget.trials} trials" + (f" ({statuses})" if statuses else "")
+    if seconds is not None:
+        limit = f" of {_duration(budget.wall_time.total_seconds())}" if budget.wall_time is not None else ""
+        used += f"; wall time {_duration(seconds)}{limit}"
+    if history.trials:
+        used += f"; trial time {_duration(sum(trial.seconds for trial in history.trials))}"
+    if budget.cost is not None:
+        used += f"; cost {cost(budget, history):.4g} of {budget.cost.limit:g}"
+    return used
+
+
 def _model_quality(spec: StudySpec, summaries: Sequence[RoundSummary]) -> str:
     if spec.tuner.mode != "mbrl_sdp":
         return f"none in mode {spec.tuner.mode}"
     known = [summary for summary in summaries if summary.model_r2 is not None]
     if not known or (last := known[-1]).model_r2 is None:
         return "none yet: too few trials"
-    text = f"{spec.tuner.model.kind}, R² {score(last.model_r2)} on held-out trials"
+    text = f"{spec.tuner.model.kind}, R² {formatted(last.model_r2)} on held-out trials"
     if last.model_rank_correlation is not None:
-        text += f", rank correlation {score(last.model_rank_correlation)}"
+        text += f", rank correlation {formatted(last.model_rank_correlation)}"
     if last.model_coverage is not None:
         text += f", {100 * last.model_coverage:.0f} % of scores inside its 80 % intervals"
     ran = sum(summary.model_phase == "ran" for summary in summaries)
@@ -159,12 +176,9 @@ def _model_quality(spec: StudySpec, summaries: Sequence[RoundSummary]) -> str:
 
 
 def _failures(history: History) -> list[tuple[str, str, str]]:
-    """Trials that ended without a value, by cause: number, status and cause; the commonest first."""
-    causes = Counter(
-        (trial.status, _last_line(trial.error) or "no reason given")
-        for trial in history.trials
-        if trial.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE)
-    )
+    """Trials that failed, by cause: number, status and cause; the commonest first."""
+    failed = (trial for trial in history.trials if trial.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE))
+    causes = count_causes(failed)
     rows = [(str(count), str(status), _short(cause)) for (status, cause), count in causes.most_common(_MOST_CAUSES)]
     rest = causes.total() - sum(int(row[0]) for row in rows)
     return [*rows, (str(rest), "", "other causes")] if rest else rows
@@ -173,19 +187,14 @@ def _failures(history: History) -> list[tuple[str, str, str]]:
 def _how_to_reproduce(spec: StudySpec) -> str:
     return (
         f"`rlhpo tune` with this study's file, rlhpo {__version__} and seed {spec.seed} proposes the same trials, "
-        "as long as each training scores the same again."
+        "as long as each training run scores the same again."
     )
 
 
 def _trust(sensitivity: Sensitivity) -> str:
     text = f"Shares of the variance (Sobol indices) by a model of {sensitivity.trials} trials with R² "
     poor = ". It predicts poorly: take this as a hint" if sensitivity.r2 < POOR_R2 else ""
-    return f"{text}{score(sensitivity.r2)} on left-out ones{poor}."
-
-
-def _number(trial: Trial) -> int:
-    """Trials are counted from 1 where people read."""
-    return trial.proposal.number + 1
+    return f"{text}{formatted(sensitivity.r2)} on left-out ones{poor}."
 
 
 def _value(value: float) -> str:
@@ -201,12 +210,6 @@ def _duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _last_line(text: str | None) -> str:
-    """The line of a traceback that says what went wrong."""
-    lines = (text or "").strip().splitlines()
-    return lines[-1].strip() if lines else ""
-
-
 def _short(text: str, length: int = 160) -> str:
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "…"
@@ -215,18 +218,12 @@ def _short(text: str, length: int = 160) -> str:
 # -- Markdown --------------------------------------------------------------------------------------------------------
 
 
-def _md(text: str) -> str:
-    """Shown literally, on one line."""
-    line = html.escape(_short(text), quote=False)
-    return "".join(f"\\{character}" if character in "\\`*_[]|#~" else character for character in line)
-
-
-def _md_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    shown = [[_md(cell) for cell in row] for row in rows[:_MOST_ROWS]]
+def _note_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells and rows that are too many are cut short: MLflow keeps 8000 characters."""
+    shown = [[_short(cell) for cell in row] for row in rows[:_MOST_ROWS]]
     if len(rows) > _MOST_ROWS:
         shown.append([f"and {len(rows) - _MOST_ROWS} more", *[""] * (len(header) - 1)])
-    lines = [list(header), ["---"] * len(header), *shown]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown.table(header, shown)
 
 
 # -- HTML ------------------------------------------------------------------------------------------------------------
@@ -260,9 +257,9 @@ def _html_trials(history: History, best: Trial | None) -> str:
     for trial in history.trials:
         mark = ' class="best"' if best is not None and trial.trial_id == best.trial_id else ""
         rows.append(
-            f"<tr{mark}><td>{_number(trial)}</td><td>{_h(trial.status)}</td>"
+            f"<tr{mark}><td>{number_of(trial)}</td><td>{_h(trial.status)}</td>"
             f"<td>{'' if trial.value is None else _value(trial.value)}</td><td>{trial.seconds:.1f}</td>"
-            f"<td><code>{_h(_config(trial.config))}</code></td><td>{_html_error(trial.error)}</td></tr>"
+            f"<td><code>{_h(_config(trial.config))}</code></td><td>{_html_error(trial)}</td></tr>"
         )
     body = "\n".join(rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -272,12 +269,12 @@ def _config(config: Config) -> str:
     return ", ".join(f"{name}={_value(v) if isinstance(v, float) else v}" for name, v in config.items())
 
 
-def _html_error(error: str | None) -> str:
-    """Its last line; the whole text unfolds."""
-    text = (error or "").strip()
-    if _last_line(text) == text:
+def _html_error(trial: Trial) -> str:
+    """The last line of the error; the whole text unfolds."""
+    text = (trial.error or "").strip()
+    if trial.cause is None or trial.cause == text:
         return _h(text)
-    return f"<details><summary>{_h(_short(_last_line(text)))}</summary><pre>{_h(text)}</pre></details>"
+    return f"<details><summary>{_h(_short(trial.cause))}</summary><pre>{_h(text)}</pre></details>"
 
 
 _PAGE = """<!DOCTYPE html>
