@@ -237,7 +237,7 @@ def _ensure(spec: StudySpec, store: str) -> StudyFiles:
     from rlhpo_core.execution.beginning import begin_study
 
     files = _files(store)
-    files.begin(StudyRecord.new(spec))
+    files.claim(StudyRecord.new(spec))
     if (known := files.spec_or_none()) is not None:
         differing = [
             name

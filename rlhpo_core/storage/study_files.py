@@ -72,8 +72,8 @@ class StudyFiles:
         uri = self.store.uri
         return uri if "://" in uri else str(Path(uri).resolve())
 
-    def begin(self, record: StudyRecord) -> bool:
-        """Give the study its identity, unless it has one. Of several at once, one does (and gets ``True``)."""
+    def claim(self, record: StudyRecord) -> bool:
+        """Give the study its identity unless it has one. Of several processes at once, one gets ``True``."""
         return self.store.create(RECORD, _json(record))
 
     def spec(self) -> StudySpec:
@@ -124,8 +124,8 @@ class StudyFiles:
         except UserError as error:
             raise UserError(f"{self._where(STATE)}: {error}") from error
 
-    def begin_state(self, state: TunerState) -> TunerState:
-        """Write the first state, unless there is one; returns the one that is there."""
+    def claim_state(self, state: TunerState) -> TunerState:
+        """Write the first state unless there is one; returns the state that is there afterwards."""
         from rlhpo_core.tuner import state_file
 
         return state if self.store.create(STATE, state_file.to_bytes(state)) else self.state()

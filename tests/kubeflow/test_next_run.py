@@ -50,7 +50,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def files(tmp_path: Path) -> StudyFiles:
     found = StudyFiles(open_store(str(tmp_path / "store")))
-    found.begin(StudyRecord(study_id="stepwise-1"))
+    found.claim(StudyRecord(study_id="stepwise-1"))
     begin_study(found, SPEC)
     return found
 
