@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
+from rlhpo_core.cli.options import RUNS, Force, Tracking, console
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import PRIOR_FILE, TrackingSpec, load_study
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rlhpo_core.tracking.connection import Connection
     from rlhpo_core.tuner.prior import Prior
 
-RUNS = Path("runs")
+#: Studies that ``evaluate --leave-one-out`` takes at least: a prior is trained on two or more.
 LEAST_TO_LEAVE_OUT = 3
 
 app = typer.Typer(
@@ -36,7 +36,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-console = Console(highlight=False)
 
 Sources = Annotated[
     list[str],
@@ -45,10 +44,6 @@ Sources = Annotated[
         help="Finished studies: their folders (as `rlhpo tune` leaves them), a folder of such folders, `s3://…`, state "
         "files, ids of their runs in MLflow, or `mlflow:EXPERIMENT` for all studies of an experiment.",
     ),
-]
-Tracking = Annotated[
-    str | None,
-    typer.Option(metavar="URI", help="MLflow; default: MLFLOW_TRACKING_URI, else the database in runs/."),
 ]
 Space = Annotated[
     str | None,
@@ -88,7 +83,7 @@ def train(
     alias: Aliases = None,
     steps: Steps = 3000,
     policy_updates: Updates = 120,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
+    force: Force = False,
     tracking_uri: Tracking = None,
 ) -> None:
     """Learn a prior from finished studies. Nothing is trained again; a handful takes about a minute of one core.
