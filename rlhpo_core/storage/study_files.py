@@ -142,13 +142,17 @@ class StudyFiles:
     def write_trial(self, trial: Trial) -> None:
         self.store.write(f"{TRIALS}{trial.trial_id}.json", _json(trial))
 
-    def history(self) -> History:
-        """All finished trials, those of an unfinished round included."""
-        state = self.state_or_none()
+    def history(self, state: TunerState | None = None) -> History:
+        """All finished trials, those of an unfinished round included.
+
+        Args:
+            state: The study's state, if it was just read; else it is read here.
+        """
+        state = state or self.state_or_none()
         learnt = History(direction=self.spec().objective.direction) if state is None else state.history
         known = {f"{TRIALS}{trial.trial_id}.json" for trial in learnt.trials}
-        found = [self._read_trial(key) for key in self.store.keys(TRIALS) if key.endswith(".json") and key not in known]
-        pending = [trial for trial in found if trial is not None]
+        keys = [key for key in self.store.keys(TRIALS) if key.endswith(".json") and key not in known]
+        pending = [trial for key in keys if (trial := self._read_trial(key)) is not None]
         return learnt.extended(sorted(pending, key=lambda trial: trial.proposal.number))
 
     def request_stop(self) -> None:
