@@ -5,7 +5,7 @@ from kfp.dsl import Markdown, Output
 
 from components import IMAGE
 
-# What it hands on beside the action goes through files: KFP's local runner can decide only by a step's single value.
+# All but the action goes through files: KFP's local runner can decide only by a step's single value.
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -38,7 +38,7 @@ def retune_check(
 
     from rlhpo_core.kubeflow import retune_steps
 
-    found = retune_steps.check(study, store, table_source, force, Path(note.path))
-    for path, text in ((tuned_study, found.study), (tuned_store, found.store), (look, found.look)):
+    checked = retune_steps.check(study, store, table_source, force, Path(note.path))
+    for path, text in ((tuned_study, checked.study), (tuned_store, checked.store), (look, checked.look)):
         Path(path).write_text(text, encoding="utf-8")
-    return found.action
+    return checked.action

@@ -33,6 +33,6 @@ def retune_decide(
 
     from rlhpo_core.kubeflow import retune_steps
 
-    found = retune_steps.decide(study, store, model_store, table_source, look, Path(note.path))
-    for name, value in found.items():
+    scores = retune_steps.decide(study, store, model_store, table_source, look, Path(note.path))
+    for name, value in scores.items():
         decision.log_metric(name, value)

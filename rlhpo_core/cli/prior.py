@@ -105,9 +105,9 @@ def train(
     if out is not None and not force and prior_store.taken(out):
         raise UserError(f"{out} exists; choose another --out, or overwrite it with --force")
     connection = _connection(tracking_uri)
-    found = _read(sources, connection)
-    objective = prior_sources.agreed_objective(found)
-    target, studies = _in_one_space(found, space)
+    chosen = _read(sources, connection)
+    objective = prior_sources.agreed_objective(chosen)
+    target, studies = _in_one_space(chosen, space)
     named = name or (Path(out).name.removesuffix(PRIOR_FILE) if out is not None else register or "")
     prior = _learn(named, target, studies, objective, _settings(seed, steps, policy_updates))
     if out is not None:
@@ -157,8 +157,8 @@ def evaluate(
     """
     connection = _connection(tracking_uri)
     if leave_one_out:
-        found = _read(arguments, connection)
-        _print_scores(_each_left_out(found, space, _settings(seed, steps, policy_updates)))
+        chosen = _read(arguments, connection)
+        _print_scores(_each_left_out(chosen, space, _settings(seed, steps, policy_updates)))
         return
     if len(arguments) < 2:
         raise UserError("name a prior, and after it studies that it was not trained on; or use --leave-one-out")
@@ -167,11 +167,11 @@ def evaluate(
     from rlhpo_core.priors import evaluation as prior_evaluation
 
     prior = _find(arguments[0], tracking_uri)
-    found = _read(arguments[1:], connection)
-    _check_held_out(prior, found)
+    held_out = _read(arguments[1:], connection)
+    _check_held_out(prior, held_out)
     scores = []
     with console.status("fitting a model to each study"):
-        for source in found:
+        for source in held_out:
             scores.append(prior_evaluation.score(prior, source.found, seed))
     _print_scores(scores)
 
@@ -241,21 +241,21 @@ def _read(places: Sequence[str], connection: Connection) -> list[Source]:
     from rlhpo_core.priors import sources as prior_sources
 
     with console.status("reading the studies"):
-        found = prior_sources.read(places, connection, _note)
-    if not found:
+        studies = prior_sources.read(places, connection, _note)
+    if not studies:
         raise UserError(f"no study is left of {', '.join(places)}")
-    return found
+    return studies
 
 
 def _in_one_space(sources: Sequence[Source], space: str | None) -> tuple[SearchSpace, list[FinishedStudy]]:
     """The prior's space, and the studies in it."""
     from rlhpo_core.priors.common_space import carried, common_space
 
-    inside = [source.found for source in sources]
-    target = common_space(inside) if space is None else _space(space)
+    originals = [source.found for source in sources]
+    target = common_space(originals) if space is None else _space(space)
     studies = []
-    for one in inside:
-        study, note = carried(one, target)
+    for original in originals:
+        study, note = carried(original, target)
         studies.append(study)
         if note:
             _note(f"{study.name}: {note}")
@@ -328,9 +328,11 @@ def _print_scores(scores: Sequence[Score]) -> None:
         grid.add_column(title, justify="right", no_wrap=True)
     for count in PICKS:
         grid.add_column(f"after {count}", justify="right", no_wrap=True)
-    for one in scores:
-        pairs = [f"{one.picked[count]:.2f} ({one.random[count]:.2f})" for count in PICKS]
-        grid.add_row(escape(one.study), str(one.trials), f"{one.fidelity:.2f}", f"{one.rank_correlation:.2f}", *pairs)
+    for score in scores:
+        pairs = [f"{score.picked[count]:.2f} ({score.random[count]:.2f})" for count in PICKS]
+        grid.add_row(
+            escape(score.study), str(score.trials), f"{score.fidelity:.2f}", f"{score.rank_correlation:.2f}", *pairs
+        )
     console.print(grid)
     console.print(
         Text(

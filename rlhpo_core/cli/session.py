@@ -58,6 +58,10 @@ class Result:
 def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
+    Args:
+        path: The new folder; studies side by side in one folder share a local MLflow database there.
+        console: For the live display and messages.
+
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail.
     """
     torch.set_num_threads(1)
@@ -78,6 +82,9 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
 
 def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
     """Go on with the study in a folder: finish its trials, or what MLflow misses of it.
+
+    Args:
+        path: The study's folder, which is locked meanwhile.
 
     Raises: UserError as ``start`` does, and if another process is tuning in the folder.
     """
@@ -107,6 +114,10 @@ def retune(
     spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS, force: bool = False
 ) -> Retuned:
     """Look whether the data is new, tune from what is known, and let the gate decide about the winner.
+
+    Args:
+        path: The folder of the new study, if there is something to do.
+        force: Whether to tune even if nothing has changed.
 
     Raises: UserError as ``start`` does, and if the registered model or its ledger cannot be reached. A failure is
     recorded, and an alert sent, before it is raised.
@@ -146,9 +157,12 @@ def _conclude_retuning(
 
 
 def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None = None) -> Path:
-    """Write the study's report as one HTML page into its folder; with ``interactive``, the one with charts there.
+    """Write the study's report as one HTML page; returns its path.
 
-    Returns the path. Raises: UserError if it cannot be written.
+    Args:
+        interactive: Where to write the page with interactive charts; ``None`` for the plain one in the folder.
+
+    Raises: UserError if it cannot be written.
     """
     path, report = interactive or folder.path / "report.html", make_report(folder, spec)
     try:
@@ -159,7 +173,7 @@ def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None 
 
 
 def _open_tracker(folder: StudyFolder, spec: StudySpec, console: Console) -> StudyTracker:
-    # All studies beside each other share one local MLflow store.
+    # All studies of a folder share one local MLflow store.
     with console.status("opening MLflow (a new local store takes some seconds)"):
         return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
 

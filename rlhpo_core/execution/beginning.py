@@ -75,5 +75,5 @@ def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:
 
 
 def _local_mlflow(files: StudyFiles) -> Path:
-    """Beside the study's folder, where all studies there share one."""
+    """The folder above the study's, whose studies share one local store."""
     return files.store.root.resolve().parent if isinstance(files.store, FolderStore) else Path.cwd()

@@ -25,10 +25,12 @@ from rlhpo_core.trial import FiniteFloat, History, Trial
 if TYPE_CHECKING:
     from rlhpo_core.tuner.algorithm import TunerState
 
+#: Keys of the study's files, as the module's docstring has them.
 SPEC = "study.yaml"
 RECORD = "study.json"
 STATE = "state.safetensors"
 TRIALS = "trials/"
+#: There while pipelines are asked to stop.
 STOP = "stop"
 
 
@@ -54,6 +56,7 @@ class StudyRecord(Frozen):
 
     @classmethod
     def new(cls, spec: StudySpec) -> StudyRecord:
+        """The record of a study that begins, with an id of its own: the study's name and eight random digits."""
         return cls(study_id=f"{spec.name}-{secrets.token_hex(4)}")
 
 
@@ -93,9 +96,11 @@ class StudyFiles:
         return parse_study(text, self._where(SPEC))
 
     def write_spec(self, spec: StudySpec) -> None:
+        """Replace the study file."""
         self.store.write(SPEC, dump_study(spec).encode())
 
     def record(self) -> StudyRecord:
+        """Identity, time spent and winner."""
         data = self.store.read(RECORD)
         if data is None:
             raise UserError(f"{self._where(RECORD)} is missing or damaged: there is no such file")
@@ -105,6 +110,7 @@ class StudyFiles:
             raise UserError(f"{self._where(RECORD)} is missing or damaged: {error}") from error
 
     def write_record(self, record: StudyRecord) -> None:
+        """Replace the record."""
         self.store.write(RECORD, _json(record))
 
     def state(self) -> TunerState:
@@ -131,6 +137,7 @@ class StudyFiles:
         return state if self.store.create(STATE, state_file.to_bytes(state)) else self.state()
 
     def write_state(self, state: TunerState) -> None:
+        """Replace the state: a round is over."""
         from rlhpo_core.tuner import state_file
 
         self.store.write(STATE, state_file.to_bytes(state))
@@ -140,6 +147,7 @@ class StudyFiles:
         return self._read_trial(f"{TRIALS}{trial_id}.json")
 
     def write_trial(self, trial: Trial) -> None:
+        """Keep a finished trial: from then on it is not trained again."""
         self.store.write(f"{TRIALS}{trial.trial_id}.json", _json(trial))
 
     def history(self, state: TunerState | None = None) -> History:
@@ -160,9 +168,11 @@ class StudyFiles:
         self.store.write(STOP, b"")
 
     def stop_requested(self) -> bool:
+        """Whether ``request_stop`` was called, by any process."""
         return self.store.read(STOP) is not None
 
     def clear_stop(self) -> None:
+        """Let pipelines run again."""
         self.store.delete(STOP)
 
     def _read_trial(self, key: str) -> Trial | None:

@@ -23,15 +23,20 @@ class StudyFolder(StudyFiles):
 
     @property
     def path(self) -> Path:
+        """The folder."""
         return self.store.root
 
     @property
     def study_file(self) -> Path:
+        """The path of ``study.yaml``."""
         return self.path / SPEC
 
     @classmethod
     def create(cls, path: Path, spec: StudySpec, record: StudyRecord) -> StudyFolder:
-        """A new folder. Raises: UserError if there is a study in it already, or if it cannot be written."""
+        """A folder with the files that a study has before it begins.
+
+        Raises: UserError if there is a study in it already, or if it cannot be written.
+        """
         folder = cls(path)
         if folder.study_file.exists():
             raise UserError(
