@@ -109,8 +109,8 @@ class LiveProgress:
             line.append(f"  {self.spec.objective.metric} {trial.value:.5g}")
         if improved:
             line.append("  best so far", "bold cyan")
-        if trial.error:
-            line.append(f"  {trial.error.strip().splitlines()[-1][:200]}", "red")
+        if trial.cause:
+            line.append(f"  {trial.cause[:200]}", "red")
         return line
 
     def _time_left(self) -> str:

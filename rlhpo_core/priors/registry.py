@@ -12,18 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlflow import MlflowClient
+from mlflow.entities import Param
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors.store import DIGEST, FILE, FOLDER, digest
 from rlhpo_core.tracking.connection import Connection
-from rlhpo_core.tracking.content import author
+from rlhpo_core.tracking.content import source_tags
 from rlhpo_core.tuner.prior import FORMAT_VERSION, Prior, describe
-
-# After mlflow_connection, which sees to it that importing MLflow sends nothing.
-from mlflow import MlflowClient  # isort: skip
-from mlflow.entities import Param  # isort: skip
-from mlflow.entities.model_registry import ModelVersion  # isort: skip
-from mlflow.exceptions import MlflowException  # isort: skip
-from mlflow.models import Model  # isort: skip
 
 EXPERIMENT = "rlhpo-priors"
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -78,7 +77,7 @@ def _new_version(
     """A run with the prior, its settings and its card, and a version that comes from it."""
     card, text = prior.card, describe(prior)
     note = {"mlflow.note.content": text[:_MOST]}
-    made = {**tags, **author(), **note, "rlhpo.run": "prior"}
+    made = {**tags, **source_tags(), **note, "rlhpo.run": "prior"}
     run = client.create_run(connection.experiment(client, EXPERIMENT), tags=made, run_name=card.name)
     run_id = run.info.run_id
     try:

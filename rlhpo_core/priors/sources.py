@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors.common_space import InSpace
@@ -28,10 +30,6 @@ from rlhpo_core.tracking.connection import Connection, all_runs, redacted
 from rlhpo_core.tracking.content import config_of
 from rlhpo_core.trial import Config, Direction, History
 from rlhpo_core.tuner import state_file
-
-# After mlflow_connection, which sees to it that importing MLflow sends nothing.
-from mlflow import MlflowClient  # isort: skip
-from mlflow.entities import Run  # isort: skip
 
 EXPERIMENT = "mlflow:"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")

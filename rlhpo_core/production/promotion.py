@@ -11,15 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mlflow import MlflowClient
+
 from rlhpo_core.errors import UserError
 from rlhpo_core.production.gate import Decision, Verdict
 from rlhpo_core.production.ledger import JUDGED, Event, Ledger, Record
 from rlhpo_core.production.registration import CHALLENGER, CHAMPION
 from rlhpo_core.storage.lock import Lock, locked
 from rlhpo_core.tracking.provenance import author, circumstances
-
-# After registry, which sees to it that importing MLflow sends nothing.
-from mlflow import MlflowClient  # isort: skip
 
 PREVIOUS = "previous"
 #: Tag of a registered model: the last record of the ledger that its aliases follow.

@@ -8,7 +8,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow.artifacts
+import mlflow.pyfunc
 import numpy as np
+from mlflow import MlflowClient
 from pydantic import ValidationError
 
 from rlhpo_core.data import holdout
@@ -19,11 +22,6 @@ from rlhpo_core.production.answers import Model
 from rlhpo_core.production.ledger import Ledger
 from rlhpo_core.study.spec import StudySpec, TrackingSpec
 from rlhpo_core.tracking.connection import CONTACT, Connection
-
-# After mlflow_connection, which sees to it that importing MLflow sends nothing.
-import mlflow.artifacts  # isort: skip
-import mlflow.pyfunc  # isort: skip
-from mlflow import MlflowClient  # isort: skip
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,14 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow.pyfunc
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, infer_signature
+
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import Refit
 from rlhpo_core.production.model_card import model_card
@@ -21,15 +29,6 @@ from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.content import millis
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
-
-# After tracking, which sees to it that importing MLflow sends nothing.
-import mlflow.pyfunc  # isort: skip
-import pandas as pd  # isort: skip
-from mlflow import MlflowClient  # isort: skip
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric  # isort: skip
-from mlflow.entities.model_registry import ModelVersion  # isort: skip
-from mlflow.exceptions import MlflowException  # isort: skip
-from mlflow.models import Model, infer_signature  # isort: skip
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _ALIASED = "rlhpo.aliased"

@@ -33,7 +33,7 @@ from rlhpo_core.report.plotting import (
 from rlhpo_core.report.sensitivity import Sensitivity
 from rlhpo_core.space.parameters import Float, Int, Tunable
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.trial import History, RoundSummary, Trial
+from rlhpo_core.trial import History, RoundSummary, Trial, sign
 
 _COLUMNS = 4
 _SCALE = "Cividis_r"
@@ -150,12 +150,11 @@ def _slices(spec: StudySpec, history: History, sensitivity: Sensitivity | None) 
 
 
 def _predicted(spec: StudySpec, history: History) -> go.Figure | None:
-    sign = 1.0 if history.direction == "maximize" else -1.0
     trials = [t for t in history.complete() if t.value is not None and t.proposal.predicted is not None]
     if len(trials) < 3:
         return None
     real = values_of(trials)
-    guess = drawable([sign * t.proposal.predicted for t in trials if t.proposal.predicted is not None])
+    guess = sign(history.direction) * drawable([trial.proposal.predicted for trial in trials])
     spread = drawable([t.proposal.predicted_std or 0.0 for t in trials])
     window = shown_range(real, history.direction)
     figure = go.Figure()

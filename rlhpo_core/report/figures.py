@@ -30,12 +30,12 @@ from rlhpo_core.report.plotting import (
     VERMILION,
     canvas,
     drawable,
+    formatted,
     metric_label,
     metric_name,
     number_of,
     outside,
     plain,
-    score,
     shown_range,
     style,
     to_png,
@@ -45,7 +45,7 @@ from rlhpo_core.report.sensitivity import Sensitivity
 from rlhpo_core.report.slices import slices
 from rlhpo_core.report.timeline import timeline
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.trial import History, RoundSummary, Trial, TrialStatus
+from rlhpo_core.trial import History, RoundSummary, Trial, TrialStatus, sign
 
 CAPTIONS = {
     "progress.png": "Each point is a trial, the line is the best so far. A line that has been flat for long, with "
@@ -209,7 +209,8 @@ def _importance(spec: StudySpec, sensitivity: Sensitivity | None) -> Figure | No
     ax.set_xlim(0, 1.1 * max(max(i.first, i.total + i.total_std) for i in shown) + 0.03)
     count = len(sensitivity.importances)
     few = f" (the {len(shown)} largest of {count})" if len(shown) < count else ""
-    note = f"Sobol indices, by a model of {sensitivity.trials} trials with R² {score(sensitivity.r2)} on left-out ones"
+    r2 = formatted(sensitivity.r2)
+    note = f"Sobol indices, by a model of {sensitivity.trials} trials with R² {r2} on left-out ones"
     poor = sensitivity.r2 < POOR_R2
     style(
         ax,
@@ -232,9 +233,8 @@ def _predicted_vs_real(spec: StudySpec, history: History) -> Figure | None:
     trials = [trial for trial in history.trials if trial.value is not None and trial.proposal.predicted is not None]
     if len(trials) < 3:
         return None
-    sign = 1.0 if history.direction == "maximize" else -1.0
     measured, numbers = values_of(trials), np.array([number_of(trial) for trial in trials])
-    predicted = sign * drawable([trial.proposal.predicted for trial in trials])
+    predicted = sign(history.direction) * drawable([trial.proposal.predicted for trial in trials])
     deviation = np.array([trial.proposal.predicted_std or 0.0 for trial in trials])
     window = shown_range(measured, history.direction)
     # Beyond the window is a margin, in the middle of which lies what is off the scale.
@@ -268,8 +268,8 @@ def _prediction_title(measured: Floats, predicted: Floats) -> str:
         return "Predictions before each trial cannot be judged: all are equal"
     # In units of the spread, so that a prediction far off does not overflow when it is squared.
     error = np.clip((predicted - measured) / float(measured.std()), -1e6, 1e6)
-    rank = float(spearmanr(measured, predicted).statistic)
-    return f"Predicted before each trial: R² {score(1 - float(np.mean(error**2)))}, rank correlation {score(rank)}"
+    r2, rank = formatted(1 - float(np.mean(error**2))), formatted(float(spearmanr(measured, predicted).statistic))
+    return f"Predicted before each trial: R² {r2}, rank correlation {rank}"
 
 
 def _learning(spec: StudySpec, summaries: Sequence[RoundSummary]) -> Figure | None:
@@ -313,8 +313,8 @@ def _model_panel(ax: Axes, spec: StudySpec, rounds: Floats, values: Floats) -> N
         ax.axhline(gate, color=GREY, linewidth=0.9, linestyle="--", label=f"least R² to steer by ({gate:g})")
     ax.set_ylim(-1.05, 1.05)
     ax.legend(loc="lower right", frameon=False, fontsize=7.5)
-    last = values[np.isfinite(values[:, 0]), 0][-1]
-    style(ax, f"Reward model on held-out trials: R² {score(last)} at last", "round", "R² and correlation, from −1 up")
+    last = formatted(values[np.isfinite(values[:, 0]), 0][-1])
+    style(ax, f"Reward model on held-out trials: R² {last} at last", "round", "R² and correlation, from −1 up")
 
 
 def _entropy_panel(ax: Axes, spec: StudySpec, rounds: Floats, values: Floats) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlhpo_core import __version__
+from rlhpo_core.report import markdown
 from rlhpo_core.report.figures import CAPTIONS, POOR_R2
-from rlhpo_core.report.plotting import score
+from rlhpo_core.report.plotting import formatted
 from rlhpo_core.report.sensitivity import Sensitivity, analyse
 from rlhpo_core.study.budget import cost
 from rlhpo_core.study.spec import StudySpec
@@ -52,22 +53,23 @@ def study_note(
     """
     ending, best = ending or Ending(), history.best()
     sensitivity = sensitivity or analyse(spec, history)
-    parts = [f"# {_md(spec.name)}", _md_table(("", ""), _facts(spec, history, summaries, ending))]
+    title = markdown.escaped(_short(spec.name))
+    parts = [f"# {title}", _note_table(("", ""), _facts(spec, history, summaries, ending))]
     if best is not None:
         rows = [(name, f"{value!r}" if isinstance(value, str) else f"{value}") for name, value in best.config.items()]
-        parts += [f"## Best configuration (trial {_number(best)})", _md_table(("hyperparameter", "value"), rows)]
+        parts += [f"## Best configuration (trial {_number(best)})", _note_table(("hyperparameter", "value"), rows)]
     if ending.holdout:
         rows = [(name, _value(value)) for name, value in ending.holdout.items()]
-        parts += ["## Winner on the holdout", _md_table(("metric", "value"), rows)]
+        parts += ["## Winner on the holdout", _note_table(("metric", "value"), rows)]
     causes = _failures(history)
     if causes:
-        parts += ["## Failures", _md_table(("trials", "status", "cause"), causes)]
+        parts += ["## Failures", _note_table(("trials", "status", "cause"), causes)]
     if sensitivity is not None:
         importances = [
             (i.name, f"{i.first:.2f}", f"{i.total:.2f} ± {i.total_std:.2f}") for i in sensitivity.importances[:10]
         ]
         header = ("hyperparameter", "alone", "with interactions")
-        parts += ["## What matters", _trust(sensitivity), _md_table(header, importances)]
+        parts += ["## What matters", _trust(sensitivity), _note_table(header, importances)]
     parts += ["## How to reproduce", _how_to_reproduce(spec)]
     note = "\n\n".join(parts) + "\n"
     return note if len(note) <= 7900 else note[:7900].rsplit("\n", 1)[0] + "\n\n(cut short)\n"
@@ -149,22 +151,24 @@ def _model_quality(spec: StudySpec, summaries: Sequence[RoundSummary]) -> str:
     known = [summary for summary in summaries if summary.model_r2 is not None]
     if not known or (last := known[-1]).model_r2 is None:
         return "none yet: too few trials"
-    text = f"{spec.tuner.model.kind}, R² {score(last.model_r2)} on held-out trials"
+    text = f"{spec.tuner.model.kind}, R² {formatted(last.model_r2)} on held-out trials"
     if last.model_rank_correlation is not None:
-        text += f", rank correlation {score(last.model_rank_correlation)}"
+        text += f", rank correlation {formatted(last.model_rank_correlation)}"
     if last.model_coverage is not None:
         text += f", {100 * last.model_coverage:.0f} % of scores inside its 80 % intervals"
     ran = sum(summary.model_phase == "ran" for summary in summaries)
     return f"{text}; it steered the policy in {ran} of {len(summaries)} rounds"
 
 
+def count_causes(trials: Iterable[Trial]) -> Counter[tuple[TrialStatus, str]]:
+    """How many of the trials ended with which status and for which cause, the last line of the error."""
+    return Counter((trial.status, trial.cause or "no reason given") for trial in trials)
+
+
 def _failures(history: History) -> list[tuple[str, str, str]]:
-    """Trials that ended without a value, by cause: number, status and cause; the commonest first."""
-    causes = Counter(
-        (trial.status, _last_line(trial.error) or "no reason given")
-        for trial in history.trials
-        if trial.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE)
-    )
+    """Trials that failed, by cause: number, status and cause; the commonest first."""
+    failed = (trial for trial in history.trials if trial.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE))
+    causes = count_causes(failed)
     rows = [(str(count), str(status), _short(cause)) for (status, cause), count in causes.most_common(_MOST_CAUSES)]
     rest = causes.total() - sum(int(row[0]) for row in rows)
     return [*rows, (str(rest), "", "other causes")] if rest else rows
@@ -180,7 +184,7 @@ def _how_to_reproduce(spec: StudySpec) -> str:
 def _trust(sensitivity: Sensitivity) -> str:
     text = f"Shares of the variance (Sobol indices) by a model of {sensitivity.trials} trials with R² "
     poor = ". It predicts poorly: take this as a hint" if sensitivity.r2 < POOR_R2 else ""
-    return f"{text}{score(sensitivity.r2)} on left-out ones{poor}."
+    return f"{text}{formatted(sensitivity.r2)} on left-out ones{poor}."
 
 
 def _number(trial: Trial) -> int:
@@ -201,12 +205,6 @@ def _duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _last_line(text: str | None) -> str:
-    """The line of a traceback that says what went wrong."""
-    lines = (text or "").strip().splitlines()
-    return lines[-1].strip() if lines else ""
-
-
 def _short(text: str, length: int = 160) -> str:
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "…"
@@ -215,18 +213,12 @@ def _short(text: str, length: int = 160) -> str:
 # -- Markdown --------------------------------------------------------------------------------------------------------
 
 
-def _md(text: str) -> str:
-    """Shown literally, on one line."""
-    line = html.escape(_short(text), quote=False)
-    return "".join(f"\\{character}" if character in "\\`*_[]|#~" else character for character in line)
-
-
-def _md_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    shown = [[_md(cell) for cell in row] for row in rows[:_MOST_ROWS]]
+def _note_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells and rows that are too many are cut short: MLflow keeps 8000 characters."""
+    shown = [[_short(cell) for cell in row] for row in rows[:_MOST_ROWS]]
     if len(rows) > _MOST_ROWS:
         shown.append([f"and {len(rows) - _MOST_ROWS} more", *[""] * (len(header) - 1)])
-    lines = [list(header), ["---"] * len(header), *shown]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown.table(header, shown)
 
 
 # -- HTML ------------------------------------------------------------------------------------------------------------
@@ -262,7 +254,7 @@ def _html_trials(history: History, best: Trial | None) -> str:
         rows.append(
             f"<tr{mark}><td>{_number(trial)}</td><td>{_h(trial.status)}</td>"
             f"<td>{'' if trial.value is None else _value(trial.value)}</td><td>{trial.seconds:.1f}</td>"
-            f"<td><code>{_h(_config(trial.config))}</code></td><td>{_html_error(trial.error)}</td></tr>"
+            f"<td><code>{_h(_config(trial.config))}</code></td><td>{_html_error(trial)}</td></tr>"
         )
     body = "\n".join(rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -272,12 +264,12 @@ def _config(config: Config) -> str:
     return ", ".join(f"{name}={_value(v) if isinstance(v, float) else v}" for name, v in config.items())
 
 
-def _html_error(error: str | None) -> str:
-    """Its last line; the whole text unfolds."""
-    text = (error or "").strip()
-    if _last_line(text) == text:
+def _html_error(trial: Trial) -> str:
+    """The last line of the error; the whole text unfolds."""
+    text = (trial.error or "").strip()
+    if trial.cause is None or trial.cause == text:
         return _h(text)
-    return f"<details><summary>{_h(_short(_last_line(text)))}</summary><pre>{_h(text)}</pre></details>"
+    return f"<details><summary>{_h(_short(trial.cause))}</summary><pre>{_h(text)}</pre></details>"
 
 
 _PAGE = """<!DOCTYPE html>

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.trial import Direction, Trial
+from rlhpo_core.trial import Direction, Trial, sign
 
 INK, GREY, PALE = "#222222", "#8a8a8a", "#d9d9d9"
 BLUE, VERMILION, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#9BCBEB"
@@ -81,11 +81,10 @@ def metric_label(spec: StudySpec) -> str:
 
 def shown_range(values: Floats, direction: Direction) -> tuple[float, float]:
     """The range of values to show: all, save those that lie far on the bad side (three interquartile ranges)."""
-    sign = 1.0 if direction == "maximize" else -1.0
-    rewards = sign * values
+    rewards = sign(direction) * values
     lower, upper = np.quantile(rewards, [0.25, 0.75])
     bulk = rewards[rewards >= lower - 3 * (upper - lower)] if upper > lower else rewards
-    ends = sorted((sign * float(bulk.min()), sign * float(bulk.max())))
+    ends = sorted(sign(direction) * float(end) for end in (bulk.min(), bulk.max()))
     margin = 0.05 * (ends[1] - ends[0]) or 0.05 * abs(ends[0]) or 1.0
     return ends[0] - margin, ends[1] + margin
 
@@ -108,6 +107,6 @@ def values_of(trials: Sequence[Trial]) -> Floats:
     return drawable([trial.value for trial in trials])
 
 
-def score(value: float) -> str:
-    """An R² or a correlation. How far below −1 it lies does not matter: the model is of no use."""
+def formatted(value: float) -> str:
+    """An R² or a correlation with two decimals. How far below −1 it lies does not matter: the model is of no use."""
     return "below −1" if value < -1 else f"{value:.2f}".replace("-", "−")

@@ -61,9 +61,6 @@ def log_report(tracker: StudyTracker, found: Report) -> None:
 
 def failure_report(history: History) -> str:
     """The commonest errors of a study in which no trial succeeded."""
-    errors: dict[str, int] = {}
-    for trial in history.trials:
-        text = (trial.error or "no reason given").strip().splitlines()[-1]
-        errors[text] = errors.get(text, 0) + 1
-    lines = [f"  {count} × {text}" for text, count in sorted(errors.items(), key=lambda item: -item[1])[:5]]
+    causes = page.count_causes(history.trials).most_common(5)
+    lines = [f"  {count} × {cause}" for (_, cause), count in causes]
     return f"none of the {len(history)} trials succeeded:\n" + "\n".join(lines)

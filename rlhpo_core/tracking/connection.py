@@ -16,10 +16,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# MLflow reads these when it is imported: send no usage statistics, tell no news. What the user has set stays in force.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from mlflow.entities import Dataset, Metric, Param, RunTag
+
 from rlhpo_core import __version__
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.space.parameters import Fixed, Float, Int, Parameter
@@ -15,10 +17,7 @@ from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.connection import redacted
 from rlhpo_core.tracking.provenance import user
-from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, Value
-
-# After mlflow_connection, which sees to it that importing MLflow sends nothing.
-from mlflow.entities import Dataset, Metric, Param, RunTag  # isort: skip
+from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, Value, sign
 
 T = TypeVar("T")
 
@@ -68,7 +67,7 @@ def without_password(spec: StudySpec) -> StudySpec:
     return spec.model_copy(update={"tracking": tracking})
 
 
-def author() -> dict[str, str]:
+def source_tags() -> dict[str, str]:
     """Tags of MLflow's own columns *User* and *Source*."""
     return {"mlflow.user": user(), "mlflow.source.name": "rlhpo"}
 
@@ -103,9 +102,8 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         "rlhpo.round": str(trial.proposal.round + 1),
         "rlhpo.status": str(trial.status),
     }
-    if trial.error:
-        # The end of a traceback says most.
-        tags["rlhpo.error"] = trial.error.strip().splitlines()[-1][:300]
+    if trial.error and trial.cause:
+        tags["rlhpo.error"] = trial.cause[:300]
         tags["mlflow.note.content"] = f"```\n{trial.error[-4900:]}\n```"
     return tags
 
@@ -135,13 +133,12 @@ def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
 
     All in the user's units: the reward model's view of a loss is its reward with the sign turned.
     """
-    sign = 1.0 if spec.objective.direction == "maximize" else -1.0
     predicted = trial.proposal.predicted
     values: dict[str, float | None] = {
         **{_key(name): value for name, value in trial.metrics.items()},
         _key(spec.objective.metric): trial.value,
         "objective": trial.value,
-        "predicted": None if predicted is None else sign * predicted,
+        "predicted": None if predicted is None else sign(spec.objective.direction) * predicted,
         "predicted_std": trial.proposal.predicted_std,
         "seconds": trial.seconds,
     }

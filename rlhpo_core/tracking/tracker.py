@@ -17,16 +17,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType
+
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.study.spec import StudySpec, dump_study
 from rlhpo_core.tracking import content
 from rlhpo_core.tracking.connection import CONTACT, Connection, all_runs, is_server, redacted, ui_command
 from rlhpo_core.trial import History, RoundSummary, Trial
-
-# After mlflow_connection, which sees to it that importing MLflow sends nothing.
-from mlflow import MlflowClient  # isort: skip
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType  # isort: skip
 
 # A trial's pod is spared the import of torch.
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class StudyTracker:
                 found[0]
                 if found
                 else client.create_run(
-                    experiment_id, tags={**tags, "rlhpo.run": "study", **content.author()}, run_name=spec.name
+                    experiment_id, tags={**tags, "rlhpo.run": "study", **content.source_tags()}, run_name=spec.name
                 )
             )
             tracker = cls(connection, client, spec, study_id, experiment_id, run.info.run_id, tags)
@@ -212,7 +211,7 @@ class StudyTracker:
             run = self.client.create_run(
                 self.experiment_id,
                 content.millis(trial.started_at),
-                {**identity, **content.author()},
+                {**identity, **content.source_tags()},
                 f"trial-{trial.proposal.number + 1:03d}",
             )
             run_id = run.info.run_id
