@@ -12,7 +12,7 @@ from rlhpo_core.cli.main import app
 from rlhpo_core.kubeflow import connection
 from rlhpo_core.study.spec import parse_study
 from tests.helpers.kfp_server import KfpServer
-from tests.kubeflow.test_steps import study
+from tests.helpers.stepwise import study
 
 NIGHTLY = "0 30 2 * * *"
 

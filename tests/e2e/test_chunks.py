@@ -17,7 +17,8 @@ from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import load_study
-from tests.e2e.test_studies import ROOT, comparable, environment, trial_files, trials, write_study
+from tests.helpers.command_line import ROOT, environment, trial_files, trials, write_study
+from tests.helpers.comparison import comparable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 

@@ -7,17 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_studies import (
-    children,
-    client,
-    comparable,
-    rlhpo,
-    start,
-    trial_files,
-    trials,
-    wait_for,
-    write_study,
-)
+from tests.helpers.command_line import children, client, rlhpo, start, trial_files, trials, wait_for, write_study
+from tests.helpers.comparison import comparable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -16,8 +16,8 @@ from mlflow import MlflowClient
 from rlhpo_core.production.ledger import Ledger, Record
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import dump_study, load_study
-from tests.e2e.test_studies import ROOT, children, client, environment, rlhpo
-from tests.production.test_alerts import Hook, hook  # noqa: F401  (a fixture)
+from tests.helpers.command_line import ROOT, children, client, environment, rlhpo
+from tests.helpers.webhooks import Hook
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -70,7 +70,7 @@ def records(folder: Path) -> list[Record]:
     return Ledger.of("wine", str(folder / "registry")).records()
 
 
-def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:  # noqa: F811
+def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
     cut_into_months(tmp_path)
     study = write_study(tmp_path, alerts={"url": hook.url, "events": ["promoted", "kept", "skipped", "budget_spent"]})
     arrive(tmp_path, 0)

@@ -3,88 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 import pytest
-import yaml
 from mlflow import MlflowClient
 
-from rlhpo_core.storage.study_folder import StudyFolder
-from rlhpo_core.trial import Trial
+from tests.helpers.command_line import ROOT, children, client, rlhpo, start, trial_files, trials, wait_for, write_study
+from tests.helpers.comparison import comparable
 from tests.helpers.servers import MlflowServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-
-ROOT = Path(__file__).parent.parent.parent
-RLHPO = [sys.executable, "-c", "from rlhpo_core.cli.main import main; main()"]
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return kept | {"RLHPO_ALLOWED_MODULES": "tests", "PYTHONPATH": str(ROOT), "COLUMNS": "200"} | more
-
-
-def start(*arguments: str | Path, cwd: Path, **more: str) -> subprocess.Popen[str]:
-    command = [*RLHPO, *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment(**more), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def rlhpo(*arguments: str | Path, cwd: Path, code: int = 0, **more: str) -> str:
-    process = start(*arguments, cwd=cwd, **more)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
-    assert "Traceback (most recent call last)" not in output
-    return output
-
-
-def write_study(folder: Path, name: str = "toy", **fields: Any) -> Path:
-    """A study of a function from tests/functions.py, quick to run."""
-    study = {
-        "name": name,
-        "evaluator": {"kind": "function", "function": "tests.helpers.functions:act"},
-        "objective": {"metric": "score", "direction": "maximize"},
-        "space": {"act": {"type": "fixed", "value": "score"}, "x": {"type": "float", "low": 0.0, "high": 1.0}},
-        "budget": {"trials": 6},
-        **fields,
-    }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(study))
-    return path
-
-
-def trials(folder: Path) -> list[Trial]:
-    opened = StudyFolder.open(folder)
-    return list(opened.history().trials)
-
-
-def comparable(found: Iterable[Trial]) -> list[dict[str, Any]]:
-    """All that has to be the same when a study is run again: everything but identities and times."""
-    changing = {"proposal": {"trial_id"}, "started_at": True, "seconds": True}
-    return [trial.model_dump(exclude=changing) for trial in found]
-
-
-def wait_for(condition: Any, process: subprocess.Popen[str], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
-def trial_files(folder: Path) -> int:
-    return len(list((folder / "trials").glob("*.json")))
 
 
 @pytest.fixture(scope="module")
@@ -103,18 +38,6 @@ def car(place: Path) -> Path:
     assert "registered car version 1" in output
     assert f"mlflow ui --backend-store-uri sqlite:///{place}/runs/mlflow.db" in output
     return place / "runs" / "car"
-
-
-def client(place: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{place}/runs/mlflow.db")
-
-
-def children(store: MlflowClient, folder: Path) -> list[Any]:
-    """The trial runs of a study."""
-    study_id = StudyFolder.open(folder).record().study_id
-    experiments = [experiment.experiment_id for experiment in store.search_experiments()]
-    found = store.search_runs(experiments, f"tags.`rlhpo.study_id` = '{study_id}'", max_results=1000)
-    return [run for run in found if "mlflow.parentRunId" in run.data.tags]
 
 
 # -- the main job ----------------------------------------------------------------------------------------------------
