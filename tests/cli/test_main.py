@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -56,3 +60,44 @@ def test_a_study_just_created_is_shown_as_interrupted(tmp_path: Path, capsys: py
     assert "interrupted" in capsys.readouterr().out
     cli.status(tmp_path / "car")
     assert "0 of 40" in capsys.readouterr().out
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no such file": ({"data": {"path": "absent.csv", "target": "target"}}, "there is no file"),
+    "empty table": ({"data": {"path": "empty.csv", "target": "target"}}, "cannot read"),
+    "missing target": ({"data": {"path": "good.csv", "target": "tagret"}}, "did you mean 'target'?"),
+    "one class": ({"data": {"path": "one.csv", "target": "target"}}, "one class only"),
+    "target with gaps": ({"data": {"path": "gaps.csv", "target": "target"}}, "is missing in 1 of 40 rows"),
+    "column of a wrong type": ({"data": {"path": "stray.csv", "target": "target"}}, "row 4 has 'broken'"),
+    "unknown metric": ({"objective": "acuracy"}, "unknown metric 'acuracy'"),
+    "metric of another task": ({"objective": "rmse"}, "rmse does not fit classification"),
+    "unknown hyperparameter": ({"space": {"depth": {"type": "int", "low": 1, "high": 9}}}, "space.depth: XGBoost"),
+    "empty range": ({"space": {"gamma": {"type": "float", "low": 2, "high": 1}}}, "space.gamma: empty range"),
+    "unknown field": ({"budget": {"trails": 10}}, "budget.trails"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_with_words(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = pd.DataFrame({"x": [row / 7 for row in range(40)], "target": ["a", "b"] * 20})
+    good.to_csv(tmp_path / "good.csv", index=False)
+    (tmp_path / "empty.csv").write_text("")
+    good.assign(target="a").to_csv(tmp_path / "one.csv", index=False)
+    good.assign(target=[None, *good["target"][1:]]).to_csv(tmp_path / "gaps.csv", index=False)
+    good.assign(x=[*good["x"][:3].astype(str), "broken", *good["x"][4:].astype(str)]).to_csv(
+        tmp_path / "stray.csv", index=False
+    )
+    fields, message = BAD[case]
+    study = {
+        "name": "bad",
+        "data": {"path": "good.csv", "target": "target"},
+        "evaluator": {"kind": "xgboost"},
+        "objective": "accuracy",
+        "space": "xgboost-paper",
+        **fields,
+    }
+    (tmp_path / "bad.yaml").write_text(json.dumps(study))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        CliRunner().invoke(cli.app, ["tune", "bad.yaml"], catch_exceptions=False)
+    assert not (tmp_path / "runs").exists()

@@ -19,12 +19,13 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import parse_study
 from rlhpo_core.trial import Trial, TrialStatus
 from tests.helpers.comparison import comparable
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.stepwise import DATA, study
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    uri = new_store(tmp_path_factory.mktemp("mlflow"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         # KFP's backend sets this in every pod; trials must not end up in that run (mlflow#15713).
