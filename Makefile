@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts unit e2e e2e-docker e2e-chunks format figures lock clean
+.PHONY: help install run ui test lint types contracts packages unit e2e e2e-docker e2e-chunks format figures lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ types: install ## mypy, strict for rlhpo_core
 
 contracts: install ## which module may import which
 	$(BIN)/lint-imports
+
+packages: install ## the tree of packages: layers, sizes, imports, and what is wrong with it
+	$(BIN)/python -m tools.packages
 
 unit: install ## unit and property-based tests, whole studies in one process, one by the command line
 	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist worksteal --durations=10

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from rlhpo_core.evaluators.xgboost.parameters import KNOWN
 from rlhpo_core.priors.store import builtin_names, load_prior
-from rlhpo_core.study.spec import FunctionSpec, StudySpec, XGBoostSpec, load_study
+from rlhpo_core.study.evaluator_specs import FunctionSpec, XGBoostSpec
+from rlhpo_core.study.spec import StudySpec, load_study
 from rlhpo_core.tuner.prior import describe
 
 ROOT = Path(__file__).parent.parent

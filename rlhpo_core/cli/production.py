@@ -30,7 +30,7 @@ from rlhpo_core.study.spec import TrackingSpec, load_study
 # What is slow to import is imported by the command that needs it, as in main.
 if TYPE_CHECKING:
     from rlhpo_core.production.ledger import Record
-    from rlhpo_core.production.registered_model import Desk
+    from rlhpo_core.production.registered_model import RegisteredModel
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="Names the registered model that it is about.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registered model.")]
@@ -64,7 +64,7 @@ def retune(
 
     retuned = session.retune(spec, out or free_path(RUNS / spec.name), console, engine, force)
     if retuned.result is None:
-        console.print(escape(retuned.look.reason))
+        console.print(escape(retuned.findings.reason))
         return
     folder = escape(str(retuned.result.folder.path))
     if not retuned.result.finished:
@@ -72,7 +72,7 @@ def retune(
         raise typer.Exit(INTERRUPTED)
     if retuned.record is None:
         raise UserError(f"the winner was not registered, so nothing is decided; see {folder}")
-    console.print(f"\n[bold]{retuned.record.event}[/]: {escape(retuned.record.reason)}")
+    console.print(f"\n[bold]{retuned.record.outcome}[/]: {escape(retuned.record.reason)}")
     console.print(f"champion   {escape(spec.registry.model or '')} version {retuned.record.champion}")
     console.print(f"report     {folder}/report.html")
     console.print(f"MLflow     {escape(retuned.result.page)}", soft_wrap=True)
@@ -88,9 +88,9 @@ def promote(
     """Make a version champion by hand, past the gate. The audit log keeps who did so and why."""
     from rlhpo_core.production import promotion
 
-    desk = _desk(model, store, tracking_uri)
-    with desk.connection.open(timeout=60, retries=2):
-        record = promotion.promote(desk.client, desk.ledger, version, reason)
+    registered = _registered_model(model, store, tracking_uri)
+    with registered.connection.open(timeout=60, retries=2):
+        record = promotion.promote(registered.client, registered.ledger, version, reason)
     _print_champion(record)
 
 
@@ -103,9 +103,9 @@ def rollback(
     """Make the previous champion champion again. What served by the alias `champion` serves it at its next load."""
     from rlhpo_core.production import promotion
 
-    desk = _desk(model, store, tracking_uri)
-    with desk.connection.open(timeout=60, retries=2):
-        record = promotion.rollback(desk.client, desk.ledger, reason)
+    registered = _registered_model(model, store, tracking_uri)
+    with registered.connection.open(timeout=60, retries=2):
+        record = promotion.rollback(registered.client, registered.ledger, reason)
     _print_champion(record)
 
 
@@ -124,21 +124,21 @@ def audit(
         return
     if not records:
         raise UserError(f"there is no record of {model!r}; name the place with --store if it is not runs/registry")
-    grid = Grid("", "when (UTC)", "event", "champion", "challenger", "by", "reason", box=None, header_style="bold")
+    grid = Grid("", "when (UTC)", "outcome", "champion", "challenger", "by", "reason", box=None, header_style="bold")
     for record in records:
         moment = time.strftime("%Y-%m-%d %H:%M", time.gmtime(record.at))
         champion = record.champion or "–"
         if record.moves and record.champion_before is not None:
             champion = f"{record.champion_before} → {record.champion}"
-        cells = (str(record.number), moment, record.event, champion, record.challenger or "–", record.by, record.reason)
-        grid.add_row(*map(escape, cells))
+        facts = (record.challenger or "–", record.by, record.reason)
+        grid.add_row(*map(escape, (str(record.number), moment, record.outcome, champion, *facts)))
     console.print(grid)
 
 
-def _desk(model: str, store: str | None, tracking_uri: str | None) -> Desk:
-    from rlhpo_core.production.registered_model import Desk
+def _registered_model(name: str, store: str | None, tracking_uri: str | None) -> RegisteredModel:
+    from rlhpo_core.production.registered_model import RegisteredModel
 
-    return Desk.of(model, TrackingSpec(uri=tracking_uri), store, RUNS.resolve())
+    return RegisteredModel.open(name, TrackingSpec(uri=tracking_uri), store, RUNS.resolve())
 
 
 def _print_champion(record: Record) -> None:

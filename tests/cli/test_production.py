@@ -12,11 +12,11 @@ from typer.testing import CliRunner, Result
 
 from rlhpo_core.cli import session
 from rlhpo_core.cli.main import app
-from rlhpo_core.cli.options import INTERRUPTED
+from rlhpo_core.cli.options import INTERRUPTED, console
 from rlhpo_core.cli.session import Retuned
 from rlhpo_core.execution.resources import Engine
 from rlhpo_core.production.ledger import Ledger, Record
-from rlhpo_core.production.retuning import Look
+from rlhpo_core.production.retuning import Findings
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec
 from tests.helpers.mlflow_store import new_store
@@ -28,6 +28,8 @@ pytestmark = pytest.mark.usefixtures("only_these_settings")
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    # A console takes its width from the environment of its first import.
+    monkeypatch.setattr(console, "width", 200)
     (tmp_path / "study.yaml").write_text(study())
     return tmp_path
 
@@ -87,7 +89,7 @@ def test_the_log_lies_where_the_study_says(registry: MlflowClient, place: Path) 
 
 # -- retune ------------------------------------------------------------------------------------------------------------
 
-LOOK = Look(go=True, reason="drifted alcohol", digest="0" * 8)
+FINDINGS = Findings(proceed=True, reason="drifted alcohol", digest="0" * 8)
 
 
 @pytest.fixture
@@ -110,12 +112,12 @@ def result(place: Path, finished: bool = True) -> session.Result:
     return session.Result(folder, "all 7 trials done", finished, None, None, True, "mlflow ui")
 
 
-def record(event: Any) -> Record:
-    return Record(at=0.0, by="someone", event=event, model="stepwise", reason="auc rises", champion="4")
+def record(outcome: Any) -> Record:
+    return Record(at=0.0, by="someone", outcome=outcome, model="stepwise", reason="auc rises", champion="4")
 
 
 def test_options_go_before_the_study_file(place: Path, retunings: list[Any]) -> None:
-    retunings[:] = [Retuned(LOOK, None, None)]
+    retunings[:] = [Retuned(FINDINGS, None, None)]
     done = rlhpo(
         "retune", "study.yaml", "--table", "new.csv", "--force", "--trials", "3", "--workers", "2",
         "--tracking-uri", "http://there", "--out", "kept", "--engine", "kfp",
@@ -130,7 +132,7 @@ def test_options_go_before_the_study_file(place: Path, retunings: list[Any]) -> 
 
 def test_a_decision_is_a_normal_end(place: Path, retunings: list[Any]) -> None:
     for event in ("promoted", "kept"):
-        retunings[:] = [Retuned(LOOK, result(place), record(event))]
+        retunings[:] = [Retuned(FINDINGS, result(place), record(event))]
         done = rlhpo("retune", "study.yaml")
         assert done.exit_code == 0, done.exception
         assert f"{event}: auc rises" in done.output
@@ -139,9 +141,9 @@ def test_a_decision_is_a_normal_end(place: Path, retunings: list[Any]) -> None:
 
 
 def test_an_interruption_and_a_missing_registration_are_not(place: Path, retunings: list[Any]) -> None:
-    retunings[:] = [Retuned(LOOK, result(place, finished=False), None)]
+    retunings[:] = [Retuned(FINDINGS, result(place, finished=False), None)]
     done = rlhpo("retune", "study.yaml")
     assert done.exit_code == INTERRUPTED
     assert "interrupted, and nothing is decided" in done.output
-    retunings[:] = [Retuned(LOOK, result(place), None)]
+    retunings[:] = [Retuned(FINDINGS, result(place), None)]
     assert "the winner was not registered, so nothing is decided" in str(rlhpo("retune", "study.yaml").exception)

@@ -67,7 +67,7 @@ def tune_and_decide(place: Path, table: str, checked: retune_steps.Checked) -> d
     there = spec.model_copy(update={"data": spec.data.model_copy(update={"path": place / table})})
     chunk.main(dump_study(there), checked.store, place / f"artifacts-{table}", 1)
     return retune_steps.decide(
-        checked.study, checked.store, str(place / "model"), str(place / table), checked.look, place / "note"
+        checked.study, checked.store, str(place / "model"), str(place / table), checked.findings, place / "note"
     )
 
 
@@ -101,7 +101,7 @@ def test_a_model_is_tuned_left_alone_and_tuned_anew_when_its_data_has_changed(
     assert (place / "note").read_text().startswith("# promoted\n\nrmse")
     aliases = client.get_registered_model("wine").aliases
     assert {name: str(version) for name, version in aliases.items()} == {"champion": "2", "previous": "1"}
-    events = [record.event for record in Ledger.of("wine", str(place / "model" / "registry")).records()]
+    events = [record.outcome for record in Ledger.of("wine", str(place / "model" / "registry")).records()]
     assert events == ["first", "skipped", "promoted"]
 
 
@@ -120,5 +120,5 @@ def test_what_cannot_be_retuned_is_refused(place: Path, client: MlflowClient) ->
     )
     with pytest.raises(UserError, match="a retuning needs a table: the study has no data"):
         retune_steps.check(without, str(place / "other"), "", False, place / "note")
-    failures = [record.event for record in Ledger.of("wine", str(place / "other" / "registry")).records()]
+    failures = [record.outcome for record in Ledger.of("wine", str(place / "other" / "registry")).records()]
     assert failures == ["failed"], "what has failed is recorded"
