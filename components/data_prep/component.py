@@ -36,6 +36,6 @@ def data_prep(
 
     from rlhpo_core.kubeflow import steps
 
-    found = steps.prepare(study, store, table_source, Path(table.path), Path(state.path), log_trials)
-    table.metadata.update({"rows": found.rows, "digest": found.digest, "file": found.table_name})
-    return namedtuple("Outputs", ["run_id", "table_name"])(found.run_id, found.table_name)
+    prepared = steps.prepare(study, store, table_source, Path(table.path), Path(state.path), log_trials)
+    table.metadata.update({"rows": prepared.rows, "digest": prepared.digest, "file": prepared.table_name})
+    return namedtuple("Outputs", ["run_id", "table_name"])(prepared.run_id, prepared.table_name)

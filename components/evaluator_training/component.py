@@ -33,10 +33,10 @@ def evaluator_training(
 
     from rlhpo_core.kubeflow import steps
 
-    found = steps.train(study, store, run_id, proposal, Path(table.path), table_name, Path(trial.path))
-    if found is not None:
-        trial.metadata.update({"trial": found.proposal.number + 1, "status": str(found.status)})
-        if found.value is not None:
-            metrics.log_metric("objective", found.value)
-        for name, value in found.metrics.items():
+    finished = steps.train(study, store, run_id, proposal, Path(table.path), table_name, Path(trial.path))
+    if finished is not None:
+        trial.metadata.update({"trial": finished.proposal.number + 1, "status": str(finished.status)})
+        if finished.value is not None:
+            metrics.log_metric("objective", finished.value)
+        for name, value in finished.metrics.items():
             metrics.log_metric(name, value)

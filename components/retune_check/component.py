@@ -5,7 +5,7 @@ from kfp.dsl import Markdown, Output
 
 from components import IMAGE
 
-# What it hands on beside the action goes through files: KFP's local runner can decide only by a step's single value.
+# All but the action goes through files: KFP's local runner can decide only by a step's single value.
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -19,6 +19,7 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import TrackingSpec, dump_study
 from rlhpo_core.tracking.connection import Connection
 from tests.helpers.finished_studies import SPACE, study, tuned
+from tests.helpers.mlflow_store import new_store
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 
@@ -30,6 +31,7 @@ PEAKS = {"one": 0.65, "two": 0.7, "three": 0.75}
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/ of three finished studies, another in others/, and the prior of the three."""
     place = tmp_path_factory.mktemp("team")
+    new_store(place / "runs")
     for name, peak in PEAKS.items():
         tuned(place / "runs", study(name, peak))
     tuned(place / "others", study("held-out", 0.72), tracked=False)

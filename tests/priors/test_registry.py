@@ -23,6 +23,7 @@ from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.tuner import state_file
 from rlhpo_core.tuner.prior import Prior
 from tests.helpers.finished_studies import quick_prior, study
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import shared_server
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
@@ -37,7 +38,7 @@ def priors() -> tuple[Prior, Prior]:
 def database(tmp_path_factory: pytest.TempPathFactory) -> Connection:
     """A local MLflow store, as beside studies."""
     place = tmp_path_factory.mktemp("mlflow")
-    return Connection(f"sqlite:///{place / 'mlflow.db'}", "the test")
+    return Connection(new_store(place), "the test")
 
 
 @pytest.fixture(params=["database", "server"])
