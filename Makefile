@@ -6,13 +6,14 @@ STUDY ?= examples/loop.yaml
 ENGINE ?= kfp
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+GENERATORS := components pipelines.hpo_loop pipelines.retune tools.prior_cards
 
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts unit e2e-docker e2e-chunks format figures lock clean
+.PHONY: help install run ui test lint types contracts unit e2e-docker e2e-chunks format generate check-generated lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +57,12 @@ e2e-chunks: install ## thirty rounds in runs of ten by KFP's local runner, with 
 format: install ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generate: install ## write generated files anew: compiled pipelines, components' READMEs, cards of priors
+	@for module in $(GENERATORS); do $(BIN)/python -m $$module || exit 1; done
+
+check-generated: install ## whether generated files are what `make generate` would write
+	@for module in $(GENERATORS); do $(BIN)/python -m $$module --check || exit 1; done
 
 lock: ## resolve the newest versions that pyproject.toml allows into requirements.lock
 	$(PYTHON) -m venv build/lock

@@ -11,7 +11,6 @@ import pytest
 from pydantic import BaseModel
 
 from rlhpo_core.evaluators.xgboost_parameters import KNOWN
-from rlhpo_core.prior import builtin_names, describe, load_prior
 from rlhpo_core.study import FunctionSpec, StudySpec, XGBoostSpec, load_study
 
 ROOT = Path(__file__).parent.parent
@@ -48,9 +47,3 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("study", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_examples_are_valid(study: Path) -> None:
     assert load_study(study).name == study.stem
-
-
-@pytest.mark.parametrize("name", builtin_names())
-def test_the_card_of_a_prior_is_what_the_command_shows(name: str) -> None:
-    shown = (ROOT / "docs" / f"prior-{name}.md").read_text()
-    assert shown == describe(load_prior(name)), f"rlhpo prior show {name} > docs/prior-{name}.md"
