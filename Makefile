@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-STUDY ?= examples/loop.yaml
+STUDY ?= examples/05-pipeline.yaml
 ENGINE ?= kfp
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
-run: install ## run the looping pipeline on an example: make run STUDY=examples/wine.yaml ENGINE=inprocess
+run: install ## run the looping pipeline on an example: make run STUDY=examples/02-regression.yaml ENGINE=inprocess
 	$(BIN)/rlhpo tune $(STUDY) --engine $(ENGINE)
 
 ui: install ## open MLflow on the studies under runs/

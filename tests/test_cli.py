@@ -52,7 +52,7 @@ def test_status_of_a_folder_without_studies(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_study_just_created_is_shown_as_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = load_study(EXAMPLES / "car.yaml")
+    spec = load_study(EXAMPLES / "01-first-study.yaml")
     StudyFolder.create(tmp_path / "car", spec, StudyRecord.new(spec))
     cli.status(tmp_path)
     assert "interrupted" in capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_a_first_study_file_fits_its_table(tmp_path: Path) -> None:
     assert spec.data.path == (EXAMPLES / "data" / "german_credit.csv").resolve()
     assert spec.objective.metric == "accuracy"
     assert spec.registry.model == "german_credit"
-    assert spec.space == load_study(EXAMPLES / "car.yaml").space
+    assert spec.space == load_study(EXAMPLES / "01-first-study.yaml").space
 
 
 def test_a_rare_class_asks_for_balanced_accuracy(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rlhpo_core.evaluators.xgboost_parameters import KNOWN
 from rlhpo_core.study import FunctionSpec, StudySpec, XGBoostSpec, load_study
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.yaml"))
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
 
 
@@ -44,6 +45,13 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("study", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
-def test_examples_are_valid(study: Path) -> None:
-    assert load_study(study).name == study.stem
+@pytest.mark.parametrize("study", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_valid_and_numbered_by_their_first_line(study: Path) -> None:
+    load_study(study)
+    number = study.stem.split("-")[0]
+    assert study.read_text().startswith(f"# {int(number)}. ")
+
+
+def test_each_example_has_its_line_in_the_index() -> None:
+    index = (ROOT / "examples" / "README.md").read_text()
+    assert [path.name for path in EXAMPLES if f"]({path.name})" not in index] == []
