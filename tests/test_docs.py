@@ -10,8 +10,8 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from rlhpo_core.evaluators.xgboost_parameters import KNOWN
-from rlhpo_core.study import FunctionSpec, StudySpec, XGBoostSpec, load_study
+from rlhpo_core.evaluators.xgboost.parameters import KNOWN
+from rlhpo_core.study.spec import FunctionSpec, StudySpec, XGBoostSpec, load_study
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.yaml"))

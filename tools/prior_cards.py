@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from rlhpo_core.prior import builtin_names, describe, load_prior
+from rlhpo_core.priors.store import builtin_names, load_prior
+from rlhpo_core.tuner.prior import describe
 from tools import generated
 
 
