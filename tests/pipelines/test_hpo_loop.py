@@ -12,9 +12,9 @@ from google.protobuf import json_format
 from kfp import compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from benchmarks.pipeline_sizes import ARGO_LIMIT, measure
 from pipelines.hpo_loop.pipeline import MOST_ROUNDS, build
 from pipelines.pods import KFP_SETTINGS, SETTINGS, STEP_LABEL, TOKEN_LABEL
-from pipelines.sizes import ARGO_LIMIT, measure
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from tests.helpers.kfp_checks import pipeline_of
 

@@ -1,4 +1,4 @@
-"""How large the looping pipeline gets: python -m pipelines.sizes"""
+"""How large the looping pipeline gets: python -m benchmarks.pipeline_sizes"""
 
 import gzip
 import tempfile
