@@ -6,7 +6,7 @@ STUDY ?= examples/05-pipeline.yaml
 ENGINE ?= kfp
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-GENERATORS := components pipelines.hpo_loop pipelines.retune tools.prior_cards
+GENERATORS := components pipelines.hpo_loop pipelines.retune tools.prior_cards benchmarks.measurements
 
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1
@@ -58,7 +58,7 @@ format: install ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: install ## write generated files anew: compiled pipelines, components' READMEs, cards of priors
+generate: install ## write generated files anew: compiled pipelines, components' READMEs, cards of priors, measurements
 	@for module in $(GENERATORS); do $(BIN)/python -m $$module || exit 1; done
 
 check-generated: install ## whether generated files are what `make generate` would write
