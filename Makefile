@@ -6,14 +6,14 @@ STUDY ?= examples/05-pipeline.yaml
 ENGINE ?= kfp
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-GENERATORS := components pipelines.hpo_loop pipelines.retune tools.prior_cards benchmarks.measurements
+GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.prior_cards benchmarks.measurements
 
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts unit e2e-docker e2e-chunks format generate check-generated lock clean
+.PHONY: help install run ui test lint types contracts packages unit e2e-docker e2e-chunks format generate check-generated lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ types: install ## mypy, strict for rlhpo_core
 contracts: install ## which module may import which
 	$(BIN)/lint-imports
 
+packages: install ## the tree of packages: layers, sizes, imports, and what is wrong with it
+	$(BIN)/python -m tools.packages
+
 unit: install ## unit, property-based and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 
@@ -58,7 +61,7 @@ format: install ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: install ## write generated files anew: compiled pipelines, components' READMEs, cards of priors, measurements
+generate: install ## write generated files: pipelines, READMEs of components, the picture of layers, cards of priors, measurements
 	@for module in $(GENERATORS); do $(BIN)/python -m $$module || exit 1; done
 
 check-generated: install ## whether generated files are what `make generate` would write

@@ -28,7 +28,7 @@ import torch
 from benchmarks import markdown
 from rlhpo_core.data import drift
 from rlhpo_core.data.table import load_table
-from rlhpo_core.evaluators import build_evaluator
+from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.execution.beginning import prior_of
 from rlhpo_core.study.production_settings import RetuneSpec
 from rlhpo_core.study.spec import StudySpec

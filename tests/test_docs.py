@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from rlhpo_core import __version__
 from rlhpo_core.evaluators.xgboost.parameters import KNOWN
-from rlhpo_core.study.spec import FunctionSpec, StudySpec, XGBoostSpec, load_study
+from rlhpo_core.study.evaluator_specs import FunctionSpec, XGBoostSpec
+from rlhpo_core.study.spec import StudySpec, load_study
 from tests.helpers import documentation
 
 ROOT = Path(__file__).parent.parent

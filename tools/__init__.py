@@ -1,1 +1,1 @@
-"""What the repository needs for itself; not part of the package."""
+"""Commands that look after this repository; they are no part of what is installed."""

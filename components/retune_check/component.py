@@ -15,7 +15,7 @@ def retune_check(
     note: Output[Markdown],
     tuned_study: dsl.OutputPath(str),  # type: ignore[valid-type]
     tuned_store: dsl.OutputPath(str),  # type: ignore[valid-type]
-    look: dsl.OutputPath(str),  # type: ignore[valid-type]
+    findings: dsl.OutputPath(str),  # type: ignore[valid-type]
     table_source: str = "",
     force: bool = False,
 ) -> str:
@@ -27,7 +27,7 @@ def retune_check(
         note: A summary of the comparison.
         tuned_study: The study, completed with what it starts from.
         tuned_store: Where the files of this retuning are.
-        look: The whole comparison as JSON.
+        findings: The whole comparison as JSON.
         table_source: A path or s3:// address of the current table, in place of data.path in the study.
         force: Whether to tune even if nothing has changed.
 
@@ -39,6 +39,6 @@ def retune_check(
     from rlhpo_core.kubeflow import retune_steps
 
     checked = retune_steps.check(study, store, table_source, force, Path(note.path))
-    for path, text in ((tuned_study, checked.study), (tuned_store, checked.store), (look, checked.look)):
+    for path, text in ((tuned_study, checked.study), (tuned_store, checked.store), (findings, checked.findings)):
         Path(path).write_text(text, encoding="utf-8")
     return checked.action

@@ -11,7 +11,7 @@ def retune_decide(
     study: str,
     store: str,
     model_store: str,
-    look: str,
+    findings: str,
     winner: str,
     note: Output[Markdown],
     decision: Output[Metrics],
@@ -23,7 +23,7 @@ def retune_decide(
         study: The study from retune_check.
         store: Where the files of this retuning are.
         model_store: The model's place, as given to retune_check.
-        look: The comparison from retune_check.
+        findings: The comparison from retune_check.
         winner: What register_best registered, which this step waits for.
         note: The decision and its reason.
         decision: The scores, the gain and its interval.
@@ -33,6 +33,6 @@ def retune_decide(
 
     from rlhpo_core.kubeflow import retune_steps
 
-    metrics = retune_steps.decide(study, store, model_store, table_source, look, Path(note.path))
-    for name, value in metrics.items():
+    values = retune_steps.decide(study, store, model_store, table_source, findings, Path(note.path))
+    for name, value in values.items():
         decision.log_metric(name, value)

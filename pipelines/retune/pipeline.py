@@ -85,7 +85,7 @@ def build(
                 study=checked.outputs["tuned_study"],
                 store=checked.outputs["tuned_store"],
                 model_store=store,
-                look=checked.outputs["look"],
+                findings=checked.outputs["findings"],
                 winner=tuned.output,
                 table_source=table_source,
             )

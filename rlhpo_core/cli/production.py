@@ -19,7 +19,7 @@ from rlhpo_core.study.spec import TrackingSpec, load_study
 # What is slow to import is imported by the command that needs it, as in cli.
 if TYPE_CHECKING:
     from rlhpo_core.production.ledger import Record
-    from rlhpo_core.production.registered_model import Desk
+    from rlhpo_core.production.registered_model import RegisteredModel
 
 INTERRUPTED = 130
 RUNS = Path("runs")
@@ -65,7 +65,7 @@ def retune(
 
     found = session.retune(spec, out or free_path(RUNS / spec.name), console, engine, force)
     if found.result is None:
-        console.print(escape(found.look.reason))
+        console.print(escape(found.findings.reason))
         return
     folder = escape(str(found.result.folder.path))
     if not found.result.finished:
@@ -73,7 +73,7 @@ def retune(
         raise typer.Exit(INTERRUPTED)
     if found.record is None:
         raise UserError(f"the winner was not registered, so nothing is decided; see {folder}")
-    console.print(f"\n[bold]{found.record.event}[/]: {escape(found.record.reason)}")
+    console.print(f"\n[bold]{found.record.outcome}[/]: {escape(found.record.reason)}")
     console.print(f"champion   {escape(spec.registry.model or '')} version {found.record.champion}")
     console.print(f"report     {folder}/report.html")
     console.print(f"MLflow     {escape(found.result.page)}", soft_wrap=True)
@@ -89,9 +89,9 @@ def promote(
     """Make a version champion by hand, past the gate. The audit log keeps who did so and why."""
     from rlhpo_core.production import promotion
 
-    desk = _desk(model, store, tracking_uri)
-    with desk.connection.open(timeout=60, retries=2):
-        record = promotion.promote(desk.client, desk.ledger, version, reason)
+    registered = _registered_model(model, store, tracking_uri)
+    with registered.connection.open(timeout=60, retries=2):
+        record = promotion.promote(registered.client, registered.ledger, version, reason)
     _print_champion(record)
 
 
@@ -104,9 +104,9 @@ def rollback(
     """Make the previous champion champion again. What served by the alias `champion` serves it at its next load."""
     from rlhpo_core.production import promotion
 
-    desk = _desk(model, store, tracking_uri)
-    with desk.connection.open(timeout=60, retries=2):
-        record = promotion.rollback(desk.client, desk.ledger, reason)
+    registered = _registered_model(model, store, tracking_uri)
+    with registered.connection.open(timeout=60, retries=2):
+        record = promotion.rollback(registered.client, registered.ledger, reason)
     _print_champion(record)
 
 
@@ -125,21 +125,21 @@ def audit(
         return
     if not records:
         raise UserError(f"there is no record of {model!r}; name the place with --store if it is not runs/registry")
-    grid = Grid("", "when (UTC)", "event", "champion", "challenger", "by", "reason", box=None, header_style="bold")
+    grid = Grid("", "when (UTC)", "outcome", "champion", "challenger", "by", "reason", box=None, header_style="bold")
     for record in records:
         moment = time.strftime("%Y-%m-%d %H:%M", time.gmtime(record.at))
         champion = record.champion or "–"
         if record.moves and record.champion_before is not None:
             champion = f"{record.champion_before} → {record.champion}"
-        cells = (str(record.number), moment, record.event, champion, record.challenger or "–", record.by, record.reason)
-        grid.add_row(*map(escape, cells))
+        facts = (record.challenger or "–", record.by, record.reason)
+        grid.add_row(*map(escape, (str(record.number), moment, record.outcome, champion, *facts)))
     console.print(grid)
 
 
-def _desk(model: str, store: str | None, tracking_uri: str | None) -> Desk:
-    from rlhpo_core.production.registered_model import Desk
+def _registered_model(name: str, store: str | None, tracking_uri: str | None) -> RegisteredModel:
+    from rlhpo_core.production.registered_model import RegisteredModel
 
-    return Desk.of(model, TrackingSpec(uri=tracking_uri), store, RUNS.resolve())
+    return RegisteredModel.open(name, TrackingSpec(uri=tracking_uri), store, RUNS.resolve())
 
 
 def _print_champion(record: Record) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rlhpo_core.atomic_files import write_atomically
 from rlhpo_core.cli import local_pipeline
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators import build_evaluator
+from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Evaluator
 from rlhpo_core.execution import runner
 from rlhpo_core.execution.beginning import begin_study
@@ -25,8 +25,8 @@ from rlhpo_core.execution.resources import Engine, threads, workers
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.production import alerts, retuning
 from rlhpo_core.production.ledger import Record
-from rlhpo_core.production.registered_model import Desk
-from rlhpo_core.production.winner import crown
+from rlhpo_core.production.registered_model import RegisteredModel
+from rlhpo_core.production.winner import register_winner
 from rlhpo_core.report.study_report import failure_report, log_report, make_report
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
@@ -95,7 +95,7 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
 class Retuned:
     """What a retuning came to."""
 
-    look: retuning.Look
+    findings: retuning.Findings
     result: Result | None
     """``None`` if there was nothing to do."""
     record: Record | None
@@ -105,40 +105,44 @@ class Retuned:
 def retune(
     spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS, force: bool = False
 ) -> Retuned:
-    """Look whether the data is new, tune from what is known, and let the gate decide about the winner.
+    """Check whether the data is new, tune from what is known, and let the gate decide about the winner.
 
     Raises: UserError as ``start`` does, and if the registered model or its ledger cannot be reached. A failure is
     recorded, and an alert sent, before it is raised.
     """
     torch.set_num_threads(1)
-    desk = Desk.of_study(spec, path.resolve().parent)
+    model = RegisteredModel.of_study(spec, path.resolve().parent)
 
     def warn(text: str) -> None:
         console.print(text, style="yellow", markup=False)
 
-    with retuning.failures_told(spec, desk, warn):
+    with retuning.recording_failure(spec, model, warn):
         with console.status("comparing the data and scoring the champion"):
-            found = retuning.look(spec, desk, force, warn)
-        if not found.go:
-            return Retuned(found, None, None)
-        console.print(found.reason, markup=False)
-        result = start(spec.model_copy(update={"warm_start": found.warm_start}), path, console, engine)
+            findings = retuning.check(spec, model, force, warn)
+        if not findings.proceed:
+            return Retuned(findings, None, None)
+        console.print(findings.reason, markup=False)
+        result = start(spec.model_copy(update={"warm_start": findings.warm_start}), path, console, engine)
         if not result.finished:
-            return Retuned(found, result, None)
+            return Retuned(findings, result, None)
         with console.status("comparing the winner with the champion"):
-            record = _conclude_retuning(spec, desk, result.folder, found, warn)
-    return Retuned(found, result, record)
+            record = _decide_about_winner(spec, model, result.folder, findings, warn)
+    return Retuned(findings, result, record)
 
 
-def _conclude_retuning(
-    spec: StudySpec, desk: Desk, folder: StudyFolder, found: retuning.Look, warn: Callable[[str], None]
+def _decide_about_winner(
+    spec: StudySpec,
+    model: RegisteredModel,
+    folder: StudyFolder,
+    findings: retuning.Findings,
+    warn: Callable[[str], None],
 ) -> Record | None:
     """Let the gate decide about a finished study's winner; its run and its report say what came of it."""
     tracker = StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
     data = build_evaluator(spec, threads(spec.execution)).data()
     if data is not None:
         tracker.log_data(data)
-    record = retuning.conclude(spec, desk, folder, tracker, found, warn)
+    record = retuning.decide(spec, model, folder, tracker, findings, warn)
     write_report(folder, folder.spec())
     tracker.finish("FINISHED")
     return record
@@ -197,7 +201,7 @@ def _conduct(
         try:
             if outcome.finished and best is not None:
                 with console.status("training the best configuration on train + validation"):
-                    winner = crown(folder, spec, evaluator, tracker, best)
+                    winner = register_winner(folder, spec, evaluator, tracker, best)
             with console.status("drawing and logging the report"):
                 found = make_report(folder, spec)
                 write_atomically(folder.path / "report.html", found.html.encode())

@@ -1,7 +1,7 @@
-"""Tables: read, check, encode the way gradient boosting likes it, and divide by seed.
+"""Tables: read, check, encode for gradient boosting, and divide by seed.
 
 Numbers stay numbers, text becomes categories, what is missing stays missing (NaN): XGBoost handles all three itself.
-A table that would train something else than its owner believes is refused, with the column and the row.
+Data that would be misread in silence, such as text in a column of numbers, is refused with its column and row.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rlhpo_core.arrays import Floats
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import DataSpec
 
@@ -40,7 +41,7 @@ class Table:
 
     features: pd.DataFrame
     """Numeric columns and columns of dtype ``category`` (of strings); NaN where missing."""
-    target: NDArray[np.float64]
+    target: Floats
     """(N,): indices into ``classes``, or the numbers to predict."""
     task: Task
     classes: tuple[str | int | float | bool, ...]
@@ -218,7 +219,7 @@ def _check_target(target: pd.Series, spec: DataSpec) -> pd.Series:
     return target
 
 
-def _classes(target: pd.Series, spec: DataSpec) -> tuple[NDArray[np.float64], tuple[str | int | float | bool, ...]]:
+def _classes(target: pd.Series, spec: DataSpec) -> tuple[Floats, tuple[str | int | float | bool, ...]]:
     values = target if pd.api.types.is_numeric_dtype(target) else target.astype(str)
     classes, codes = np.unique(values.to_numpy(), return_inverse=True)
     if len(classes) < 2:
@@ -231,7 +232,7 @@ def _classes(target: pd.Series, spec: DataSpec) -> tuple[NDArray[np.float64], tu
     return codes.astype(np.float64), tuple(classes.tolist())
 
 
-def _numbers(target: pd.Series, spec: DataSpec) -> NDArray[np.float64]:
+def _numbers(target: pd.Series, spec: DataSpec) -> Floats:
     if not pd.api.types.is_numeric_dtype(target):
         raise UserError(f"{spec.path}: the target {target.name!r} is not a number; leave data.task out")
     numbers = target.to_numpy(dtype=np.float64)
@@ -280,20 +281,20 @@ def _encode_text(name: str, column: pd.Series) -> pd.Series:
     return column.astype(pd.CategoricalDtype(sorted(present.unique())))
 
 
-def _digest(features: pd.DataFrame, target: NDArray[np.float64]) -> str:
+def _digest(features: pd.DataFrame, target: Floats) -> str:
     rows = pd.util.hash_pandas_object(features, index=False).to_numpy()
     names = "\n".join(map(str, features.columns)).encode()
     return hashlib.sha256(names + rows.tobytes() + target.tobytes()).hexdigest()[:32]
 
 
-def _groups(target: NDArray[np.float64], task: Task) -> list[tuple[int, Rows]]:
+def _groups(target: Floats, task: Task) -> list[tuple[int, Rows]]:
     """The rows of each class; all rows in one group for regression."""
     if task == "regression":
         return [(0, np.arange(len(target)))]
     return [(int(label), np.flatnonzero(target == label)) for label in np.unique(target)]
 
 
-def _draw(values: NDArray[np.float64], task: Task, count: int, given_holdout: int, seed: int) -> Rows:
+def _draw(values: Floats, task: Task, count: int, given_holdout: int, seed: int) -> Rows:
     """Row numbers, ascending, of a draw in which each class keeps its share, or three rows if that is more."""
     rng = np.random.default_rng(seed)
     free = len(values) - given_holdout

@@ -12,7 +12,14 @@ from rlhpo_core.study.spec import CLASSIFICATION_METRICS, REGRESSION_METRICS
 
 
 def score(metric: str, target: Floats, output: Floats, classes: int) -> float:
-    """One metric. Output: (N,) numbers or probabilities of the second class, or (N, K) probabilities."""
+    """One metric of some rows.
+
+    Args:
+        metric: One of ``study.spec.METRICS``.
+        target: (N,) numbers, or indices of classes.
+        output: (N,) numbers, or probabilities of the second class, or (N, K) probabilities.
+        classes: How many there are; 0 for regression.
+    """
     if metric in REGRESSION_METRICS:
         if metric == "r2":
             return float(scores.r2_score(target, output))
@@ -34,12 +41,20 @@ def score(metric: str, target: Floats, output: Floats, classes: int) -> float:
 
 
 def measure(table: Table, rows: Rows, output: Floats) -> dict[str, float]:
-    """All metrics of the task on some rows."""
+    """All metrics of the task.
+
+    Args:
+        rows: Row numbers (N,) in the table.
+        output: What a model answers to these rows, as for ``score``.
+
+    Returns: Metric to score.
+    """
     names = CLASSIFICATION_METRICS if table.task == "classification" else REGRESSION_METRICS
     return {name: score(name, table.target[rows], output, len(table.classes)) for name in names}
 
 
 def check_metric(metric: str, table: Table) -> None:
+    """Raises: UserError if the metric is of another task than the table's."""
     fitting = CLASSIFICATION_METRICS if table.task == "classification" else REGRESSION_METRICS
     if metric not in fitting:
         raise UserError(

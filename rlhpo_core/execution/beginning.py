@@ -9,7 +9,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.priors.store import builtin_names, find_prior, load_prior
 from rlhpo_core.storage.object_store import FolderStore, open_store
 from rlhpo_core.storage.study_files import StudyFiles
-from rlhpo_core.study.spec import StudySpec, WarmStartSpec, XGBoostSpec
+from rlhpo_core.study.spec import StudySpec, WarmStartSpec
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import Inherited
 from rlhpo_core.tuner import algorithm, prior_mapping
@@ -69,9 +69,11 @@ def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:
         return None
     if spec.prior != "auto":
         return find_prior(spec.prior, lambda: Connection.of(spec.tracking, local_mlflow))
-    if not isinstance(spec.evaluator, XGBoostSpec) or spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
+    if spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
         return None
-    return next((prior for name in builtin_names() if prior_mapping.fits(prior := load_prior(name), spec.space)), None)
+    # Those that come with rlhpo are named after the kind of evaluator that they were learnt with.
+    names = [name for name in builtin_names() if name.startswith(f"{spec.evaluator.kind}-")]
+    return next((prior for name in names if prior_mapping.fits(prior := load_prior(name), spec.space)), None)
 
 
 def _local_mlflow(files: StudyFiles) -> Path:

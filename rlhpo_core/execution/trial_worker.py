@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators import build_evaluator
+from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Evaluator, StopTrial
 from rlhpo_core.study.spec import StudySpec
 

@@ -50,7 +50,7 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
 
     Raises: UserError if the study, its data or its space cannot be used, or if MLflow cannot be reached.
     """
-    from rlhpo_core.evaluators import build_evaluator
+    from rlhpo_core.evaluators.kinds import build_evaluator
     from rlhpo_core.tuner import state_file
 
     spec = _parse(study)
@@ -173,8 +173,8 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
 
     Raises: UserError if the budget is spent and no trial has succeeded.
     """
-    from rlhpo_core.evaluators import build_evaluator
-    from rlhpo_core.production.winner import crown
+    from rlhpo_core.evaluators.kinds import build_evaluator
+    from rlhpo_core.production.winner import register_winner
     from rlhpo_core.report.study_report import failure_report, log_report, make_report
     from rlhpo_core.tracking.tracker import StudyTracker
 
@@ -189,7 +189,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
             evaluator = build_evaluator(local, threads(spec.execution))
             if (data := evaluator.data()) is not None:
                 tracker.log_data(data)
-            winner = crown(files, spec, evaluator, tracker, best)
+            winner = register_winner(files, spec, evaluator, tracker, best)
         registered = (winner.registered or "") if winner is not None else ""
     found = make_report(files, spec)
     html.write_text(found.html, encoding="utf-8")

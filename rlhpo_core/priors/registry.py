@@ -15,17 +15,16 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Param
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors.store import DIGEST, FILE, FOLDER, digest
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.tracking.content import source_tags
+from rlhpo_core.tracking.registry import CHALLENGER, aliases_of_version, create_registered_model, set_aliases
 from rlhpo_core.tuner.prior import FORMAT_VERSION, Prior, describe
 
 EXPERIMENT = "rlhpo-priors"
-CHALLENGER, CHAMPION = "challenger", "champion"
 #: How much of a card MLflow takes as a description.
 _MOST = 5000
 
@@ -56,18 +55,11 @@ def register_prior(prior: Prior, name: str, connection: Connection, aliases: Seq
     prior = replace(prior, card=prior.card.model_copy(update={"registered": ""}))
     tags = {"rlhpo.prior": prior.card.name, "rlhpo.objective": prior.card.objective, DIGEST: digest(prior.to_bytes())}
     with connection.client() as client:
-        try:
-            client.create_registered_model(name, tags={"rlhpo": "prior"})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        create_registered_model(client, name, "prior")
         found = [v for v in client.search_model_versions(f"tags.`{DIGEST}` = '{tags[DIGEST]}'") if v.name == name]
         version = found[0] if found else _new_version(client, connection, prior, name, tags)
-        for alias in aliases or (() if found else (CHALLENGER,)):
-            client.set_registered_model_alias(name, alias, version.version)
-        if CHAMPION not in client.get_registered_model(name).aliases:
-            client.set_registered_model_alias(name, CHAMPION, version.version)
-        held = tuple(sorted(client.get_model_version(name, version.version).aliases))
+        set_aliases(client, name, version.version, aliases or (() if found else (CHALLENGER,)))
+        held = aliases_of_version(client, name, version.version)
     return Registered(name, str(version.version), held)
 
 

@@ -1,4 +1,4 @@
-"""The end of a study: its winner, refitted, scored on the holdout and registered, and its report."""
+"""The end of a study: its winner, refitted, scored on the holdout and registered."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
 
 
-def crown(
+def register_winner(
     files: StudyFiles, spec: StudySpec, evaluator: Evaluator, tracker: StudyTracker, best: Trial
 ) -> Winner | None:
-    """Refit the best trial, score it once on the holdout and register it; what was done before is not done again."""
+    """Refit the best trial, score it once on the holdout, and register it if the study names a model.
+
+    May be repeated: what was done before is not done again.
+
+    Args:
+        best: The trial whose configuration wins.
+
+    Returns: ``None`` if this kind of evaluator has no model to refit.
+
+    Raises: UserError if MLflow cannot be reached or refuses, or if the model predicts otherwise when served.
+    """
     record = files.record()
     winner = record.winner if record.winner is not None and record.winner.trial_id == best.trial_id else None
-    wanted = spec.registry.model
-    if winner is not None and (wanted is None or winner.registered is not None):
+    model = spec.registry.model
+    if winner is not None and (model is None or winner.registered is not None):
         return winner
     refit = evaluator.refit(best.config)
     if refit is None:
@@ -25,10 +35,10 @@ def crown(
     # The holdout's score is written down before MLflow is asked: it is to be taken once.
     winner = winner or Winner(trial_id=best.trial_id, holdout=dict(refit.metrics))
     files.write_record(files.record().model_copy(update={"winner": winner}))
-    if wanted is None:
+    if model is None:
         tracker.log_metrics({f"holdout.{name}": value for name, value in winner.holdout.items()})
     else:
-        registered = registration.register(tracker, wanted, refit, best, spec, files.address)
-        winner = winner.model_copy(update={"registered": f"{registered.name} version {registered.version}"})
+        version = registration.register(tracker, model, refit, best, spec, files.address)
+        winner = winner.model_copy(update={"registered": f"{version.name} version {version.version}"})
         files.write_record(files.record().model_copy(update={"winner": winner}))
     return winner

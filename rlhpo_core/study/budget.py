@@ -7,7 +7,11 @@ from rlhpo_core.trial import History
 
 
 def spent(budget: BudgetSpec, history: History, seconds: float) -> str | None:
-    """Which limit of the budget is reached, for a person to read; ``None`` while none is."""
+    """Which limit of the budget is reached, for a person to read; ``None`` while none is.
+
+    Args:
+        seconds: Wall time of the study so far, over all resumes.
+    """
     if len(history) >= budget.trials:
         return f"all {budget.trials} trials done"
     if budget.wall_time is not None and seconds >= budget.wall_time.total_seconds():

@@ -263,9 +263,9 @@ def test_parts_have_their_sizes_and_depend_on_the_seed() -> None:
 def test_folds_cover_the_rows_once_and_are_equally_large(counts: list[int], count: int, seed: int) -> None:
     table = table_of(counts)
     rows = np.flatnonzero(np.arange(len(table)) % 7 != 0)
-    found = folds(table, rows, count, seed)
-    assert sorted(np.concatenate([validation for _, validation in found]).tolist()) == rows.tolist()
-    sizes = [len(validation) for _, validation in found]
+    divided = folds(table, rows, count, seed)
+    assert sorted(np.concatenate([validation for _, validation in divided]).tolist()) == rows.tolist()
+    sizes = [len(validation) for _, validation in divided]
     assert max(sizes) - min(sizes) <= 1
-    for training, validation in found:
+    for training, validation in divided:
         assert not set(training) & set(validation)

@@ -128,7 +128,7 @@ def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
     assert "promoted: rmse" in (tmp_path / "runs" / "wine-3" / "report.html").read_text()
 
     # The holdout of the decision holds no row that either model was trained on.
-    (promotion,) = [record for record in records(tmp_path) if record.event == "promoted"]
+    (promotion,) = [record for record in records(tmp_path) if record.outcome == "promoted"]
     assert promotion.verdict is not None
     assert 200 <= promotion.verdict.rows < round(0.3 * 1698)
     assert {guard.name.split(" where")[0] for guard in promotion.verdict.guards} == {
@@ -140,7 +140,7 @@ def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
         "rollback", "wine", "--store", "registry", "--reason", "complaints from the cellar", cwd=tmp_path
     )
     assert aliases(store) == {"champion": "1", "previous": "3"}
-    story = [(record.event, record.champion, record.challenger) for record in records(tmp_path)]
+    story = [(record.outcome, record.champion, record.challenger) for record in records(tmp_path)]
     assert story == [
         ("kept", "1", "2"), ("skipped", "1", None), ("promoted", "3", "3"), ("rolled_back", "1", None),
     ]  # fmt: skip
@@ -183,7 +183,7 @@ def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
     store = client(tmp_path)
     assert aliases(store) == {"champion": "2", "previous": "1"}
     ledger = Ledger.of("wine", str(tmp_path / "place" / "registry"))
-    assert [record.event for record in ledger.records()] == ["promoted"]
+    assert [record.outcome for record in ledger.records()] == ["promoted"]
     (place,) = (tmp_path / "place" / "studies").iterdir()
     inherited = StudyFolder.open(place)
     state = inherited.state()
@@ -191,5 +191,5 @@ def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
     assert len(state.inherited.trials) == 2
 
     run()
-    assert [record.event for record in ledger.records()] == ["promoted", "skipped"]
+    assert [record.outcome for record in ledger.records()] == ["promoted", "skipped"]
     assert len(list((tmp_path / "place" / "studies").iterdir())) == 1, "nothing was tuned"

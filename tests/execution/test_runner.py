@@ -13,7 +13,6 @@ import pytest
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.runner import Outcome, run
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.report.study_report import failure_report
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder, studies
 from rlhpo_core.study.budget import cost, spent
@@ -67,11 +66,6 @@ def test_whichever_limit_comes_first_ends_the_study() -> None:
 
 def test_patience_waits_for_a_first_success() -> None:
     assert spent(BudgetSpec(trials=10, patience=2), history(None, None, None), 0) is None
-
-
-def test_the_commonest_failures_are_counted() -> None:
-    text = failure_report(history(None, None, None))
-    assert text.splitlines() == ["none of the 3 trials succeeded:", "  3 × ValueError: too deep"]
 
 
 # -- the folder ------------------------------------------------------------------------------------------------------

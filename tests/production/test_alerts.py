@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rlhpo_core.production.alerts import send
-from rlhpo_core.study.production_settings import AlertsSpec, Event
+from rlhpo_core.study.production_settings import Alert, AlertsSpec
 
 
 class Hook(ThreadingHTTPServer):
@@ -50,11 +50,11 @@ def hook() -> Iterator[Hook]:
     server.server_close()
 
 
-def tell(hook: Hook, event: Event = "promoted", **changes: Any) -> tuple[bool, list[str], list[float]]:
+def tell(hook: Hook, alert: Alert = "promoted", **changes: Any) -> tuple[bool, list[str], list[float]]:
     warnings: list[str] = []
     slept: list[float] = []
     spec = AlertsSpec(**{"url": hook.url, **changes})
-    heard = send(spec, event, {"model": "wine", "reason": "better"}, warnings.append, slept.append)
+    heard = send(spec, alert, {"model": "wine", "reason": "better"}, warnings.append, slept.append)
     return heard, warnings, slept
 
 

@@ -14,7 +14,7 @@ from rlhpo_core.production.registration import register
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
 from tests.helpers.servers import shared_server
-from tests.tracking.test_tracker import make_spec, make_trial
+from tests.helpers.tracked_studies import make_spec, make_trial
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 

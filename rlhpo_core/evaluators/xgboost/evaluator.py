@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,21 +18,27 @@ from rlhpo_core.data import drift, holdout
 from rlhpo_core.data.table import Rows, Table, folds, load_table, split
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.metrics import check_metric, measure, score
-from rlhpo_core.evaluators.protocol import DataDescription, Evaluation, Refit, Reporter
+from rlhpo_core.evaluators.protocol import DataDescription, Evaluation, Evaluator, Refit, Reporter
 from rlhpo_core.evaluators.xgboost import parameters
 from rlhpo_core.space.search_space import SearchSpace
-from rlhpo_core.study.spec import StudySpec, XGBoostSpec
+from rlhpo_core.study.evaluator_specs import XGBoostSpec
+from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Config
 
 DEFAULT_TREES = 100
 DEFAULT_BINS = 256
 
 
-class XGBoostEvaluator:
+class XGBoostEvaluator(Evaluator):
     """Keeps the table and its quantised matrices between trials, nothing that changes a score."""
 
+    has_model: ClassVar[bool] = True
+
     def __init__(self, spec: StudySpec, threads: int) -> None:
-        """Raises: UserError if the table or a setting cannot be used."""
+        """Load and divide the table.
+
+        Raises: UserError if the table or a setting cannot be used.
+        """
         assert isinstance(spec.evaluator, XGBoostSpec)
         assert spec.data is not None
         self.settings = spec.evaluator
@@ -60,6 +66,7 @@ class XGBoostEvaluator:
         parameters.check_space(space, self.settings.params)
 
     def data(self) -> DataDescription:
+        """The table, its parts and its columns as they were read."""
         dtypes = {str(name): str(dtype) for name, dtype in self.table.features.dtypes.items()}
         parts = {"train": self.split.train, "validation": self.split.validation, "holdout": self.split.holdout}
         return DataDescription(

@@ -1,6 +1,6 @@
 """The winner as an MLflow model (models from code): raw rows in, prediction and probabilities out.
 
-Logged beside the model's files and run where it is served, so it imports nothing of rlhpo.
+Logged with the model's files and run where it is served, so it imports nothing of rlhpo.
 """
 
 import json
@@ -19,6 +19,7 @@ class XGBoostTableModel(PythonModel):  # type: ignore[misc]
     """Encodes raw rows as they were encoded in training. A category that training never saw counts as missing."""
 
     def load_context(self, context: PythonModelContext) -> None:
+        """Read the booster (``model.ubj``) and what it needs to know of its table (``table.json``)."""
         self.table: dict[str, Any] = json.loads(Path(context.artifacts["table.json"]).read_text(encoding="utf-8"))
         self.booster = xgb.Booster(model_file=context.artifacts["model.ubj"])
         made = json.loads(self.booster.save_config())["learner"]["gradient_booster"]["name"]
@@ -27,6 +28,15 @@ class XGBoostTableModel(PythonModel):  # type: ignore[misc]
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
+        """Answers to raw rows.
+
+        Args:
+            context: Not used; ``load_context`` has read all files.
+            model_input: The table's columns by name, in any order; text for categories, NaN or None where missing.
+            params: Not used; MLflow passes it.
+
+        Raises: KeyError if a column is not there.
+        """
         columns = {}
         for name, booster_name in zip(self.table["columns"], self.table["booster_columns"], strict=True):
             values, categories = model_input[name], self.table["categories"].get(name)
@@ -44,7 +54,14 @@ class XGBoostTableModel(PythonModel):  # type: ignore[misc]
 
 
 def answer(output: Any, classes: Sequence[Any]) -> pd.DataFrame:
-    """The prediction and, for classes, the probability of each; output as the booster gives it, (N,) or (N, K)."""
+    """The prediction and, for classes, the probability of each.
+
+    Args:
+        output: As the booster gives it: (N,) numbers, or probabilities of the second class, or (N, K) probabilities.
+        classes: Empty for regression.
+
+    Returns: N rows with ``prediction`` and, for each class, ``probability_CLASS``.
+    """
     if not classes:
         return pd.DataFrame({"prediction": output.astype(np.float64)})
     shares = (output if output.ndim == 2 else np.column_stack([1 - output, output])).astype(np.float64)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlhpo_core.evaluators.kinds import build_evaluator
+from rlhpo_core.evaluators.protocol import Refit
+from rlhpo_core.evaluators.xgboost.evaluator import XGBoostEvaluator
+from rlhpo_core.production import registration
+from rlhpo_core.production.winner import register_winner
+from rlhpo_core.trial import Config
+from tests.helpers.retuned_models import WINES, study, tuned
+
+pytestmark = pytest.mark.usefixtures("only_these_settings")
+
+
+class Counting(XGBoostEvaluator):
+    """Counts how often the holdout was scored."""
+
+    refits = 0
+
+    def refit(self, config: Config) -> Refit:
+        self.refits += 1
+        return super().refit(config)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("winners")
+
+
+def test_the_winner_is_scored_on_the_holdout_once_and_registered_once(folder: Path) -> None:
+    spec = study(folder, WINES[:600], "once")
+    files, tracker, trial = tuned(folder, spec)
+    evaluator = Counting(spec, threads=1)
+    winner = register_winner(files, spec, evaluator, tracker, trial)
+    assert winner is not None
+    assert winner.registered == "once version 1"
+    assert set(winner.holdout) == {"r2", "rmse", "mae"}
+    assert files.record().winner == winner
+    assert register_winner(files, spec, evaluator, tracker, trial) == winner
+    assert evaluator.refits == 1
+
+
+def test_without_a_name_it_is_scored_and_not_registered(folder: Path) -> None:
+    spec = study(folder, WINES[:600], "nameless", registry={})
+    files, tracker, trial = tuned(folder, spec)
+    winner = register_winner(files, spec, build_evaluator(spec, threads=1), tracker, trial)
+    assert winner is not None
+    assert winner.registered is None
+    assert tracker.client.search_model_versions("name = 'nameless'") == []
+    logged = tracker.client.get_run(tracker.run_id).data.metrics
+    assert logged["holdout.rmse"] == pytest.approx(winner.holdout["rmse"])
+
+
+def test_the_score_survives_a_registry_that_is_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The holdout is to be scored once: what it said is written down before MLflow is asked."""
+    spec = study(folder, WINES[:600], "away")
+    files, tracker, trial = tuned(folder, spec)
+    evaluator = build_evaluator(spec, threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(registration, "register", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            register_winner(files, spec, evaluator, tracker, trial)
+    before = files.record().winner
+    assert before is not None
+    assert before.registered is None
+    after = register_winner(files, spec, evaluator, tracker, trial)
+    assert after is not None
+    assert (after.holdout, after.registered) == (before.holdout, "away version 1")
