@@ -23,7 +23,7 @@ from rlhpo_core.production import alerts, promotion
 from rlhpo_core.production.answers import Answers, ask
 from rlhpo_core.production.bootstrap import scores
 from rlhpo_core.production.gate import Verdict, judge, refusal, too_few
-from rlhpo_core.production.ledger import CHAMPION_STAYS, DECISIONS, Candidate, Outcome, Record
+from rlhpo_core.production.ledger import CHAMPION_STAYS, DECISIONS, Outcome, Record
 from rlhpo_core.production.model_card import model_card
 from rlhpo_core.production.registered_model import RegisteredModel, Served
 from rlhpo_core.report.study_report import log_report, make_report
@@ -36,7 +36,7 @@ from rlhpo_core.tracking.tracker import StudyTracker
 
 _ALERTS: dict[Outcome, Alert] = {
     "first": "promoted", "promoted": "promoted", "kept": "kept", "vetoed": "kept", "refused": "kept",
-    "skipped": "skipped", "failed": "failed", "rolled_back": "rolled_back",
+    "skipped": "skipped", "failed": "failed", "rolled_back": "rolled_back", "abandoned": "failed",
 }  # fmt: skip
 
 
@@ -69,7 +69,8 @@ def check(
 ) -> Findings:
     """Compare the current data with the champion's, and score the champion on it.
 
-    If nothing is to be done that is recorded, and an alert sent where it is wanted.
+    What a process that died has decided and not carried out is carried out first. If nothing is to be done that is
+    recorded, and an alert sent where it is wanted.
 
     Args:
         force: Go on even if the data is not new; too few rows still stop the retuning.
@@ -77,9 +78,12 @@ def check(
 
     Raises: UserError if the study cannot be retuned, or if its data cannot be read.
     """
-    table, parts = _table(spec)
     with model.connection.open(timeout=60, retries=2):
+        abandoned = promotion.settle(model.client, model.ledger)
         version = promotion.champion_of(model.client, model.name)
+    if abandoned is not None:
+        send_alerts(spec, model, abandoned, warn)
+    table, parts = _table(spec)
     if version is None:
         return Findings(proceed=True, reason="there is no champion yet", digest=table.digest)
     with model.served(version) as served:
@@ -114,12 +118,23 @@ def _nothing_to_do(spec: StudySpec, model: RegisteredModel, findings: Findings) 
     same = drifted is not None and drifted.same
     if same or (findings.champion and model.tags(findings.champion).get("rlhpo.data_digest") == digest):
         return "unchanged: the data is that of the champion"
-    decisions = [r for r in model.ledger.records() if r.outcome in DECISIONS and r.data_digest is not None]
-    if decisions and decisions[-1].data_digest == digest:
+    ends = (*DECISIONS, "abandoned")
+    decisions = [r for r in _records(model) if r.outcome in ends and r.data_digest is not None]
+    if decisions and decisions[-1].data_digest == digest and decisions[-1].outcome != "abandoned":
         return f"unchanged: the data is that of the last retuning, which ended as {decisions[-1].outcome}"
     if spec.retune.when == "drifted" and drifted is not None and not (drifted.drifted or drifted.schema_changed):
         return f"unchanged: {drifted.summary()}"
     return None
+
+
+def _records(model: RegisteredModel) -> list[Record]:
+    """What the ledger holds of the model as it is in the registry now."""
+    return model.ledger.records(_created(model))
+
+
+def _created(model: RegisteredModel) -> int | None:
+    with model.connection.open(timeout=60, retries=2):
+        return promotion.created_at(model.client, model.name)
 
 
 def _score(spec: StudySpec, name: str, served: Served, rows: Holdout) -> float:
@@ -134,8 +149,11 @@ def _stop(
 ) -> Findings:  # fmt: skip
     """Record that nothing is done, and say so."""
     record = _record(model, outcome, reason).model_copy(
-        update={"data_digest": findings.digest, "champion_before": findings.champion, "champion": findings.champion}
-    )
+        update={
+            "data_digest": findings.digest, "model_created": _created(model),
+            "champion_before": findings.champion, "champion": findings.champion,
+        }
+    )  # fmt: skip
     send_alerts(spec, model, model.ledger.add(record), warn)
     return findings.model_copy(update={"proceed": False, "reason": reason})
 
@@ -212,12 +230,12 @@ def decide(
     table, parts = _table(spec)
     if table.digest != findings.digest:
         raise UserError("the table has changed while it was tuned on; nothing is decided, and the champion stays")
-    model.ledger.enter(Candidate(version=version, study_id=study_id, champion=findings.champion))
 
     def judge_all(champion: str, challengers: Sequence[str]) -> Mapping[str, Verdict]:
         return judge_challengers(spec, model, table, parts, champion, challengers, version)
 
     with model.connection.open(timeout=120, retries=2):
+        promotion.enter(model.client, model.ledger, version, study_id, findings.champion)
         record = promotion.decide(model.client, model.ledger, version, study_id, table.digest, judge_all)
     files.write_record(files.record().model_copy(update={"decision": f"{record.outcome}: {record.reason}"}))
     _publish(spec, model, files, tracker, findings, record)
@@ -327,7 +345,7 @@ def send_alerts(spec: StudySpec, model: RegisteredModel, record: Record, warn: C
     """Send the alerts that a record of the ledger gives cause for; ``warn`` takes the text of one that fails."""
     content = {"model": record.model, "reason": record.reason, "record": record.model_dump(mode="json")}
     alerts.send(spec.alerts, _ALERTS[record.outcome], content, warn)
-    times = model.ledger.times_kept_in_a_row() if record.outcome in CHAMPION_STAYS else 0
+    times = model.ledger.times_kept_in_a_row(record.model_created) if record.outcome in CHAMPION_STAYS else 0
     if times and times % spec.alerts.keeps == 0:
         reason = f"the champion of {record.model} was kept {times} times in a row"
         alerts.send(spec.alerts, "keeps_in_row", {"model": record.model, "reason": reason, "keeps": times}, warn)

@@ -12,7 +12,7 @@ import pytest
 
 from rlhpo_core.data.table import load_table, split
 from rlhpo_core.errors import UserError
-from rlhpo_core.production import retuning
+from rlhpo_core.production import promotion, retuning
 from rlhpo_core.production.ledger import Record
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.production.retuning import Findings, check, decide, judge_challengers, recording_failure, send_alerts
@@ -91,6 +91,60 @@ def test_new_data_is_compared_and_the_champion_scored_on_it(folder: Path, tmp_pa
     assert findings.warm_start.first == json.loads(model.tags("1")["rlhpo.config"])
     assert findings.warm_start.moved == findings.drift.moved > 0.1
     assert Findings.model_validate_json(findings.model_dump_json()) == findings
+
+
+def copies(spec: StudySpec, name: str, versions: int) -> tuple[StudySpec, RegisteredModel]:
+    """The study for another model, whose versions are all the champion of ``wine``; the first is its champion."""
+    original = registered_model(spec)
+    registry = spec.registry.model_copy(update={"model": name, "store": f"{spec.registry.store}-{name}"})
+    spec = spec.model_copy(update={"registry": registry})
+    version = original.client.get_model_version("wine", "1")
+    original.client.create_registered_model(name)
+    for _ in range(versions):
+        original.client.create_model_version(name, source=version.source, tags=version.tags)
+    original.client.set_registered_model_alias(name, "champion", "1")
+    return spec, registered_model(spec)
+
+
+def test_a_promotion_that_was_recorded_only_is_carried_out_by_the_next_look(folder: Path) -> None:
+    spec, model = copies(study(folder, FIRST, "wine"), "recorded", versions=2)
+    created = promotion.created_at(model.client, "recorded")
+    move = record(
+        "promoted", model="recorded", model_created=created, champion_before="1", champion="2", previous="1",
+        challenger="2", data_digest="another",
+    )  # fmt: skip
+    model.ledger.append(move, after=0)
+    findings = check(spec, model)
+    assert (findings.champion, findings.proceed) == ("2", False)
+    assert promotion.champion_of(model.client, "recorded") == "2"
+    assert [entry.outcome for entry in model.ledger.records()] == ["promoted", "skipped"]
+
+
+def test_a_promotion_that_cannot_be_carried_out_leaves_its_data_undecided(folder: Path, sent: list[Any]) -> None:
+    spec, model = copies(study(folder, NEW, "wine"), "abandoned", versions=2)
+    findings = check(spec, model)
+    move = record(
+        "promoted", model="abandoned", model_created=promotion.created_at(model.client, "abandoned"),
+        champion_before="1", champion="2", previous="1", challenger="2", data_digest=findings.digest,
+    )  # fmt: skip
+    model.ledger.append(move, after=0)
+    model.client.delete_model_version("abandoned", "2")
+    again = check(spec, model)
+    assert (again.proceed, again.champion) == (True, "1")
+    assert [entry.outcome for entry in model.ledger.records()] == ["promoted", "abandoned"]
+    assert [alert for alert, _ in sent] == ["failed"]
+    assert "version 2 champion, but that version is not in the registry any more" in sent[0][1]["reason"]
+
+
+def test_a_model_made_anew_is_retuned_on_data_that_its_namesake_has_seen(folder: Path) -> None:
+    spec, model = copies(study(folder, NEW, "wine"), "anew", versions=1)
+    created = promotion.created_at(model.client, "anew")
+    digest = check(spec, model).digest
+    assert created is not None
+    model.ledger.add(record("kept", model_created=created - 1, data_digest=digest, challenger="1"))
+    assert check(spec, model).proceed
+    model.ledger.add(record("kept", model_created=created, data_digest=digest, challenger="1"))
+    assert not check(spec, model).proceed
 
 
 def test_what_the_study_file_says_of_its_beginning_comes_first(folder: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 COUNT = """
 import sys, time
 from pathlib import Path
-from rlhpo_core.lock import locked
-from rlhpo_core.store import open_store
+from rlhpo_core.storage.lock import locked
+from rlhpo_core.storage.object_store import open_store
 
 for _ in range(5):
     with locked(open_store(sys.argv[1]), "counter", patience=240):
@@ -96,6 +96,17 @@ def test_it_can_be_held_for_longer(tmp_path: Path) -> None:
             lock.renew()
         with pytest.raises(UserError, match="holds the lock"), locked(store, "other", patience=0, clock=clock):
             pass
+
+
+@pytest.mark.parametrize("stray", ["notes.txt", "0000000009.bak", "9"])
+def test_what_lies_beside_it_is_no_holding(tmp_path: Path, stray: str) -> None:
+    store = FolderStore(tmp_path)
+    for number in range(1, 30):
+        store.write(f"lock/{stray}", b"x")
+        with locked(store, "again", patience=0) as lock:
+            lock.check()
+            assert lock.number == number
+    assert store.read(f"lock/{stray}") == b"x"
 
 
 def test_old_holdings_are_cleared_away(tmp_path: Path) -> None:
