@@ -63,8 +63,10 @@ class Lock:
     def renew(self) -> None:
         """Hold it for longer. Raises: LostLock if that comes too late."""
         self.check()
-        self.expires = self.clock() + self.expiry
-        self.store.write(_key(self.number), _json(Holding(holder=self.holder, expires=self.expires)))
+        expires = self.clock() + self.expiry
+        self.store.write(_key(self.number), _json(Holding(holder=self.holder, expires=expires)))
+        # Only now: while the store is away, others see the former time.
+        self.expires = expires
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -73,7 +75,7 @@ class Lock:
         Raises: LostLock at the end if it was lost all the same (this process was stopped, or the store was away).
         """
         done = threading.Event()
-        thread = threading.Thread(target=self._keep, args=(done,), daemon=True)
+        thread = threading.Thread(target=self._keep, args=(done,), name=f"keeps {_key(self.number)}", daemon=True)
         thread.start()
         try:
             yield

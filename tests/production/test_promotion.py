@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from rlhpo_core.production import promotion
 from rlhpo_core.production.gate import Decision, Measured, Verdict
 from rlhpo_core.production.ledger import Ledger, Record
 from rlhpo_core.production.promotion import decide, promote, rollback
+from rlhpo_core.storage.lock import Lock, locked
+from rlhpo_core.storage.object_store import Store
 from rlhpo_core.tracking.registry import aliases_of_model
+from tests.helpers.clocks import Clock
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import shared_s3_server
 
@@ -149,6 +153,30 @@ def test_the_champion_is_read_again_just_before_the_alias_moves(client: MlflowCl
     assert ask(client, ledger, "4", judge).outcome == "kept"
     assert asked == ["1", "2"]
     assert aliases(client, ledger)["champion"] == "2"
+
+
+def test_the_judging_may_take_longer_than_the_lock_lives(
+    client: MlflowClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, expiry = Clock(), 0.2
+    held: list[Lock] = []
+
+    @contextmanager
+    def short_lived(store: Store, holder: str) -> Iterator[Lock]:
+        with locked(store, holder, expiry=expiry, clock=clock) as lock:
+            held.append(lock)
+            yield lock
+
+    def judge(champion: str, challengers: Sequence[str]) -> dict[str, Verdict]:
+        for _ in range(10):
+            until = held[-1].expires
+            clock.advance(expiry / 2, noticed=lambda until=until: held[-1].expires > until)
+        return {version: verdict(0.05) for version in challengers}
+
+    monkeypatch.setattr(promotion, "locked", short_lived)
+    enter(client, ledger, "4")
+    assert ask(client, ledger, "4", judge).outcome == "promoted"
+    assert aliases(client, ledger)["champion"] == "4"
 
 
 def test_a_refusal_concerns_only_the_one_that_asked(client: MlflowClient, ledger: Ledger) -> None:
