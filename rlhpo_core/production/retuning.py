@@ -7,6 +7,7 @@ not, both end well: an error is something that a person has to mend.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -20,12 +21,12 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import CLASSES, evaluator_class
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.production import alerts, promotion
-from rlhpo_core.production.answers import Answers, ask
+from rlhpo_core.production.answers import Answers, Comparable, ask, comparable, left_out
 from rlhpo_core.production.bootstrap import scores
 from rlhpo_core.production.gate import Verdict, judge, refusal, too_few
 from rlhpo_core.production.ledger import CHAMPION_STAYS, DECISIONS, Outcome, Record
 from rlhpo_core.production.model_card import model_card
-from rlhpo_core.production.registered_model import RegisteredModel, Served
+from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.report.study_report import log_report, make_report
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
@@ -101,12 +102,25 @@ def check(
                 f"asks for {spec.gate.min_rows}; the champion stays, and nothing is spent"
             )
             return _stop(spec, model, findings, "refused", reason, warn)
-        score = _score(spec, f"the champion (version {version})", champion, rows)
+        name = f"the champion (version {version})"
+        answers = ask({name: (champion.model, champion.size)}, rows)
+    try:
+        compared = comparable(rows, answers)
+    except UserError as error:
+        if not force:
+            return _stop(spec, model, findings, "refused", str(error), warn)
+        score, note = math.nan, f"; {error}"
+    else:
+        if len(compared.rows) < spec.gate.min_rows:
+            reason = too_few(len(compared.rows), spec.gate) + left_out(compared.unknown)
+            return _stop(spec, model, findings, "refused", reason, warn)
+        score, note = _score(spec, compared.rows, compared.answers[name]), left_out(compared.unknown)
     summary = "the champion does not say which data it was trained on" if drifted is None else drifted.summary()
+    summary += note
     return findings.model_copy(
         update={
             "reason": "forced; " + summary if force else summary,
-            "champion_score": score if np.isfinite(score) else None,
+            "champion_score": score if math.isfinite(score) else None,
             "warm_start": _warm_start(spec, model, table, version, warn),
         }
     )
@@ -137,9 +151,8 @@ def _created(model: RegisteredModel) -> int | None:
         return promotion.created_at(model.client, model.name)
 
 
-def _score(spec: StudySpec, name: str, served: Served, rows: Holdout) -> float:
-    """Of a version on some rows, in the objective's units; NaN if the metric is not defined on them."""
-    answers = ask({name: (served.model, served.size)}, rows)[name]
+def _score(spec: StudySpec, rows: Holdout, answers: Answers) -> float:
+    """Of what a version answers to some rows, in the objective's units; NaN if the metric is not defined on them."""
     return float(scores(spec.objective.metric, rows.target, answers.output, np.ones((1, len(rows))))[0])
 
 
@@ -263,34 +276,38 @@ def judge_challengers(
     verdicts: dict[str, Verdict] = {}
     for challenger in challengers:
         try:
-            rows, answers = _answers(gate, model, table, parts, champion, challenger)
+            compared = _compared(gate, model, table, parts, champion, challenger)
         except UserError as error:
             if challenger == version:
                 verdicts[challenger] = refusal(metric, 0, gate.confidence, str(error))
             continue
-        if answers is None:
-            verdicts[challenger] = refusal(metric, len(rows), gate.confidence, too_few(len(rows), gate))
-            continue
-        slices = holdout.slices(rows, gate.slices)
-        verdicts[challenger] = judge(metric, rows.target, *answers, slices, gate, spec.seed, len(challengers))
+        rows, unknown = compared.rows, compared.unknown
+        if len(rows) < gate.min_rows:
+            verdict = refusal(metric, len(rows), gate.confidence, too_few(len(rows), gate))
+        else:
+            answers = (compared.answers["the champion"], compared.answers["the challenger"])
+            slices = holdout.slices(rows, gate.slices)
+            verdict = judge(metric, rows.target, *answers, slices, gate, spec.seed, len(challengers))
+        reason = verdict.reason + left_out(unknown)
+        verdicts[challenger] = verdict.model_copy(update={"reason": reason, "unknown": unknown})
     return verdicts
 
 
-def _answers(
+def _compared(
     gate: GateSpec, model: RegisteredModel, table: Table, parts: Split, champion: str, challenger: str
-) -> tuple[Holdout, tuple[Answers, Answers] | None]:
-    """The rows that neither version has seen, and what champion and challenger answer to them; ``None`` if too few.
+) -> Comparable:
+    """The rows that neither version has seen, and what both answer to them; no answers if they are too few.
 
-    Raises: UserError if a version cannot be loaded, or cannot answer the rows.
+    Raises: UserError if a version cannot be loaded, cannot answer the rows, or names the label's classes otherwise.
     """
     with model.served(champion, challenger) as served:
         before, after = served[champion], served[challenger]
         rows = holdout.unseen(table, parts.holdout, [before.seen, after.seen])
         if len(rows) < gate.min_rows:
-            return rows, None
+            return Comparable(rows, {}, ())
         named = {"the champion": before, "the challenger": after}
         answers = ask({name: (version.model, version.size) for name, version in named.items()}, rows)
-    return rows, (answers["the champion"], answers["the challenger"])
+    return comparable(rows, answers)
 
 
 def _publish(

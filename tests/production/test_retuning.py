@@ -268,6 +268,59 @@ def test_a_worse_winner_leaves_the_champion(folder: Path, tmp_path: Path) -> Non
     assert "not found" in verdicts["9"].reason
 
 
+def quality(folder: Path, table: pd.DataFrame, trees: int, *names: str, **fields: Any) -> StudySpec:
+    """A study of whether a wine is poor, fair or good; its table names these classes so."""
+    grades = pd.cut(table["target"], [0, 5, 6, 10], labels=list(names), ordered=False).astype(str)
+    return study(
+        folder, table.assign(target=grades), "quality", trees, objective="log_loss",
+        data={"path": folder / "quality.csv", "target": "target", "holdout": 0.4}, **fields,
+    )  # fmt: skip
+
+
+def test_labels_that_are_written_otherwise_promote_nobody(folder: Path, sent: list[Any]) -> None:
+    finished(folder, quality(folder, FIRST, 30, "poor", "fair", "good"))
+
+    # A class that is absent is no reason, nor is one that is truly new: both are judged on what they know.
+    spec = quality(folder, NEW[NEW["target"] <= 6], 30, "poor", "fair", "good")
+    assert check(spec, registered_model(spec)).proceed
+    excellent = quality(folder, NEW, 30, "poor", "fair", "good")
+    table = pd.read_csv(folder / "quality.csv")
+    table.loc[NEW["target"].to_numpy() >= 8, "target"] = "excellent"
+    table.to_csv(folder / "quality.csv", index=False)
+    findings = check(excellent, registered_model(excellent))
+    assert findings.proceed
+    assert findings.reason.endswith("; left out, since they are new: rows of 'excellent'")
+    assert findings.champion_score is not None
+    assert findings.champion_score < 1.0, "without rows that it cannot get right"
+    files, tracker = finished(folder, excellent)
+    decision = decide(excellent, registered_model(excellent), files, tracker, findings, print)
+    assert decision is not None
+    assert decision.verdict is not None
+    assert decision.outcome == "kept", decision.reason
+    assert (decision.verdict.unknown, decision.champion) == (("excellent",), "1")
+    assert "'excellent'" in decision.reason
+
+    # Written otherwise, a challenger of two trees would beat the champion by far, which seems to be always wrong.
+    spec = quality(folder, NEW, 2, "Poor", "FAIR", "good.")
+    model = registered_model(spec)
+    findings = check(spec, model)
+    assert not findings.proceed, "nothing is spent"
+    assert "'FAIR' (known: 'fair'), 'Poor' (known: 'poor'), 'good.' (known: 'good')" in findings.reason
+    last = model.ledger.last()
+    assert last is not None
+    assert (last.outcome, last.champion) == ("refused", "1")
+    forced = check(spec, model, force=True)
+    assert forced.proceed
+    assert "'FAIR' (known: 'fair')" in forced.reason
+    assert forced.champion_score is None
+    files, tracker = finished(folder, spec)
+    decision = decide(spec, model, files, tracker, forced, print)
+    assert decision is not None
+    assert (decision.outcome, decision.champion) == ("refused", "1")
+    assert "otherwise than the champion knows it: 'FAIR' (known: 'fair')" in decision.reason
+    assert promotion.champion_of(model.client, "quality") == "1"
+
+
 def test_without_a_registered_winner_nothing_is_decided(folder: Path) -> None:
     spec = study(folder, FIRST, "unregistered", registry={})
     files, tracker = finished(folder, spec)
