@@ -17,7 +17,7 @@ from rlhpo_core.production.ledger import Record
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.production.retuning import Findings, check, decide, judge_challengers, recording_failure, send_alerts
 from rlhpo_core.study.spec import StudySpec, WarmStartSpec
-from tests.helpers.retuned_models import WINES, finished, registered_model, study
+from tests.helpers.retuned_models import WINES, copies, finished, registered_model, study
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 
@@ -91,19 +91,6 @@ def test_new_data_is_compared_and_the_champion_scored_on_it(folder: Path, tmp_pa
     assert findings.warm_start.first == json.loads(model.tags("1")["rlhpo.config"])
     assert findings.warm_start.moved == findings.drift.moved > 0.1
     assert Findings.model_validate_json(findings.model_dump_json()) == findings
-
-
-def copies(spec: StudySpec, name: str, versions: int) -> tuple[StudySpec, RegisteredModel]:
-    """The study for another model, whose versions are all the champion of ``wine``; the first is its champion."""
-    original = registered_model(spec)
-    registry = spec.registry.model_copy(update={"model": name, "store": f"{spec.registry.store}-{name}"})
-    spec = spec.model_copy(update={"registry": registry})
-    version = original.client.get_model_version("wine", "1")
-    original.client.create_registered_model(name)
-    for _ in range(versions):
-        original.client.create_model_version(name, source=version.source, tags=version.tags)
-    original.client.set_registered_model_alias(name, "champion", "1")
-    return spec, registered_model(spec)
 
 
 def test_a_promotion_that_was_recorded_only_is_carried_out_by_the_next_look(folder: Path) -> None:
