@@ -31,7 +31,9 @@ from rlhpo_core.cli.options import (
     Workers,
     console,
     errors,
+    occupied,
     overrides,
+    write_file,
 )
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Engine
@@ -180,12 +182,9 @@ def init(
     from rlhpo_core.cli.study_template import study_file
 
     if out.exists() and not force:
-        raise UserError(f"{out} exists; choose another --out, or overwrite it with --force")
+        raise occupied(out)
     text, summary = study_file(data, target, out.parent)
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error}") from error
+    write_file(out, text.encode(), force)
     console.print(f"{escape(summary)}\nwrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
     Args:
-        path: The new folder; studies side by side in one folder share a local MLflow database there.
+        path: The new folder, or an empty one; studies side by side in one folder share a local MLflow database there.
         console: For the live display and messages.
 
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail.
@@ -68,6 +67,7 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
     with console.status("reading the data"):
         evaluator = build_evaluator(spec, threads(spec.execution))
         evaluator.check_space(spec.space)
+    existed = path.exists()
     folder = StudyFolder.create(path, spec, StudyRecord.new(spec))
     with folder.locked():
         try:
@@ -75,7 +75,7 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
             tracker = _open_tracker(folder, spec, console)
         except UserError:
             # Nothing has happened in it: the next attempt should find the place free.
-            shutil.rmtree(path)
+            folder.discard(keep_folder=existed)
             raise
         return _conduct(folder, spec, evaluator, tracker, console, engine)
 
@@ -166,14 +166,28 @@ def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None 
     Args:
         interactive: Where to write the page with interactive charts; ``None`` for the plain one in the folder.
 
-    Raises: UserError if it cannot be written.
+    Raises: UserError if it cannot be written, or if something that is no page is there.
     """
-    path, report = interactive or folder.path / "report.html", make_report(folder, spec)
+    path = interactive or folder.path / "report.html"
+    if interactive is not None and not _is_free_or_page(path):
+        raise UserError(f"{path} exists and is no HTML page; choose another file for the report")
+    report = make_report(folder, spec)
     try:
         write_atomically(path, (report.html if interactive is None else report.interactive).encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     return path
+
+
+def _is_free_or_page(path: Path) -> bool:
+    """Whether a report may be written there: an earlier one is replaced, but not a table that was named by mistake."""
+    try:
+        with path.open("rb") as file:
+            return file.read(100).lstrip().lower().startswith(b"<!doctype html")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def _open_tracker(folder: StudyFolder, spec: StudySpec, console: Console) -> StudyTracker:

@@ -73,6 +73,40 @@ def test_a_study_that_cannot_be_logged_leaves_no_folder(place: Path, console: Co
     assert not (place / "runs" / "unseen").exists()
 
 
+def test_a_study_that_cannot_begin_leaves_a_folder_as_it_found_it(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {"uri": "http://127.0.0.1:9"}
+    (place / "empty").mkdir()
+    with pytest.raises(UserError, match="cannot be reached"):
+        session.start(study(place, "unseen", tracking=elsewhere), place / "empty", console)
+    assert list((place / "empty").iterdir()) == []
+    with pytest.raises(UserError, match="cannot read the prior no-such-prior"):
+        session.start(study(place, "untaught", prior="no-such-prior", tuner={}), place / "empty" / "new", console)
+    assert list((place / "empty").iterdir()) == []
+    begin = session.begin_study
+
+    def begin_beside_another_file(folder: StudyFolder, spec: StudySpec) -> None:
+        begin(folder, spec)
+        (folder.path / "thesis.txt").write_text("years of work")
+
+    monkeypatch.setattr(session, "begin_study", begin_beside_another_file)
+    with pytest.raises(UserError, match="cannot be reached"):
+        session.start(study(place, "unseen", tracking=elsewhere), place / "shared", console)
+    assert [file.name for file in (place / "shared").iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_kept(place: Path, console: Console) -> None:
+    precious = place / "precious" / "thesis" / "keep.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("years of work")
+    for tracking in ({"uri": "http://127.0.0.1:9"}, {}):
+        with pytest.raises(UserError, match=r"precious is not empty.*choose another --out"):
+            session.start(study(place, "guest", tracking=tracking), place / "precious", console)
+    assert [file.name for file in (place / "precious").rglob("*")] == ["thesis", "keep.txt"]
+    assert precious.read_text() == "years of work"
+
+
 def test_a_study_of_failures_ends_with_their_causes(place: Path, console: Console) -> None:
     crash = {"kind": "function", "function": "tests.helpers.functions:always_crash"}
     with pytest.raises(UserError, match=r"(?s)none of the 2 trials succeeded.*2 × ArithmeticError.*report\.html"):
@@ -149,5 +183,10 @@ def test_a_report_that_cannot_be_written_is_an_error(place: Path, console: Conso
     assert session.write_report(folder, spec) == folder.path / "report.html"
     page = session.write_report(folder, spec, place / "charts.html")
     assert "Plotly.newPlot" in page.read_text()
+    assert session.write_report(folder, spec, page) == page, "an earlier page is replaced"
+    (place / "table.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"table\.csv exists and is no HTML page"):
+        session.write_report(folder, spec, place / "table.csv")
+    assert (place / "table.csv").read_text() == "a,b\n1,2\n"
     with pytest.raises(UserError, match=r"cannot write .*nowhere"):
         session.write_report(folder, spec, place / "nowhere" / "charts.html")
