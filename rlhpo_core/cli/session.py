@@ -225,7 +225,7 @@ def _conduct(
             winner, logged = folder.record().winner, False
     if outcome.finished and best is None:
         raise UserError(
-            f"{failure_report(folder.history())}\n"
+            f"{outcome.reason}; {failure_report(folder.history())}\n"
             f"Their full errors are in {folder.path}/report.html. Mend the cause and start the study again."
         )
     return Result(folder, outcome.reason, outcome.finished, best, winner, logged, tracker.url)

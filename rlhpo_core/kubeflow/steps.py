@@ -228,7 +228,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     history = files.history()
     tracker.sync(history, files.state().summaries)
-    over = spent(spec.budget, history, files.record().seconds) is not None
+    over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
@@ -243,7 +243,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     log_report(tracker, report)
     tracker.finish("KILLED" if not over else "FINISHED" if best is not None else "FAILED")
     if over and best is None:
-        raise UserError(failure_report(history))
+        raise UserError(f"{reason}; {failure_report(history)}")
     return registered
 
 

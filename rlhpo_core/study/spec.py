@@ -136,6 +136,8 @@ class BudgetSpec(Frozen):
     cost: CostSpec | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     """End when this many trials in a row brought no improvement."""
+    failures: Annotated[int, Field(ge=1)] | None = 10
+    """End when this many trials in a row have failed and none has succeeded yet; infeasible ones have not failed."""
 
 
 class ExecutionSpec(Frozen):

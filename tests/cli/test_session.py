@@ -109,7 +109,8 @@ def test_a_folder_that_is_not_empty_is_refused_and_kept(place: Path, console: Co
 
 def test_a_study_of_failures_ends_with_their_causes(place: Path, console: Console) -> None:
     crash = {"kind": "function", "function": "tests.helpers.functions:always_crash"}
-    with pytest.raises(UserError, match=r"(?s)none of the 2 trials succeeded.*2 × ArithmeticError.*report\.html"):
+    causes = r"(?s)all 2 trials done; none of the 2 trials succeeded.*2 × ArithmeticError.*report\.html"
+    with pytest.raises(UserError, match=causes):
         session.start(study(place, "doomed", evaluator=crash), place / "runs" / "doomed", console)
     assert (place / "runs" / "doomed" / "report.html").exists()
     assert {run.info.status for run in children(client(place), place / "runs" / "doomed")} == {"FAILED"}
