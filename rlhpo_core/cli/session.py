@@ -68,7 +68,7 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
         evaluator = build_evaluator(spec, threads(spec.execution))
         evaluator.check_space(spec.space)
     existed = path.exists()
-    folder = StudyFolder.create(path, spec, StudyRecord.new(spec))
+    folder = StudyFolder.create(path, spec, StudyRecord.new(spec, _digest(evaluator)))
     with folder.locked():
         try:
             begin_study(folder, spec)
@@ -86,7 +86,8 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
     Args:
         path: The study's folder, which is locked meanwhile.
 
-    Raises: UserError as ``start`` does, and if another process is tuning in the folder.
+    Raises: UserError as ``start`` does, if another process is tuning in the folder, and if its study file or its table
+    is no longer that of the study.
     """
     torch.set_num_threads(1)
     folder = StudyFolder.open(path)
@@ -95,6 +96,7 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
         with console.status("reading the data"):
             evaluator = build_evaluator(spec, threads(spec.execution))
             evaluator.check_space(spec.space)
+            folder.check_table(_digest(evaluator))
         begin_study(folder, spec)
         return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine)
 
@@ -188,6 +190,11 @@ def _is_free_or_page(path: Path) -> bool:
         return True
     except OSError:
         return False
+
+
+def _digest(evaluator: Evaluator) -> str | None:
+    data = evaluator.data()
+    return None if data is None else data.digest
 
 
 def _open_tracker(folder: StudyFolder, spec: StudySpec, console: Console) -> StudyTracker:

@@ -81,8 +81,10 @@ class StudyFolder(StudyFiles):
         return folder
 
     def spec(self) -> StudySpec:
-        """The study, with ``data.path`` relative to the folder."""
-        return load_study(self.study_file)
+        """The study, with ``data.path`` relative to the folder. Raises: UserError as ``check_unchanged`` does, too."""
+        spec = load_study(self.study_file)
+        self.check_unchanged(spec)
+        return spec
 
     def state_version(self) -> tuple[int, int]:
         """Differs once the state was replaced, and costs no reading of it. Raises: UserError if there is no state."""

@@ -134,6 +134,29 @@ def test_what_mlflow_misses_is_said_and_logged_by_resuming(
     assert len(children(client(place), path)) == 2
 
 
+def test_a_study_goes_on_as_it_began_or_not_at_all(place: Path, console: Console) -> None:
+    table = place / "small.csv"
+    rows = [f"{i % 7},{i % 3},{'yes' if i % 7 > 3 else 'no'}" for i in range(60)]
+    table.write_text("\n".join(["a,b,label", *rows]) + "\n")
+    spec = study(
+        place, "steady", evaluator={"kind": "xgboost"}, data={"path": str(table), "target": "label"},
+        objective="accuracy", space={"max_depth": {"type": "int", "low": 1, "high": 3}}, budget={"trials": 1},
+    )  # fmt: skip
+    folder = session.start(spec, place / "runs" / "steady", console).folder
+    text = folder.study_file.read_text()
+    folder.study_file.write_text(text.replace("metric: accuracy", "metric: auc").replace("trials: 1", "trials: 2"))
+    with pytest.raises(UserError, match=r"differs in objective\.metric \(was accuracy, is auc\)"):
+        session.resume(folder.path, console)
+    folder.study_file.write_text(text.replace("trials: 1", "trials: 2"))
+    table.rename(place / "moved.csv")
+    table.write_text("\n".join(["a,b,label", *rows, "1,1,yes"]) + "\n")
+    with pytest.raises(UserError, match="another table"):
+        session.resume(folder.path, console)
+    assert len(folder.history()) == 1
+    folder.study_file.write_text(folder.study_file.read_text().replace("small.csv", "moved.csv"))
+    assert session.resume(folder.path, console).reason == "all 2 trials done"
+
+
 @pytest.fixture
 def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Presses Ctrl-C when the first trial has ended."""
