@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -30,10 +31,14 @@ from rlhpo_core.report.study_report import failure_report, log_report, make_repo
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.tracking.connection import CONTACT
 from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
+
+#: Seconds that the trials and the tuner are given to end after a second Ctrl-C or SIGTERM. Kubernetes gives a pod 30.
+_GRACE = 8.0
 
 
 @dataclass(frozen=True)
@@ -216,26 +221,46 @@ def _conduct(
     mirror = TrackingListener(tracker, folder.history(), folder.state().summaries, display.warn)
     _log_inputs(tracker, evaluator, folder.state().prior, console)
     with _Interrupts(display.warn) as interrupts:
-        with display:
-            outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts)
-        best = folder.history().best()
-        mirrored = mirror.flush()
         try:
-            winner = _conclude(folder, spec, evaluator, tracker, outcome, best, console)
-            logged = mirrored
-            if outcome.finished:
-                score = best.value if best is not None else None
-                details = {"study": spec.name, "reason": outcome.reason, "best": score}
-                alerts.send(spec.alerts, "budget_spent", details, display.warn)
-        except UserError as error:
-            display.warn(f"{error}\nThe study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest.")
-            winner, logged = folder.record().winner, False
+            with display:
+                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts)
+            interrupts.check()
+            best = folder.history().best()
+            mirrored = mirror.flush()
+            try:
+                winner, logged = _conclude(folder, spec, evaluator, tracker, outcome, best, console), mirrored
+            except UserError as error:
+                whole = f"The study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest."
+                display.warn(f"{error}\n{whole}")
+                winner, logged = folder.record().winner, False
+            else:
+                _tell(spec, outcome, best, display.warn)
+        except KeyboardInterrupt:
+            interrupts.disarm()
+            _leave(tracker, display.warn)
+            best, winner = folder.history().best(), folder.record().winner
+            return Result(folder, "interrupted", False, best, winner, not mirror.pending, tracker.url)
     if outcome.finished and best is None:
         raise UserError(
             f"{outcome.reason}; {failure_report(folder.history())}\n"
             f"Their full errors are in {folder.path}/report.html. Mend the cause and start the study again."
         )
     return Result(folder, outcome.reason, outcome.finished, best, winner, logged, tracker.url)
+
+
+def _tell(spec: StudySpec, outcome: runner.Outcome, best: Trial | None, warn: Callable[[str], None]) -> None:
+    if outcome.finished:
+        details = {"study": spec.name, "reason": outcome.reason, "best": best.value if best is not None else None}
+        alerts.send(spec.alerts, "budget_spent", details, warn)
+
+
+def _leave(tracker: StudyTracker, warn: Callable[[str], None]) -> None:
+    """Mark the study's run as killed; all else that is missing, the report too, is left to a resume."""
+    try:
+        with tracker.connection.open(timeout=CONTACT):
+            tracker.finish("KILLED")
+    except UserError as error:
+        warn(str(error))
 
 
 def _log_inputs(tracker: StudyTracker, evaluator: Evaluator, prior: Prior | None, console: Console) -> None:
@@ -262,10 +287,11 @@ def _tune(
 ) -> runner.Outcome:
     """Run the loop until the budget is spent or the study is interrupted."""
     if engine is Engine.KFP:
-        return local_pipeline.run(folder, spec, tracking_uri, listeners, lambda: interrupts.count)
+        # It looks at the count itself, and kills the pipeline at 2.
+        with interrupts.heeded(lambda: None):
+            return local_pipeline.run(folder, spec, tracking_uri, listeners, lambda: interrupts.count)
     count = min(workers(spec.execution), spec.tuner.trials_per_round)
-    with TrialPool(spec, count, threads(spec.execution)) as pool:
-        interrupts.cancel = pool.cancel
+    with TrialPool(spec, count, threads(spec.execution)) as pool, interrupts.heeded(pool.cancel):
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0)
 
 
@@ -295,13 +321,17 @@ def _conclude(
 
 
 class _Interrupts:
-    """Ctrl-C once: no further trial is started. Twice, or SIGTERM: trials at hand are given up, and run again later."""
+    """What Ctrl-C and SIGTERM do while a study is tuned and concluded.
+
+    Once: no further trial is started, and the study is concluded. Twice, or SIGTERM: trials at hand are given up, and
+    run again later; what is not done ``_GRACE`` seconds later, and whatever follows the tuning, is broken off by a
+    KeyboardInterrupt. That costs nothing but the report: a study may be killed at any moment.
+    """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.warn = warn
-        self.cancel: Callable[[], None] = lambda: None
-        """Called at the second."""
         self.count = 0
+        self._cancel: Callable[[], None] | None = None
         self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -310,12 +340,40 @@ class _Interrupts:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.disarm()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.count = 2 if number == signal.SIGTERM else self.count + 1
+    @contextmanager
+    def heeded(self, cancel: Callable[[], None]) -> Iterator[None]:
+        """While trials run: the first interruption is looked up in ``count``, the second calls ``cancel``."""
+        self._cancel = cancel
+        try:
+            yield
+        finally:
+            self._cancel = None
+
+    def check(self) -> None:
+        """Raises: KeyboardInterrupt if all is to be left as it is."""
         if self.count > 1:
-            self.cancel()
+            raise KeyboardInterrupt
+
+    def disarm(self) -> None:
+        """The end is near enough: let it come by itself."""
+        if signal.SIGALRM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.count = max(self.count + 1, 2 if number == signal.SIGTERM else 1)
+        if self.count == 1:
+            self.warn(
+                "Finishing the trials at hand; press Ctrl-C again to give them up."
+                if self._cancel is not None
+                else "Concluding the study; press Ctrl-C again to leave that to `rlhpo resume`."
+            )
+        elif self.count == 2 and self._cancel is not None:
+            self._cancel()
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._hear)
+            signal.setitimer(signal.ITIMER_REAL, _GRACE)
         else:
-            self.warn("Finishing the trials at hand; press Ctrl-C again to give them up.")
+            raise KeyboardInterrupt

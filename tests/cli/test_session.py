@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -182,22 +183,82 @@ def test_ctrl_c_finishes_the_trials_at_hand(place: Path, console: Console, ctrl_
     assert "Finishing the trials at hand" in said(console)
     assert 1 <= len(result.folder.history()) < 9
     assert signal.getsignal(signal.SIGINT) is before
-    (run,) = {run.data.tags["mlflow.parentRunId"] for run in children(client(place), result.folder.path)}
-    assert client(place).get_run(run).info.status == "KILLED"
+    assert study_run(place, result.folder).info.status == "KILLED"
 
 
-def test_the_second_interruption_and_sigterm_give_the_trials_up() -> None:
+def test_sigterm_saves_what_there_is_and_leaves_the_report_to_a_resume(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, path = StudyFolder.write_trial, place / "runs" / "evicted"
+
+    def write_and_terminate(folder: StudyFolder, trial: Any) -> None:
+        write(folder, trial)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyFolder, "write_trial", write_and_terminate)
+        result = session.start(study(place, "evicted", space=NAP, budget={"trials": 3}), path, console)
+    assert (result.finished, result.reason) == (False, "interrupted")
+    assert len(result.folder.history()) == 1
+    assert not (path / "report.html").exists()
+    assert study_run(place, result.folder).info.status == "KILLED"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+    again = session.resume(path, console)
+    assert (again.finished, again.logged) == (True, True)
+    assert (path / "report.html").exists()
+    assert study_run(place, result.folder).info.status == "FINISHED"
+    assert len(children(client(place), path)) == 3
+
+
+def study_run(place: Path, folder: StudyFolder) -> Any:
+    (run,) = {run.data.tags["mlflow.parentRunId"] for run in children(client(place), folder.path)}
+    return client(place).get_run(run)
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+@pytest.mark.parametrize("stage", ["register_winner", "make_report"])
+def test_the_end_of_a_study_can_be_broken_off(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch, stage: str, signals: list[signal.Signals]
+) -> None:
+    def take_long(*_: Any) -> None:
+        for number in signals:
+            os.kill(os.getpid(), number)
+        pytest.fail("the signals were not heeded")
+
+    name = f"slow-{stage.replace('_', '-')}-{len(signals)}"
+    path = place / "runs" / name
+    with monkeypatch.context() as patch:
+        patch.setattr(session, stage, take_long)
+        result = session.start(study(place, name, budget={"trials": 1}), path, console)
+    assert (result.finished, result.reason) == (False, "interrupted")
+    assert study_run(place, result.folder).info.status == "KILLED"
+    assert ("press Ctrl-C again to leave that to `rlhpo resume`" in said(console)) == (len(signals) == 2)
+    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+    assert session.resume(path, console).reason == "all 1 trials done"
+    assert study_run(place, result.folder).info.status == "FINISHED"
+
+
+def test_the_second_interruption_and_sigterm_give_the_trials_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for signals in ([signal.SIGINT, signal.SIGINT], [signal.SIGTERM]):
         warnings: list[str] = []
         cancelled: list[int] = []
         with session._Interrupts(warnings.append) as interrupts:
-            interrupts.cancel = lambda cancelled=cancelled: cancelled.append(1)
-            for number in signals:
-                assert not cancelled
-                os.kill(os.getpid(), number)
+            with interrupts.heeded(lambda cancelled=cancelled: cancelled.append(1)):
+                for number in signals:
+                    assert not cancelled
+                    os.kill(os.getpid(), number)
             assert interrupts.count == 2
+            with pytest.raises(KeyboardInterrupt):
+                interrupts.check()
         assert cancelled == [1]
         assert len(warnings) == len(signals) - 1
+    monkeypatch.setattr(session, "_GRACE", 0.05)
+    interrupts = session._Interrupts(warnings.append)
+    with interrupts, interrupts.heeded(lambda: None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(60)
 
 
 def test_a_report_that_cannot_be_written_is_an_error(place: Path, console: Console) -> None:
