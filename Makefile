@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts packages unit e2e-docker e2e-chunks format generate check-generated lock clean
+.PHONY: help install run ui test lint types contracts packages unit e2e e2e-docker e2e-chunks format generate check-generated lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +33,7 @@ run: install ## run the looping pipeline on an example: make run STUDY=examples/
 ui: install ## open MLflow on the studies under runs/
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
 
-test: lint types contracts unit ## everything that has to pass
+test: lint types contracts unit ## everything that has to pass at every change
 
 lint: install ## style
 	$(BIN)/ruff check .
@@ -48,8 +48,11 @@ contracts: install ## which module may import which
 packages: install ## the tree of packages: layers, sizes, imports, and what is wrong with it
 	$(BIN)/python -m tools.packages
 
-unit: install ## unit, property-based and end-to-end tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
+unit: install ## unit and property-based tests, whole studies in one process, one by the command line
+	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist worksteal --durations=10
+
+e2e: install ## whole studies by the command line, as pipelines by KFP's local runner, and in a browser
+	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --durations=10
 
 e2e-docker: install ## build the image and run the pipeline in containers of it (many minutes; a Docker engine or root)
 	RLHPO_E2E_DOCKER=1 $(BIN)/python -m pytest -s -rs tests/e2e/test_docker.py

@@ -34,6 +34,7 @@ from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
+from rlhpo_core.tuner.prior import Prior
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Result:
 def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
+    Args:
+        path: The new folder; studies side by side in one folder share a local MLflow database there.
+        console: For the live display and messages.
+
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail.
     """
     torch.set_num_threads(1)
@@ -77,6 +82,9 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
 
 def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
     """Go on with the study in a folder: finish its trials, or what MLflow misses of it.
+
+    Args:
+        path: The study's folder, which is locked meanwhile.
 
     Raises: UserError as ``start`` does, and if another process is tuning in the folder.
     """
@@ -106,6 +114,10 @@ def retune(
     spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS, force: bool = False
 ) -> Retuned:
     """Check whether the data is new, tune from what is known, and let the gate decide about the winner.
+
+    Args:
+        path: The folder of the new study, if there is something to do.
+        force: Whether to tune even if nothing has changed.
 
     Raises: UserError as ``start`` does, and if the registered model or its ledger cannot be reached. A failure is
     recorded, and an alert sent, before it is raised.
@@ -149,20 +161,23 @@ def _decide_about_winner(
 
 
 def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None = None) -> Path:
-    """Write the study's report as one HTML page into its folder; with ``interactive``, the one with charts there.
+    """Write the study's report as one HTML page; returns its path.
 
-    Returns the path. Raises: UserError if it cannot be written.
+    Args:
+        interactive: Where to write the page with interactive charts; ``None`` for the plain one in the folder.
+
+    Raises: UserError if it cannot be written.
     """
-    path, found = interactive or folder.path / "report.html", make_report(folder, spec)
+    path, report = interactive or folder.path / "report.html", make_report(folder, spec)
     try:
-        write_atomically(path, (found.html if interactive is None else found.interactive).encode())
+        write_atomically(path, (report.html if interactive is None else report.interactive).encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     return path
 
 
 def _open_tracker(folder: StudyFolder, spec: StudySpec, console: Console) -> StudyTracker:
-    # All studies beside each other share one local MLflow store.
+    # All studies of a folder share one local MLflow store.
     with console.status("opening MLflow (a new local store takes some seconds)"):
         return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
 
@@ -175,44 +190,25 @@ def _conduct(
     console: Console,
     engine: Engine,
 ) -> Result:
+    """Tune with the display and MLflow as listeners, then conclude. Raises: UserError if no trial has succeeded."""
     display = LiveProgress(console, spec, folder.history())
     mirror = TrackingListener(tracker, folder.history(), folder.state().summaries, display.warn)
-    if (data := evaluator.data()) is not None:
-        tracker.log_data(data)
-    if (prior := folder.state().prior) is not None:
-        tracker.log_prior(prior)
-        card = prior.card
-        console.print(
-            f"begins with what {len(card.studies)} earlier studies have taught: prior {card.registered or card.name} "
-            "(`prior: none` leaves it out)",
-            markup=False,
-            soft_wrap=True,
-        )
+    _log_inputs(tracker, evaluator, folder.state().prior, console)
     with _Interrupts(display.warn) as interrupts:
         with display:
-            if engine is Engine.KFP:
-                uri = tracker.connection.uri
-                outcome = local_pipeline.run(folder, spec, uri, [display, mirror], lambda: interrupts.count)
-            else:
-                outcome = _run_here(folder, spec, [display, mirror], interrupts)
+            outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts)
         best = folder.history().best()
-        winner: Winner | None = None
-        logged = mirror.flush()
+        mirrored = mirror.flush()
         try:
-            if outcome.finished and best is not None:
-                with console.status("training the best configuration on train + validation"):
-                    winner = register_winner(folder, spec, evaluator, tracker, best)
-            with console.status("drawing and logging the report"):
-                found = make_report(folder, spec)
-                write_atomically(folder.path / "report.html", found.html.encode())
-                log_report(tracker, found)
-            tracker.finish("KILLED" if not outcome.finished else "FINISHED" if best is not None else "FAILED")
+            winner = _conclude(folder, spec, evaluator, tracker, outcome, best, console)
+            logged = mirrored
             if outcome.finished:
-                told = {"study": spec.name, "reason": outcome.reason, "best": best.value if best is not None else None}
-                alerts.send(spec.alerts, "budget_spent", told, display.warn)
+                score = best.value if best is not None else None
+                details = {"study": spec.name, "reason": outcome.reason, "best": score}
+                alerts.send(spec.alerts, "budget_spent", details, display.warn)
         except UserError as error:
             display.warn(f"{error}\nThe study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest.")
-            logged, winner = False, folder.record().winner
+            winner, logged = folder.record().winner, False
     if outcome.finished and best is None:
         raise UserError(
             f"{failure_report(folder.history())}\n"
@@ -221,13 +217,60 @@ def _conduct(
     return Result(folder, outcome.reason, outcome.finished, best, winner, logged, tracker.url)
 
 
-def _run_here(
-    folder: StudyFolder, spec: StudySpec, listeners: Sequence[runner.Listener], interrupts: _Interrupts
+def _log_inputs(tracker: StudyTracker, evaluator: Evaluator, prior: Prior | None, console: Console) -> None:
+    """Log what the study starts from: its data and its prior, which is announced as well."""
+    if (data := evaluator.data()) is not None:
+        tracker.log_data(data)
+    if prior is not None:
+        tracker.log_prior(prior)
+        console.print(
+            f"begins with what {len(prior.card.studies)} earlier studies have taught: "
+            f"prior {prior.card.registered or prior.card.name} (`prior: none` leaves it out)",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _tune(
+    folder: StudyFolder,
+    spec: StudySpec,
+    tracking_uri: str,
+    listeners: Sequence[runner.Listener],
+    engine: Engine,
+    interrupts: _Interrupts,
 ) -> runner.Outcome:
+    """Run the loop until the budget is spent or the study is interrupted."""
+    if engine is Engine.KFP:
+        return local_pipeline.run(folder, spec, tracking_uri, listeners, lambda: interrupts.count)
     count = min(workers(spec.execution), spec.tuner.trials_per_round)
     with TrialPool(spec, count, threads(spec.execution)) as pool:
         interrupts.cancel = pool.cancel
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0)
+
+
+def _conclude(
+    folder: StudyFolder,
+    spec: StudySpec,
+    evaluator: Evaluator,
+    tracker: StudyTracker,
+    outcome: runner.Outcome,
+    best: Trial | None,
+    console: Console,
+) -> Winner | None:
+    """Refit the best configuration if the budget is spent, write the report, and end the study's run in MLflow.
+
+    Raises: UserError if the refitting fails, or if MLflow or the registry cannot be reached.
+    """
+    winner = None
+    if outcome.finished and best is not None:
+        with console.status("training the best configuration on train + validation"):
+            winner = register_winner(folder, spec, evaluator, tracker, best)
+    with console.status("drawing and logging the report"):
+        report = make_report(folder, spec)
+        write_atomically(folder.path / "report.html", report.html.encode())
+        log_report(tracker, report)
+    tracker.finish("KILLED" if not outcome.finished else "FINISHED" if best is not None else "FAILED")
+    return winner
 
 
 class _Interrupts:

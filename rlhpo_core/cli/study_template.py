@@ -73,7 +73,12 @@ registry:
 
 
 def study_file(data: Path, target: str | None, folder: Path) -> tuple[str, str]:
-    """The text of a study file that lies in ``folder``, and a line about the table that it is for.
+    """The text of a study file, and a line about the table that it is for.
+
+    Args:
+        data: The table: CSV, Parquet or NPZ.
+        target: The column to predict; ``None`` for an NPZ file, which has it under a name of its own.
+        folder: Where the study file will lie; the table's path is written relative to it.
 
     Raises: UserError if the table cannot be used as it is.
     """
@@ -94,9 +99,9 @@ def study_file(data: Path, target: str | None, folder: Path) -> tuple[str, str]:
         others=", ".join(others),
     )
     kinds = len(table.categories)
-    found = f"{len(table.classes)} classes" if table.classes else "a number"
+    values = f"{len(table.classes)} classes" if table.classes else "a number"
     columns = f"{table.features.shape[1]} columns, {kinds} of them categorical"
-    return text, f"{data}: {len(table)} rows, {columns}; {table.target_name!r} is {found}, so {table.task} by {metric}"
+    return text, f"{data}: {len(table)} rows, {columns}; {table.target_name!r} is {values}, so {table.task} by {metric}"
 
 
 def _metrics(table: Table) -> tuple[str, list[str]]:

@@ -32,7 +32,7 @@ def begin_study(files: StudyFiles, spec: StudySpec) -> TunerState:
     if (begun := files.state_or_none()) is not None:
         return begun
     # Of several processes that begin one study at once, all go on from what the first has written.
-    return files.begin_state(_first_state(files, spec))
+    return files.claim_state(_first_state(files, spec))
 
 
 def _first_state(files: StudyFiles, spec: StudySpec) -> TunerState:
@@ -77,5 +77,5 @@ def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:
 
 
 def _local_mlflow(files: StudyFiles) -> Path:
-    """Beside the study's folder, where all studies there share one."""
+    """The folder above the study's, whose studies share one local store."""
     return files.store.root.resolve().parent if isinstance(files.store, FolderStore) else Path.cwd()

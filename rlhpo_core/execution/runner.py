@@ -20,10 +20,17 @@ from rlhpo_core.tuner.algorithm import TunerState
 class Listener(Protocol):
     """Hears what happens, as it happens. Must not raise."""
 
-    def round_started(self, proposals: Sequence[Proposal]) -> None: ...
-    def trial_progressed(self, proposal: Proposal, step: int, value: float) -> None: ...
-    def trial_finished(self, trial: Trial) -> None: ...
-    def round_finished(self, summary: RoundSummary) -> None: ...
+    def round_started(self, proposals: Sequence[Proposal]) -> None:
+        """A round was proposed, and its training begins."""
+
+    def trial_progressed(self, proposal: Proposal, step: int, value: float) -> None:
+        """A running trial has reported the objective's value at one of its steps."""
+
+    def trial_finished(self, trial: Trial) -> None:
+        """A trial has ended, and its file is written."""
+
+    def round_finished(self, summary: RoundSummary) -> None:
+        """The tuner has learnt from a round, and its state is written."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Outcome:
 
     state: TunerState
     reason: str
+    """For a person to read."""
     finished: bool
     """False if there is budget left: the run was interrupted."""
 
@@ -45,7 +53,12 @@ def run(
 ) -> Outcome:
     """Tune until the budget is spent or ``interrupted()`` turns true; then trials at hand are finished first.
 
-    The caller sees to it that no one else tunes the study. Safe to kill at any moment.
+    Safe to kill at any moment.
+
+    Args:
+        files: The study's files; the caller sees to it that no one else tunes the study.
+        pool: Trains the trials; the caller opens and closes it.
+        listeners: Called in this thread, as things happen.
 
     Raises: UserError if the evaluator cannot be built in a worker.
     """

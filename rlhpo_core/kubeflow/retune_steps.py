@@ -17,6 +17,7 @@ from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
 
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it, as in steps.
 
+#: What the first step says is to be done; the pipeline's condition compares with ``GO``.
 GO, STOP = "tune", "stop"
 
 
@@ -37,7 +38,12 @@ class Checked:
 def check(study: str, store: str, table_source: str, force: bool, note: Path) -> Checked:
     """Compare the current data with the champion's, and score the champion on it.
 
-    ``store`` is the place of the model: its ledger lies below it, and each retuning has a folder of its own there.
+    Args:
+        study: The study file's text.
+        store: The place of the model: its ledger lies below it, and each retuning has a folder of its own there.
+        table_source: A path or an address (``s3://…``) of the current table; empty for ``data.path``.
+        force: Whether to tune even if nothing has changed.
+        note: Written: what was found, as Markdown.
 
     Raises: UserError if the study cannot be retuned, or if its data, MLflow or the store cannot be reached.
     """
@@ -57,7 +63,17 @@ def check(study: str, store: str, table_source: str, force: bool, note: Path) ->
 def decide(study: str, store: str, model_store: str, table_source: str, findings: str, note: Path) -> dict[str, float]:
     """Let the gate decide about a study's winner; returns what it was decided by.
 
-    A study with budget left has no winner yet: nothing is decided.
+    A study with budget left has no winner yet: nothing is decided, and the result is empty.
+
+    Args:
+        study: As ``check`` has handed it on.
+        store: Where the files of this retuning live.
+        model_store: The place of the model, as ``check`` had it.
+        table_source: As ``check`` had it; the table must be the same.
+        findings: What ``check`` has found, as JSON.
+        note: Written: the decision and its reason, as Markdown.
+
+    Raises: UserError if the study's files, its data, MLflow or the registry cannot be used.
     """
     from rlhpo_core.production import alerts, retuning
     from rlhpo_core.production.registered_model import RegisteredModel
@@ -71,8 +87,8 @@ def decide(study: str, store: str, model_store: str, table_source: str, findings
         record = retuning.decide(local, model, files, tracker, found, print)
         tracker.finish("FINISHED")
         if record is not None:
-            told = {"study": spec.name, "reason": "the retuning is through"}
-            alerts.send(spec.alerts, "budget_spent", told, print)
+            details = {"study": spec.name, "reason": "the retuning is through"}
+            alerts.send(spec.alerts, "budget_spent", details, print)
     if record is None:
         note.write_text("Nothing was decided: the study has no registered winner yet.\n", encoding="utf-8")
         return {}

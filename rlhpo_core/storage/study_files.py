@@ -25,10 +25,12 @@ from rlhpo_core.trial import FiniteFloat, History, Trial
 if TYPE_CHECKING:
     from rlhpo_core.tuner.algorithm import TunerState
 
+#: Keys of the study's files, as the module's docstring has them.
 SPEC = "study.yaml"
 RECORD = "study.json"
 STATE = "state.safetensors"
 TRIALS = "trials/"
+#: There while pipelines are asked to stop.
 STOP = "stop"
 
 
@@ -54,6 +56,7 @@ class StudyRecord(Frozen):
 
     @classmethod
     def new(cls, spec: StudySpec) -> StudyRecord:
+        """The record of a study that begins, with an id of its own: the study's name and eight random digits."""
         return cls(study_id=f"{spec.name}-{secrets.token_hex(4)}")
 
 
@@ -72,8 +75,8 @@ class StudyFiles:
         uri = self.store.uri
         return uri if "://" in uri else str(Path(uri).resolve())
 
-    def begin(self, record: StudyRecord) -> bool:
-        """Give the study its identity, unless it has one. Of several at once, one does (and gets ``True``)."""
+    def claim(self, record: StudyRecord) -> bool:
+        """Give the study its identity unless it has one. Of several processes at once, one gets ``True``."""
         return self.store.create(RECORD, _json(record))
 
     def spec(self) -> StudySpec:
@@ -93,9 +96,11 @@ class StudyFiles:
         return parse_study(text, self._where(SPEC))
 
     def write_spec(self, spec: StudySpec) -> None:
+        """Replace the study file."""
         self.store.write(SPEC, dump_study(spec).encode())
 
     def record(self) -> StudyRecord:
+        """Identity, time spent and winner."""
         data = self.store.read(RECORD)
         if data is None:
             raise UserError(f"{self._where(RECORD)} is missing or damaged: there is no such file")
@@ -105,6 +110,7 @@ class StudyFiles:
             raise UserError(f"{self._where(RECORD)} is missing or damaged: {error}") from error
 
     def write_record(self, record: StudyRecord) -> None:
+        """Replace the record."""
         self.store.write(RECORD, _json(record))
 
     def state(self) -> TunerState:
@@ -124,13 +130,14 @@ class StudyFiles:
         except UserError as error:
             raise UserError(f"{self._where(STATE)}: {error}") from error
 
-    def begin_state(self, state: TunerState) -> TunerState:
-        """Write the first state, unless there is one; returns the one that is there."""
+    def claim_state(self, state: TunerState) -> TunerState:
+        """Write the first state unless there is one; returns the state that is there afterwards."""
         from rlhpo_core.tuner import state_file
 
         return state if self.store.create(STATE, state_file.to_bytes(state)) else self.state()
 
     def write_state(self, state: TunerState) -> None:
+        """Replace the state: a round is over."""
         from rlhpo_core.tuner import state_file
 
         self.store.write(STATE, state_file.to_bytes(state))
@@ -140,15 +147,20 @@ class StudyFiles:
         return self._read_trial(f"{TRIALS}{trial_id}.json")
 
     def write_trial(self, trial: Trial) -> None:
+        """Keep a finished trial: from then on it is not trained again."""
         self.store.write(f"{TRIALS}{trial.trial_id}.json", _json(trial))
 
-    def history(self) -> History:
-        """All finished trials, those of an unfinished round included."""
-        state = self.state_or_none()
+    def history(self, state: TunerState | None = None) -> History:
+        """All finished trials, those of an unfinished round included.
+
+        Args:
+            state: The study's state, if it was just read; else it is read here.
+        """
+        state = state or self.state_or_none()
         learnt = History(direction=self.spec().objective.direction) if state is None else state.history
         known = {f"{TRIALS}{trial.trial_id}.json" for trial in learnt.trials}
-        found = [self._read_trial(key) for key in self.store.keys(TRIALS) if key.endswith(".json") and key not in known]
-        pending = [trial for trial in found if trial is not None]
+        keys = [key for key in self.store.keys(TRIALS) if key.endswith(".json") and key not in known]
+        pending = [trial for key in keys if (trial := self._read_trial(key)) is not None]
         return learnt.extended(sorted(pending, key=lambda trial: trial.proposal.number))
 
     def request_stop(self) -> None:
@@ -156,9 +168,11 @@ class StudyFiles:
         self.store.write(STOP, b"")
 
     def stop_requested(self) -> bool:
+        """Whether ``request_stop`` was called, by any process."""
         return self.store.read(STOP) is not None
 
     def clear_stop(self) -> None:
+        """Let pipelines run again."""
         self.store.delete(STOP)
 
     def _read_trial(self, key: str) -> Trial | None:

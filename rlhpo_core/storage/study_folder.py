@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.object_store import FolderStore
-from rlhpo_core.storage.study_files import SPEC, StudyFiles, StudyRecord
+from rlhpo_core.storage.study_files import SPEC, STATE, StudyFiles, StudyRecord
 from rlhpo_core.study.spec import StudySpec, load_study
 
 
@@ -23,15 +23,20 @@ class StudyFolder(StudyFiles):
 
     @property
     def path(self) -> Path:
+        """The folder."""
         return self.store.root
 
     @property
     def study_file(self) -> Path:
+        """The path of ``study.yaml``."""
         return self.path / SPEC
 
     @classmethod
     def create(cls, path: Path, spec: StudySpec, record: StudyRecord) -> StudyFolder:
-        """A new folder. Raises: UserError if there is a study in it already, or if it cannot be written."""
+        """A folder with the files that a study has before it begins.
+
+        Raises: UserError if there is a study in it already, or if it cannot be written.
+        """
         folder = cls(path)
         if folder.study_file.exists():
             raise UserError(
@@ -56,6 +61,14 @@ class StudyFolder(StudyFiles):
     def spec(self) -> StudySpec:
         """The study, with ``data.path`` relative to the folder."""
         return load_study(self.study_file)
+
+    def state_version(self) -> tuple[int, int]:
+        """Differs once the state was replaced, and costs no reading of it. Raises: UserError if there is no state."""
+        try:
+            file = (self.path / STATE).stat()
+        except OSError as error:
+            raise UserError(f"cannot read {self.path / STATE}: {error}") from error
+        return file.st_ino, file.st_mtime_ns
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.kubeflow import connection
-from rlhpo_core.study.spec import parse_study
+from rlhpo_core.study.spec import StudySpec, parse_study
 from tests.helpers.kfp_server import KfpServer
-from tests.kubeflow.test_steps import study
+from tests.helpers.stepwise import study
 
 NIGHTLY = "0 30 2 * * *"
 
@@ -29,6 +30,25 @@ def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KfpServ
     monkeypatch.setenv("RLHPO_KFP_TOKEN", "mine")
     yield backend
     backend.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once() -> Iterator[None]:
+    """Compiling a pipeline takes seconds, so that of the same study and options is compiled once."""
+    kept: dict[tuple[str, int, bool], bytes] = {}
+    compile_pipeline = cluster._compile
+
+    def compile_once(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
+        key = (spec.model_dump_json(), rounds, retune)
+        if key not in kept:
+            kept[key] = compile_pipeline(spec, rounds, folder, retune).read_bytes()
+        path = folder / "pipeline.yaml"
+        path.write_bytes(kept[key])
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "_compile", compile_once)
+        yield
 
 
 @pytest.fixture

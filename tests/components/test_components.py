@@ -19,13 +19,14 @@ from components.ppo_update.component import ppo_update
 from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
 from rlhpo_core.tuner.state_file import load
-from tests.kubeflow.test_steps import study
+from tests.helpers.mlflow_store import new_store
+from tests.helpers.stepwise import study
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path_factory.mktemp("mlflow")))
         yield
 
 

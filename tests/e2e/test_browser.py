@@ -24,7 +24,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from rlhpo_core.storage.study_folder import StudyFolder
-from tests.e2e.test_studies import ROOT, rlhpo
+from tests.helpers.command_line import ROOT, rlhpo
 from tests.helpers.servers import MlflowServer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

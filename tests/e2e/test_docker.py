@@ -26,7 +26,8 @@ from rlhpo_core.storage.object_store import S3Store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec, load_study
-from tests.e2e.test_studies import ROOT, comparable
+from tests.helpers.command_line import ROOT
+from tests.helpers.comparison import comparable
 from tests.helpers.docker_engine import Engine, NoEngineError
 from tests.helpers.servers import MlflowServer, PostgresServer, S3Server
 

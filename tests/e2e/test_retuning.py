@@ -16,8 +16,9 @@ from mlflow import MlflowClient
 from rlhpo_core.production.ledger import Ledger, Record
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import dump_study, load_study
-from tests.e2e.test_studies import ROOT, children, client, environment, rlhpo
-from tests.production.test_alerts import Hook, hook  # noqa: F401  (a fixture)
+from tests.helpers.command_line import ROOT, children, client, environment, rlhpo
+from tests.helpers.mlflow_store import new_store
+from tests.helpers.webhooks import Hook
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -70,7 +71,8 @@ def records(folder: Path) -> list[Record]:
     return Ledger.of("wine", str(folder / "registry")).records()
 
 
-def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:  # noqa: F811
+def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
+    new_store(tmp_path / "runs")
     cut_into_months(tmp_path)
     study = write_study(tmp_path, alerts={"url": hook.url, "events": ["promoted", "kept", "skipped", "budget_spent"]})
     arrive(tmp_path, 0)
@@ -164,6 +166,7 @@ build(1, 2, cluster=False)(study=Path(study).read_text(), store=store)
 
 
 def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
+    new_store(tmp_path / "runs")
     cut_into_months(tmp_path)
     study = write_study(tmp_path, budget={"trials": 2})
     uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/runs/mlflow.db"}

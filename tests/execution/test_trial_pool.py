@@ -19,32 +19,8 @@ import pytest
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.function import ALLOWED_MODULES
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Proposal, Trial, TrialStatus
-
-
-def spec(function: str = "tests.helpers.functions:act", **execution: Any) -> StudySpec:
-    return StudySpec.model_validate(
-        {
-            "name": "pool",
-            "evaluator": {"kind": "function", "function": function},
-            "objective": {"metric": "score", "direction": "maximize"},
-            "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
-            "budget": {"wall_time": "1h"},
-            "execution": execution,
-        }
-    )
-
-
-def proposal(number: int, act: str, /, **config: Any) -> Proposal:
-    config["act"] = act
-    return Proposal(trial_id=f"trial-{number}", number=number, round=0, index=number, config=config, actions=(0.0,))
-
-
-def run(pool: TrialPool, *proposals: Proposal) -> list[Trial]:
-    """The trials in the order of their numbers."""
-    trials = pool.run(proposals, stop=lambda: False, on_report=lambda *_: None)
-    return sorted(trials, key=lambda trial: trial.proposal.number)
+from tests.helpers.pool_study import proposal, run, spec
 
 
 def workers() -> list[psutil.Process]:
@@ -334,8 +310,8 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script, file = tmp_path / "parent.py", tmp_path / "pids"
     script.write_text(
         textwrap.dedent(f"""
-            from rlhpo_core.evaluators.pool import TrialPool
-            from tests.execution.test_trial_pool import proposal, run, spec
+            from rlhpo_core.execution.trial_pool import TrialPool
+            from tests.helpers.pool_study import proposal, run, spec
 
             if __name__ == "__main__":
                 with TrialPool(spec(), workers=2, threads=1) as pool:

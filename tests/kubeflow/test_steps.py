@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from mlflow import MlflowClient
 
 from rlhpo_core.errors import UserError
@@ -19,36 +18,14 @@ from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import parse_study
 from rlhpo_core.trial import Trial, TrialStatus
-
-DATA = Path(__file__).parents[2] / "examples" / "data" / "german_credit.csv"
-SPACE = {
-    "n_estimators": {"type": "int", "low": 2, "high": 20},
-    "max_depth": {"type": "int", "low": 1, "high": 4},
-    "learning_rate": {"type": "float", "low": 0.05, "high": 0.5, "log": True},
-}
-
-
-def study(trials: int = 7, **fields: Any) -> str:
-    text: str = yaml.safe_dump(
-        {
-            "name": "stepwise",
-            "data": {"path": str(DATA), "target": "target", "max_rows": 200},
-            "evaluator": {"kind": "xgboost"},
-            "objective": "auc",
-            "space": SPACE,
-            "budget": {"trials": trials},
-            "tuner": {"trials_per_round": 3},
-            "execution": {"drill": [2], "threads": 1},
-            "registry": {"model": "stepwise"},
-            **fields,
-        }
-    )
-    return text
+from tests.helpers.comparison import comparable
+from tests.helpers.mlflow_store import new_store
+from tests.helpers.stepwise import DATA, study
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    uri = new_store(tmp_path_factory.mktemp("mlflow"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         # KFP's backend sets this in every pod; trials must not end up in that run (mlflow#15713).
@@ -86,11 +63,6 @@ class Chunk:
         assert "<h1>stepwise</h1>" in html.read_text()
         assert "stepwise" in note.read_text()
         return registered
-
-
-def comparable(trials: tuple[Trial, ...]) -> list[dict[str, Any]]:
-    changing = {"proposal": {"trial_id"}, "started_at": True, "seconds": True}
-    return [trial.model_dump(exclude=changing) for trial in trials]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from tests.helpers.kfp_checks import pipeline_of
 
 GOLDEN = Path(__file__).parent.parent.parent / "pipelines" / "hpo_loop" / "hpo_loop.yaml"
-#: DNS labels, as Kubernetes takes them.
-NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 def compiled(path: Path, rounds: int = 2, trials_per_round: int = 3, parallelism: int = 2) -> str:
@@ -40,70 +37,6 @@ def spec() -> pipeline_spec_pb2.PipelineSpec:
     package = read_package(GOLDEN)
     pipeline_of([package["pipeline_spec"], package["platform_spec"]])
     return json_format.ParseDict(package["pipeline_spec"], pipeline_spec_pb2.PipelineSpec())
-
-
-def dags(spec: pipeline_spec_pb2.PipelineSpec) -> list[tuple[str, Any, Any]]:
-    """Every component that is a graph, with its inputs: the root and those below it."""
-    inner = [(name, comp.dag, comp.input_definitions) for name, comp in spec.components.items() if comp.HasField("dag")]
-    return [("root", spec.root.dag, spec.root.input_definitions), *inner]
-
-
-def test_names_are_what_kubernetes_and_kfp_take(spec: pipeline_spec_pb2.PipelineSpec) -> None:
-    assert NAME.fullmatch(spec.pipeline_info.name)
-    for _, dag, _ in dags(spec):
-        for name in dag.tasks:
-            assert NAME.fullmatch(name)
-            assert "-iteration-" not in name, "the local runner takes it for a loop's iteration"
-
-
-def test_every_reference_leads_somewhere(spec: pipeline_spec_pb2.PipelineSpec) -> None:
-    executors = json_format.MessageToDict(spec.deployment_spec)["executors"]
-    for name, component in spec.components.items():
-        assert component.HasField("dag") or component.executor_label in executors, name
-    for place, dag, inputs in dags(spec):
-        for name, task in dag.tasks.items():
-            assert task.component_ref.name in spec.components, name
-            for dependency in task.dependent_tasks:
-                assert dependency in dag.tasks
-            wanted = spec.components[task.component_ref.name].input_definitions
-            given = {*task.inputs.parameters, *task.inputs.artifacts, task.parameter_iterator.item_input}
-            items = [*wanted.parameters.items(), *wanted.artifacts.items()]
-            required = {key for key, item in items if not item.is_optional}
-            assert required <= given, f"{place}.{name} lacks {required - given}"
-            for kind, known in ((task.inputs.parameters, inputs.parameters), (task.inputs.artifacts, inputs.artifacts)):
-                for value in kind.values():
-                    check_source(value, known, dag, spec, f"{place}.{name}")
-
-
-def check_source(value: Any, known: Any, dag: Any, spec: pipeline_spec_pb2.PipelineSpec, where: str) -> None:
-    """A value comes from an input of the graph or from an output of a task in it."""
-    if getattr(value, "component_input_parameter", "") or getattr(value, "component_input_artifact", ""):
-        name = getattr(value, "component_input_parameter", "") or getattr(value, "component_input_artifact", "")
-        assert name in known or "-loop-item" in name, f"{where}: no input {name}"
-    for attribute in ("task_output_parameter", "task_output_artifact"):
-        if hasattr(value, attribute) and value.HasField(attribute):
-            source = getattr(value, attribute)
-            producer = spec.components[dag.tasks[source.producer_task].component_ref.name].output_definitions
-            key = source.output_parameter_key if "parameter" in attribute else source.output_artifact_key
-            assert key in (producer.parameters if "parameter" in attribute else producer.artifacts), where
-
-
-def test_nothing_is_cached(spec: pipeline_spec_pb2.PipelineSpec) -> None:
-    leaves = [
-        task
-        for _, dag, _ in dags(spec)
-        for task in dag.tasks.values()
-        if not spec.components[task.component_ref.name].HasField("dag")
-    ]
-    assert leaves
-    assert not any(task.caching_options.enable_cache for task in leaves)
-
-
-def test_steps_install_nothing_and_run_in_our_image(spec: pipeline_spec_pb2.PipelineSpec) -> None:
-    for executor in json_format.MessageToDict(spec.deployment_spec)["executors"].values():
-        container = executor["container"]
-        assert container["image"].startswith("{{$.inputs.parameters[")
-        assert not any("pip install" in part for part in container["command"])
 
 
 def steps_of(text: str) -> dict[str, dict[str, Any]]:

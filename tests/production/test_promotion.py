@@ -16,6 +16,7 @@ from rlhpo_core.production.gate import Decision, Measured, Verdict
 from rlhpo_core.production.ledger import Candidate, Ledger, Record
 from rlhpo_core.production.promotion import decide, promote, rollback
 from rlhpo_core.tracking.registry import aliases_of_model
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import shared_s3_server
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+    return MlflowClient(new_store(tmp_path_factory.mktemp("registry")))
 
 
 @pytest.fixture

@@ -95,8 +95,8 @@ def test_the_state_and_the_trials_of_a_round_under_way_are_kept(files: StudyFile
 
 def test_a_study_gets_one_identity(files: StudyFiles) -> None:
     first, second = StudyRecord.new(SPEC), StudyRecord.new(SPEC)
-    assert files.begin(first)
-    assert not files.begin(second)
+    assert files.claim(first)
+    assert not files.claim(second)
     assert files.record() == first
 
 
@@ -142,7 +142,7 @@ def test_a_study_is_interrupted_and_continued_wherever_its_files_lie(
     record = StudyRecord.new(SPEC)
     local = StudyFolder.create(tmp_path / "local", SPEC, record)
     run(local, SPEC, pool, [])
-    files.begin(record)
+    files.claim(record)
     assert not run(files, SPEC, pool, [], lambda: len(files.store.keys("trials/")) >= 7).finished
     again = StudyFiles(open_store(files.store.uri))
     assert run(again, SPEC, pool, []).finished
