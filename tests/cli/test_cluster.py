@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.kubeflow import connection
