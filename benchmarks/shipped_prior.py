@@ -52,11 +52,13 @@ def under_names_of(prior: Prior, space: SearchSpace) -> Prior:
     known = {parameter.name for parameter in space.parameters}
     back = {own: theirs for theirs, own in NAMES.items() if theirs in known}
     named = {back.get(name, name): definition for name, definition in prior.space.model_dump().items()}
-    portfolio, regardless = (
+    portfolio, ignoring_time = (
         tuple({back.get(name, name): value for name, value in config.items()} for config in configs)
-        for configs in (prior.portfolio, prior.regardless)
+        for configs in (prior.portfolio, prior.portfolio_ignoring_time)
     )
-    return replace(prior, space=SearchSpace.model_validate(named), portfolio=portfolio, regardless=regardless)
+    return replace(
+        prior, space=SearchSpace.model_validate(named), portfolio=portfolio, portfolio_ignoring_time=ignoring_time
+    )
 
 
 def values_of(task: SurrogateTask, configs: list[Config]) -> Floats:

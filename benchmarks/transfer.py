@@ -25,7 +25,7 @@ RESULTS = markdown.RESULTS / "transfer"
 SCENARIO = "rbv2_xgboost"
 SIZE = 200
 PORTFOLIOS = ("tpe+portfolio", "portfolio")
-INFORMED = ("rlhpo+prior", "rlhpo-regardless-of-cost+prior")
+INFORMED = ("rlhpo+prior", "rlhpo-ignoring-time+prior")
 #: What is compared on all tasks, what on every fifth, and what the prior that is wrong is compared with.
 ON_ALL = (*INFORMED, "rlhpo", *PORTFOLIOS, "tpe", "cmaes", "random")
 ON_EVERY_FIFTH = (*INFORMED, "gp+portfolio", *PORTFOLIOS)
@@ -40,7 +40,7 @@ def _view(names: Sequence[str], selection: str) -> tuple[report.Table, str]:
 INTRO = """
 The 67 XGBoost tasks of the suite, after learning from the 52 source tasks only. `rlhpo+prior` begins with the five
 configurations of the prior's portfolio and goes on with a Gaussian process that leans on the source tasks. The first
-five are chosen with an eye to how long they take. `rlhpo-regardless-of-cost+prior` (`tuner.cost_tolerance: null`) does
+five are chosen with an eye to how long they take. `rlhpo-ignoring-time+prior` (`tuner.cost_tolerance: null`) does
 not care for time. `portfolio` is chosen greedily from 4,096 random configurations and, for each of the source tasks,
 the best of them after one round of perturbation; it does not care for time either. `NAME+portfolio` begins with its
 first 10 and goes on as NAME. [benchmarks.md](../benchmarks.md#transfer) says what to take from the tables.
@@ -48,7 +48,7 @@ first 10 and goes on as NAME. [benchmarks.md](../benchmarks.md#transfer) says wh
 COMMAND = """
 python -m benchmarks.shipped_prior --yahpo DIR --out rlhpo_core/priors/builtin/xgboost-wide.safetensors
 python -m benchmarks.transfer --yahpo DIR --optimisers rlhpo+prior --prior rlhpo_core/priors/builtin/xgboost-wide.safetensors --seeds 1
-python -m benchmarks.transfer --yahpo DIR --optimisers rlhpo-regardless-of-cost+prior --prior rlhpo_core/priors/builtin/xgboost-wide.safetensors --seeds 1 --trials 50
+python -m benchmarks.transfer --yahpo DIR --optimisers rlhpo-ignoring-time+prior --prior rlhpo_core/priors/builtin/xgboost-wide.safetensors --seeds 1 --trials 50
 python -m benchmarks.transfer --yahpo DIR --optimisers portfolio --seeds 3
 python -m benchmarks.transfer --yahpo DIR --optimisers tpe+portfolio --seeds 1
 python -m benchmarks.transfer --yahpo DIR --optimisers gp+portfolio --tasks every5 --seeds 1 --trials 100

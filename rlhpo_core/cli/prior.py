@@ -18,7 +18,7 @@ from rlhpo_core.study.spec import PRIOR_FILE, TrackingSpec, load_study
 # Torch and MLflow are slow to import: only the commands do.
 if TYPE_CHECKING:
     from rlhpo_core.priors.evaluation import Score
-    from rlhpo_core.priors.registry import Registered
+    from rlhpo_core.priors.registry import RegisteredPrior
     from rlhpo_core.priors.sources import Source
     from rlhpo_core.priors.training import FinishedStudy, PriorSettings
     from rlhpo_core.space.search_space import SearchSpace
@@ -172,7 +172,7 @@ def evaluate(
     scores = []
     with console.status("fitting a model to each study"):
         for source in held_out:
-            scores.append(prior_evaluation.score(prior, source.found, seed))
+            scores.append(prior_evaluation.score(prior, source.in_space, seed))
     _print_scores(scores)
 
 
@@ -251,7 +251,7 @@ def _in_one_space(sources: Sequence[Source], space: str | None) -> tuple[SearchS
     """The prior's space, and the studies in it."""
     from rlhpo_core.priors.common_space import carried, common_space
 
-    originals = [source.found for source in sources]
+    originals = [source.in_space for source in sources]
     target = common_space(originals) if space is None else _space(space)
     studies = []
     for original in originals:
@@ -300,7 +300,7 @@ def _each_left_out(sources: Sequence[Source], space: str | None, settings: Prior
         console.print(Text(f"without {source.name}", style="bold"), soft_wrap=True)
         others = [study for at, study in enumerate(studies) if at != index]
         prior = _learn(f"without {source.name}", target, others, objective, settings)
-        scores.append(prior_evaluation.score(prior, source.found, settings.seed))
+        scores.append(prior_evaluation.score(prior, source.in_space, settings.seed))
     return scores
 
 
@@ -313,7 +313,7 @@ def _check_held_out(prior: Prior, sources: Sequence[Source]) -> None:
         )
     digests = {origin.data_digest: origin.study for origin in prior.card.origins if origin.data_digest}
     for source in sources:
-        if (same := digests.get(source.found.study.data_digest)) is not None:
+        if (same := digests.get(source.in_space.study.data_digest)) is not None:
             _warn(f"{source.name} was tuned on the data of {same}, which the prior has seen: its score flatters")
         if source.metric is not None and source.metric != prior.card.objective:
             _warn(f"{source.name} was judged by {source.metric}, the prior's studies by {prior.card.objective}")
@@ -345,7 +345,7 @@ def _print_scores(scores: Sequence[Score]) -> None:
     console.print(Text(verdict(scores), style="bold"), soft_wrap=True)
 
 
-def _say(registered: Registered) -> None:
+def _say(registered: RegisteredPrior) -> None:
     aliases = f" ({', '.join(registered.aliases)})" if registered.aliases else ""
     console.print(f"registered {escape(registered.address)}{escape(aliases)}", soft_wrap=True)
     for name in registered.aliases:

@@ -25,12 +25,12 @@ from rlhpo_core.tracking.registry import CHALLENGER, aliases_of_version, create_
 from rlhpo_core.tuner.prior import FORMAT_VERSION, Prior, describe
 
 EXPERIMENT = "rlhpo-priors"
-#: How much of a card MLflow takes as a description.
+#: How many characters of a card MLflow takes as a description.
 _MOST = 5000
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredPrior:
     """A version of a prior in the registry."""
 
     name: str
@@ -43,10 +43,17 @@ class Registered:
         return f"models:/{self.name}/{self.version}"
 
 
-def register_prior(prior: Prior, name: str, connection: Connection, aliases: Sequence[str] = ()) -> Registered:
-    """Make a prior a version of ``name``, with aliases: those given, or ``challenger``; the first is the champion, too.
+def register_prior(prior: Prior, name: str, connection: Connection, aliases: Sequence[str] = ()) -> RegisteredPrior:
+    """Make a prior a version of ``name``.
 
     May be repeated: a prior that is registered under the name is not registered again, but gets the aliases given.
+
+    Args:
+        prior: The version's content; where it was itself taken from a registry, that is left out.
+        name: Of the registered model, which is made if there is none.
+        connection: To MLflow.
+        aliases: Of the version. A new one is the ``challenger`` if none is given; the first of a name becomes the
+            ``champion``, too.
 
     Raises: UserError if MLflow cannot be reached or refuses.
     """
@@ -56,11 +63,12 @@ def register_prior(prior: Prior, name: str, connection: Connection, aliases: Seq
     tags = {"rlhpo.prior": prior.card.name, "rlhpo.objective": prior.card.objective, DIGEST: digest(prior.to_bytes())}
     with connection.client() as client:
         create_registered_model(client, name, "prior")
-        found = [v for v in client.search_model_versions(f"tags.`{DIGEST}` = '{tags[DIGEST]}'") if v.name == name]
-        version = found[0] if found else _new_version(client, connection, prior, name, tags)
-        set_aliases(client, name, version.version, aliases or (() if found else (CHALLENGER,)))
+        same_files = client.search_model_versions(f"tags.`{DIGEST}` = '{tags[DIGEST]}'")
+        known = next((version for version in same_files if version.name == name), None)
+        version = known or _new_version(client, connection, prior, name, tags)
+        set_aliases(client, name, version.version, aliases or (() if known else (CHALLENGER,)))
         held = aliases_of_version(client, name, version.version)
-    return Registered(name, str(version.version), held)
+    return RegisteredPrior(name, str(version.version), held)
 
 
 def _new_version(

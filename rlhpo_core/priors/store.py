@@ -1,6 +1,6 @@
 """Priors by their address: built in, in a file, in an object store, or a version in MLflow's registry.
 
-``models:/NAME@ALIAS`` and ``models:/NAME/3`` name versions, which ``prior_registry`` makes.
+``models:/NAME@ALIAS`` and ``models:/NAME/3`` name versions, which ``registry`` makes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ _ADDRESS = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@:]+)|/(?P<ver
 
 
 def find_prior(address: str, connect: Callable[[], Connection]) -> Prior:
-    """The prior at an address; ``connect`` tells where MLflow is, if the address is of its registry.
+    """The prior at an address.
+
+    Args:
+        address: A built-in name, a path, the URL of an object, or ``models:/…``.
+        connect: Gives the connection to MLflow; it is called for ``models:/…`` alone.
 
     Raises: UserError if there is none, or if it cannot be read.
     """
@@ -56,7 +60,7 @@ def find_prior(address: str, connect: Callable[[], Connection]) -> Prior:
 
 
 def taken(address: str) -> bool:
-    """Whether there is something at the address of a file or an object already."""
+    """Whether there is a file or an object at the address already."""
     if "://" not in address:
         return Path(address).exists()
     folder, _, name = address.rpartition("/")
@@ -100,7 +104,7 @@ def from_registry(address: str, connection: Connection) -> Prior:
 
 
 def digest(data: bytes) -> str:
-    """What identifies a prior's file."""
+    """SHA-256 of a prior's file, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -19,7 +19,8 @@ from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History
 from rlhpo_core.tuner import gaussian_process, reward_model
-from rlhpo_core.tuner.reward_model import RewardModel, drawn_in
+from rlhpo_core.tuner.gaussian_process import Hyperparameters
+from rlhpo_core.tuner.reward_model import RewardModel, clip_low_outliers
 
 #: With fewer complete trials there is nothing to conclude.
 MIN_TRIALS = 10
@@ -81,7 +82,7 @@ def _treated(rewards: Floats) -> Floats:
 
     Scaling leaves Sobol indices as they are. A training run that diverged may score 1e300, whose square would overflow.
     """
-    bulk = drawn_in(rewards)
+    bulk = clip_low_outliers(rewards)
     return np.asarray(bulk / np.abs(bulk).max(), dtype=np.float64)
 
 
@@ -109,8 +110,10 @@ def _spread(spec: StudySpec, model: RewardModel, features: Floats, rewards: Floa
     totals = []
     for _ in range(_RESAMPLES):
         rows = np.unique(rng.integers(len(rewards), size=min(len(rewards), gaussian_process.MAX_POINTS)))
-        x, y = torch.from_numpy(features[rows].copy()), torch.from_numpy((drawn_in(rewards)[rows] - centre) / scale)
-        state, _, _ = gaussian_process.posterior(x, y, model.tensors["hyperparameters"])
+        x = torch.from_numpy(features[rows].copy())
+        y = torch.from_numpy((clip_low_outliers(rewards)[rows] - centre) / scale)
+        hyper = Hyperparameters.of_vector(model.tensors["hyperparameters"])
+        state, _, _ = gaussian_process.posterior(x, y, hyper)
         resampled = RewardModel("gp", {**state, "centre": model.tensors["centre"], "scale": model.tensors["scale"]})
         indices = _sobol_indices(spec, resampled, _LOG2_RESAMPLED)
         if indices is not None:
