@@ -2,17 +2,18 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-STUDY ?= examples/loop.yaml
+STUDY ?= examples/05-pipeline.yaml
 ENGINE ?= kfp
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.prior_cards benchmarks.measurements
 
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts packages unit e2e e2e-docker e2e-chunks format figures lock clean
+.PHONY: help install run ui test lint types contracts packages unit e2e e2e-docker e2e-chunks format generate check-generated lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +27,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
-run: install ## run the looping pipeline on an example: make run STUDY=examples/wine.yaml ENGINE=inprocess
+run: install ## run the looping pipeline on an example: make run STUDY=examples/02-regression.yaml ENGINE=inprocess
 	$(BIN)/rlhpo tune $(STUDY) --engine $(ENGINE)
 
 ui: install ## open MLflow on the studies under runs/
@@ -62,6 +63,12 @@ e2e-chunks: install ## thirty rounds in runs of ten by KFP's local runner, with 
 format: install ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generate: install ## write generated files: pipelines, READMEs of components, the picture of layers, cards of priors, measurements
+	@for module in $(GENERATORS); do $(BIN)/python -m $$module || exit 1; done
+
+check-generated: install ## whether generated files are what `make generate` would write
+	@for module in $(GENERATORS); do $(BIN)/python -m $$module --check || exit 1; done
 
 lock: ## resolve the newest versions that pyproject.toml allows into requirements.lock
 	$(PYTHON) -m venv build/lock

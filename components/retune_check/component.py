@@ -1,11 +1,11 @@
-"""Compare the current data of a deployed model with the champion's, and score the champion on it."""
+"""Compare the current data of a deployed model with the champion's data, and score the champion on it."""
 
 from kfp import dsl
 from kfp.dsl import Markdown, Output
 
 from components import IMAGE
 
-# All but the action goes through files: KFP's local runner can decide only by a step's single value.
+# All outputs but the action are files: KFP's local runner can only branch on a step that returns a single value.
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -19,20 +19,20 @@ def retune_check(
     table_source: str = "",
     force: bool = False,
 ) -> str:
-    """Compare the current data of a deployed model with the champion's, and score the champion on it.
+    """Compare the current data of a deployed model with the champion's data, and score the champion on it.
 
     Args:
-        study: The study file's text, YAML or JSON; it names the registered model.
-        store: Place of the model: s3://bucket/prefix, or a folder that all steps share.
-        note: What was found, in short.
-        tuned_study: The study with what it starts from.
-        tuned_store: Where the files of this retuning live.
-        findings: All that was found, as JSON.
+        study: The text of the study file, YAML or JSON; it names the registered model.
+        store: The model's place: s3://bucket/prefix, or a folder that all steps share.
+        note: A summary of the comparison.
+        tuned_study: The study, completed with what it starts from.
+        tuned_store: Where the files of this retuning are.
+        findings: The whole comparison as JSON.
         table_source: A path or s3:// address of the current table, in place of data.path in the study.
         force: Whether to tune even if nothing has changed.
 
     Returns:
-        "tune" if there is something to do, else "stop".
+        "tune" if the study should run, else "stop".
     """
     from pathlib import Path
 

@@ -54,7 +54,7 @@ def test_status_of_a_folder_without_studies(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_study_just_created_is_shown_as_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = load_study(EXAMPLES / "car.yaml")
+    spec = load_study(EXAMPLES / "01-first-study.yaml")
     StudyFolder.create(tmp_path / "car", spec, StudyRecord.new(spec))
     cli.status(tmp_path)
     assert "interrupted" in capsys.readouterr().out

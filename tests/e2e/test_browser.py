@@ -76,7 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 def study(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """A finished one, with a trial that was made to fail and a registered model."""
     place = tmp_path_factory.mktemp("work")
-    rlhpo("tune", ROOT / "examples" / "loop.yaml", "--tracking-uri", server.url, "--out", "loop", cwd=place)
+    rlhpo("tune", ROOT / "examples" / "05-pipeline.yaml", "--tracking-uri", server.url, "--out", "loop", cwd=place)
     return StudyFolder.open(place / "loop")
 
 

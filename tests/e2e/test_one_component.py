@@ -14,7 +14,7 @@ from tests.helpers.command_line import ROOT, environment
 from tests.helpers.kfp_checks import pipeline_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-EXAMPLE = ROOT / "examples" / "one_component.py"
+EXAMPLE = ROOT / "examples" / "07-one-component.py"
 
 
 def python(*arguments: str | Path, cwd: Path) -> str:

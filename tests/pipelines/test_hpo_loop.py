@@ -25,11 +25,6 @@ def compiled(path: Path, rounds: int = 2, trials_per_round: int = 3, parallelism
     return (path / "pipeline.yaml").read_text()
 
 
-def test_the_kept_pipeline_is_what_the_code_compiles_to(tmp_path: Path) -> None:
-    """To renew it: python -m pipelines.hpo_loop"""
-    assert compiled(tmp_path, rounds=10, trials_per_round=5, parallelism=0) == GOLDEN.read_text()
-
-
 @pytest.mark.parametrize("sizes", [(0, 1, 0), (MOST_ROUNDS + 1, 1, 0), (1, 0, 0), (1, 1, -1)])
 def test_sizes_out_of_range_are_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"a (run|round) h"):

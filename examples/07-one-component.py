@@ -1,10 +1,10 @@
-"""One component of rlhpo in a pipeline of one's own: evaluator_training scores configurations that the team has chosen.
+"""7. One component in a pipeline of your own: evaluator_training scores configurations that your team has chosen.
 
-    python examples/one_component.py                  # runs it on this machine, by KFP's local runner
-    python examples/one_component.py pipeline.yaml    # compiles it for a cluster
+    python examples/07-one-component.py                  # runs it on this machine with KFP's local runner
+    python examples/07-one-component.py pipeline.yaml    # compiles it for a cluster
 
-Each configuration is trained in a process of its own, with a limit in time; what fails is a result, and ends nothing.
-Without a store and a run in MLflow, the trials are artifacts of the pipeline and nothing else.
+Each configuration is trained in a separate process with a time limit. A failed training is a result and stops nothing.
+Without a store and a run in MLflow, the trials exist only as artifacts of the pipeline.
 """
 
 import json
