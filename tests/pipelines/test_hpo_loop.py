@@ -52,9 +52,13 @@ def secrets_of(step: dict[str, Any]) -> set[str]:
     return {one["secretNameParameter"]["componentInputParameter"].split("--")[-1] for one in step["secretAsEnv"]}
 
 
-def test_only_the_registering_step_gets_the_registrys_credentials(tmp_path: Path) -> None:
-    found = steps_of(compiled(tmp_path))
-    assert found.keys() == {
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return steps_of(compiled(tmp_path_factory.mktemp("compiled")))
+
+
+def test_only_the_registering_step_gets_the_registrys_credentials(steps: dict[str, dict[str, Any]]) -> None:
+    assert steps.keys() == {
         "prepare-data",
         "propose",
         "train",
@@ -63,16 +67,15 @@ def test_only_the_registering_step_gets_the_registrys_credentials(tmp_path: Path
         "register-best",
         "submit-next",
     }
-    for name, step in found.items():
+    for name, step in steps.items():
         login = "registry_secret" if name == "register-best" else "mlflow_secret"
         assert secrets_of(step) == {"store_secret", login}, name
         assert step["securityContext"]["runAsNonRoot"]
 
 
-def test_only_the_last_step_may_talk_to_kfp(tmp_path: Path) -> None:
-    found = steps_of(compiled(tmp_path))
-    assert [name for name, step in found.items() if TOKEN_LABEL in step["podMetadata"]["labels"]] == ["submit-next"]
-    for name, step in found.items():
+def test_only_the_last_step_may_talk_to_kfp(steps: dict[str, dict[str, Any]]) -> None:
+    assert [name for name, step in steps.items() if TOKEN_LABEL in step["podMetadata"]["labels"]] == ["submit-next"]
+    for name, step in steps.items():
         variables = {item["envVar"] for one in step["configMapAsEnv"] for item in one["keyToEnv"]}
         assert variables == {*SETTINGS, *(KFP_SETTINGS if name == "submit-next" else ())}
 
