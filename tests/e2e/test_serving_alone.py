@@ -36,10 +36,8 @@ def environment(refit: Refit) -> Path:
     python, complete = place / "bin" / "python", place / "complete"
     if not complete.exists():
         shutil.rmtree(place, ignore_errors=True)
-        for command in (
-            [sys.executable, "-m", "venv", place],
-            [python, "-m", "pip", "install", "-q", *refit.requirements],
-        ):
+        install = (python, "-m", "pip", "install", "--quiet", *refit.requirements)
+        for command in ((sys.executable, "-m", "venv", place), install):
             made = run(*command, cwd=ROOT)
             assert made.returncode == 0, made.stderr[-3000:]
         complete.touch()
