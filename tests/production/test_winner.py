@@ -12,6 +12,7 @@ from rlhpo_core.production import registration
 from rlhpo_core.production.winner import register_winner
 from rlhpo_core.report.study_report import make_report
 from rlhpo_core.trial import Config
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.retuned_models import WINES, study, tuned
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
@@ -29,7 +30,9 @@ class Counting(XGBoostEvaluator):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("winners")
+    folder = tmp_path_factory.mktemp("winners")
+    new_store(folder)
+    return folder
 
 
 def test_the_winner_is_scored_on_the_holdout_once_and_registered_once(folder: Path) -> None:
