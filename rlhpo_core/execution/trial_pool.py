@@ -1,7 +1,7 @@
 """Trials in worker processes: what a trial does, up to taking its process down with it, stays with the trial.
 
-This is the parent's side; ``worker`` is the other and has the messages. The parent alone decides how a trial ended. It
-watches time and memory, and kills what goes beyond; a worker that is gone is replaced by a new one.
+This is the parent's side; ``trial_worker`` is the other and has the messages. The parent alone decides how a trial
+ended. It watches time and memory, and kills what goes beyond; a worker that is gone is replaced by a new one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Self
 import psutil
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.trial_worker import Message, encode, work
 from rlhpo_core.seeds import derive_seed
 from rlhpo_core.study.spec import ExecutionSpec, StudySpec
@@ -54,6 +55,8 @@ class _Job:
 class _Worker:
     process: SpawnProcess
     connection: Connection
+    guard: Guard
+    """Ends what its trials have started, should this process be killed."""
     job: _Job | None = None
     fresh_memory: float | None = None
     """MB after building the evaluator; ``None`` until it is built."""
@@ -230,6 +233,7 @@ class TrialPool:
         worker.connection.close()
         _kill(worker.process)
         worker.process.join()
+        worker.guard.release()
 
 
 # -- from data to data -----------------------------------------------------------------------------------------------
@@ -327,7 +331,8 @@ def _start(spec: StudySpec, threads: int) -> _Worker:
     with _environment(threads):
         process.start()
     theirs.close()
-    return _Worker(process, ours)
+    assert process.pid is not None
+    return _Worker(process, ours, Guard(process.pid))
 
 
 @contextmanager
