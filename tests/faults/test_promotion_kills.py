@@ -19,7 +19,7 @@ from tests.helpers.retuned_models import WINES, copies, finished, study
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 
-VERSIONS, KILLS, SEED = 10, 16, 14
+VERSIONS, KILLS, SEED = 10, 12, 14
 
 
 @pytest.fixture
