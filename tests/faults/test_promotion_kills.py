@@ -79,7 +79,7 @@ def test_after_any_kill_ledger_and_alias_agree_at_the_next_look(model: tuple[Reg
     assert set(judged.values()) == {1}, "nothing was decided twice"
     assert set(entered) <= set(judged) | by_hand, "nor was a decision lost"
     assert done["killed"] >= KILLS / 2, done
-    assert done["behind"] >= 3, done
+    assert done["behind"] >= 2, done
 
 
 def champion(model: RegisteredModel) -> list[str]:
