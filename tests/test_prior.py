@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rlhpo_core.prior import Prior, builtin_names, from_bytes, load_prior
 from rlhpo_core.prior_training import FinishedStudy, PriorSettings, train
 from rlhpo_core.settings import AgentSettings, TunerSettings
 from rlhpo_core.space import SearchSpace, builtin_space, load_space
-from rlhpo_core.trial import Config, Trial, TrialStatus
+from rlhpo_core.trial import Config, Proposal, Trial, TrialStatus
 from tests.strategies import after_rounds
 
 SPACE = load_space("""
@@ -103,8 +104,10 @@ def timed_prior() -> Prior:
     return train("timed", SPACE, studies, "height", settings=settings)
 
 
-def after_trials_of(prior: Prior, seconds: float, settings: TunerSettings = SETTINGS) -> list[float]:
-    """What the trials of four rounds have cost, if a usual one takes so many seconds."""
+def trials_of_four_rounds(
+    prior: Prior, seconds: float, settings: TunerSettings = SETTINGS, first: Sequence[Proposal] = ()
+) -> list[Trial]:
+    """Of rounds of three, if a usual training takes so many seconds. ``first`` takes the place of the first round."""
     state = tuner.initial_state("s", 0, SPACE, "maximize", settings, replace(prior, portfolio=(), regardless=()))
     for _ in range(4):
         trials = [
@@ -114,10 +117,10 @@ def after_trials_of(prior: Prior, seconds: float, settings: TunerSettings = SETT
                 value=height(proposal.config),
                 seconds=seconds * cost(proposal.config),
             )
-            for proposal in tuner.propose(state)
+            for proposal in (first if first and state.round == 0 else tuner.propose(state))
         ]
         state = tuner.update_policy(tuner.fit_reward_model(tuner.observe(state, trials)))
-    return [cost(trial.config) for trial in state.history.trials][3:]
+    return list(state.history.trials)
 
 
 def test_a_prior_knows_how_long_trainings_take_beside_a_usual_one(timed_prior: Prior, prior: Prior) -> None:
@@ -133,10 +136,10 @@ def test_a_prior_knows_how_long_trainings_take_beside_a_usual_one(timed_prior: P
 
 def test_what_takes_long_is_tried_less(timed_prior: Prior) -> None:
     tolerances = {"none": None, "some": 30.0, "little": 1.0}
-    spent = {
-        name: sum(after_trials_of(timed_prior, 60.0, SETTINGS.model_copy(update={"cost_tolerance": tolerance})))
-        for name, tolerance in tolerances.items()
-    }
+    spent = {}
+    for name, tolerance in tolerances.items():
+        trials = trials_of_four_rounds(timed_prior, 60.0, SETTINGS.model_copy(update={"cost_tolerance": tolerance}))
+        spent[name] = sum(cost(trial.config) for trial in trials[3:])
     assert spent["little"] < spent["some"] < spent["none"]
     spared, regardless = timed_prior.portfolio, timed_prior.regardless
     assert max(map(cost, spared)) < portfolio.TOLERANCE
@@ -149,8 +152,15 @@ def test_what_takes_long_is_tried_less(timed_prior: Prior) -> None:
 
 
 def test_nobody_waits_for_what_takes_a_moment(timed_prior: Prior) -> None:
+    """Before the first trial has ended nobody can know that, so that the first round heeds costs; it is the same here."""
     anyway = SETTINGS.model_copy(update={"cost_tolerance": None})
-    assert after_trials_of(timed_prior, 1e-4)[3:] == after_trials_of(timed_prior, 1e-4, anyway)[3:]
+    first = [trial.proposal for trial in trials_of_four_rounds(timed_prior, 60.0)[:3]]
+
+    def proposals(seconds: float, settings: TunerSettings) -> list[Proposal]:
+        return [trial.proposal for trial in trials_of_four_rounds(timed_prior, seconds, settings, first)]
+
+    assert proposals(1e-4, SETTINGS) == proposals(1e-4, anyway)
+    assert proposals(60.0, SETTINGS) != proposals(60.0, anyway), "else the comparison would say nothing"
 
 
 # -- what does not fit -------------------------------------------------------------------------------------------------
