@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.shipped_prior import in_scenario, seconds_of
 from benchmarks.surrogates import SurrogateTask, load_tasks
-from rlhpo_core.prior import load_prior
+from rlhpo_core.priors.store import load_prior
 from rlhpo_core.trial import Config
 
 ACCURACY, BALANCED = 0, 1

@@ -25,11 +25,12 @@ import xgboost as xgb
 from numpy.typing import NDArray
 from scipy import stats
 
-from rlhpo_core.data import Table, load_table
-from rlhpo_core.gate import Answers, judge
-from rlhpo_core.production import GateSpec
-from rlhpo_core.resampling import scores
-from rlhpo_core.study import METRICS, DataSpec
+from rlhpo_core.data.table import Table, load_table
+from rlhpo_core.production.answers import Answers
+from rlhpo_core.production.bootstrap import scores
+from rlhpo_core.production.gate import judge
+from rlhpo_core.study.production_settings import GateSpec
+from rlhpo_core.study.spec import METRICS, DataSpec
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.shipped_prior import under_names_of
-from rlhpo_core.documents import parse_yaml
-from rlhpo_core.parameters import Bool, Categorical, Fixed, Tunable
-from rlhpo_core.settings import TunerSettings
-from rlhpo_core.space import SearchSpace
+from rlhpo_core.space.parameters import Bool, Categorical, Fixed, Tunable
+from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.strict_yaml import parse_yaml
+from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config, Value
 
 SETTINGS = Path(__file__).parent / "settings"
@@ -321,10 +321,10 @@ class Rlhpo:
     def __init__(self, start: Start, settings: TunerSettings) -> None:
         import torch
 
-        from rlhpo_core import tuner
+        from rlhpo_core.tuner import algorithm
 
         torch.set_num_threads(1)
-        self._tuner = tuner
+        self._tuner = algorithm
         self.state = _initial_state(start, settings)
         self._waiting: list[Any] = []
         self._done: list[Any] = []
@@ -350,13 +350,13 @@ class Rlhpo:
 
 def _initial_state(start: Start, settings: TunerSettings) -> Any:
     """Where a study begins: from nothing, a prior, or an earlier study, whose state is ``earlier.optimiser.state``."""
-    from rlhpo_core import tuner
-    from rlhpo_core.prior import load_prior
-    from rlhpo_core.warm_start import warm_state
+    from rlhpo_core.priors.store import load_prior
+    from rlhpo_core.tuner import algorithm
+    from rlhpo_core.tuner.warm_start import warm_state
 
     prior = None if start.prior is None else under_names_of(load_prior(str(start.prior)), start.space)
     if start.earlier is None:
-        return tuner.initial_state("benchmark", start.seed, start.space, "maximize", settings, prior)
+        return algorithm.initial_state("benchmark", start.seed, start.space, "maximize", settings, prior)
     state = start.earlier.optimiser.state
     return warm_state(state, "benchmark", start.seed, start.space, "maximize", settings, prior=prior)
 

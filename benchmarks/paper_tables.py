@@ -70,10 +70,10 @@ def perform(task: tuple[dict[str, Any], str]) -> dict[str, Any]:
     run, folder = task
     import torch
 
-    from rlhpo_core import tuner
-    from rlhpo_core.evaluators.xgboost import XGBoostEvaluator
-    from rlhpo_core.study import StudySpec
+    from rlhpo_core.evaluators.xgboost.evaluator import XGBoostEvaluator
+    from rlhpo_core.study.spec import StudySpec
     from rlhpo_core.trial import Trial, TrialStatus
+    from rlhpo_core.tuner import algorithm
 
     torch.set_num_threads(1)
     started = time.process_time()
@@ -96,13 +96,13 @@ def perform(task: tuple[dict[str, Any], str]) -> dict[str, Any]:
         }
     )
     evaluator = XGBoostEvaluator(spec, threads=1)
-    state = tuner.initial_state("paper-tables", spec.seed, spec.space, spec.objective.direction, spec.tuner)
+    state = algorithm.initial_state("paper-tables", spec.seed, spec.space, spec.objective.direction, spec.tuner)
     while len(state.history) < TRIALS:
         trials = []
-        for proposal in tuner.propose(state):
+        for proposal in algorithm.propose(state):
             found = evaluator.evaluate(proposal.config, lambda step, value: None)
             trials.append(Trial(proposal=proposal, status=TrialStatus.COMPLETE, value=found.value))
-        state = tuner.update_policy(tuner.fit_reward_model(tuner.observe(state, trials)))
+        state = algorithm.update_policy(algorithm.fit_reward_model(algorithm.observe(state, trials)))
     best = state.history.best()
     assert best is not None
     phases = [summary.model_phase for summary in state.summaries]

@@ -20,11 +20,11 @@ from typing import get_args
 import numpy as np
 import torch
 
-from rlhpo_core import ppo, reward_model, tuner
-from rlhpo_core.agent import Agent
-from rlhpo_core.settings import AgentSettings, Kind, PPOSettings, TunerSettings
-from rlhpo_core.space import SearchSpace
+from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.study.tuner_settings import AgentSettings, Kind, PPOSettings, TunerSettings
 from rlhpo_core.trial import Config, Proposal, Trial, TrialStatus
+from rlhpo_core.tuner import algorithm, ppo, reward_model
+from rlhpo_core.tuner.agent import Agent
 
 EPISODES, STEPS, REPEATS = 256, 14, 21
 #: Numbers of trials at which a study's time is told, each the median of the ROUNDS rounds before.
@@ -54,21 +54,21 @@ def height(config: Config) -> float:
 
 def whole_study(trials: int) -> None:
     """Print the CPU seconds a trial of each step."""
-    state = tuner.initial_state("time", 0, space_of(STEPS), "maximize", TunerSettings())
+    state = algorithm.initial_state("time", 0, space_of(STEPS), "maximize", TunerSettings())
     each = state.settings.trials_per_round
     spent: list[list[float]] = []
     print(f"{STEPS} hyperparameters, {each} trials a round; CPU ms a trial\n")
     print("| trials | propose | observe | fit_reward_model | update_policy | all |\n|---|---|---|---|---|---|")
     while len(state.history) < trials:
         marks = [time.process_time()]
-        proposals = tuner.propose(state)
+        proposals = algorithm.propose(state)
         marks.append(time.process_time())
         done = [_done(proposal) for proposal in proposals]
-        state = tuner.observe(state, done)
+        state = algorithm.observe(state, done)
         marks.append(time.process_time())
-        state = tuner.fit_reward_model(state)
+        state = algorithm.fit_reward_model(state)
         marks.append(time.process_time())
-        state = tuner.update_policy(state)
+        state = algorithm.update_policy(state)
         marks.append(time.process_time())
         spent.append(np.diff(marks).tolist())
         if len(state.history) in MARKS:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.surrogates import Floats, SurrogateTask
-from rlhpo_core.space import SearchSpace
+from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Config
 
 #: The pool to choose from: random configurations, and per source task the best of them and of their perturbations.

@@ -27,7 +27,7 @@ from scipy.stats import rankdata
 
 from benchmarks import optimisers, traces
 from rlhpo_core.evaluators.protocol import StopTrial
-from rlhpo_core.space import SearchSpace, builtin_space
+from rlhpo_core.space.search_space import SearchSpace, builtin_space
 from rlhpo_core.trial import Value
 
 #: Runs of each optimiser.
@@ -81,8 +81,8 @@ class TableTask:
 @cache
 def _evaluator(task: TableTask) -> Any:
     """Its one thread is the run's."""
-    from rlhpo_core.evaluators.xgboost import XGBoostEvaluator
-    from rlhpo_core.study import StudySpec
+    from rlhpo_core.evaluators.xgboost.evaluator import XGBoostEvaluator
+    from rlhpo_core.study.spec import StudySpec
 
     spec = StudySpec.model_validate(
         {

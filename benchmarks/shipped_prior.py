@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.surrogates import SurrogateTask, load_tasks
-from rlhpo_core.portfolio import Gains
-from rlhpo_core.prior import Prior
-from rlhpo_core.prior_training import FinishedStudy, PriorSettings, train
-from rlhpo_core.screening import perturbed
-from rlhpo_core.space import SearchSpace, builtin_space
-from rlhpo_core.trial import Config, derive_seed
+from rlhpo_core.priors.portfolio import Gains
+from rlhpo_core.priors.training import FinishedStudy, PriorSettings, train
+from rlhpo_core.seeds import derive_seed
+from rlhpo_core.space.search_space import SearchSpace, builtin_space
+from rlhpo_core.trial import Config
+from rlhpo_core.tuner.prior import Prior
+from rlhpo_core.tuner.screening import perturbed
 
 #: XGBoost's own names for what the scenario calls otherwise, and what this prior leaves open.
 NAMES = {"nrounds": "n_estimators", "eta": "learning_rate", "lambda": "reg_lambda", "alpha": "reg_alpha"}

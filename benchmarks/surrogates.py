@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhpo_core.space import SearchSpace
+from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Config, Value
 
 Floats = NDArray[np.float64]

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import optimisers
-from rlhpo_core.space import SearchSpace
+from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Config, Value
 
 Floats = NDArray[np.float64]

@@ -27,15 +27,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rlhpo_core import drift, tuner
-from rlhpo_core.data import load_table
+from rlhpo_core.data import drift
+from rlhpo_core.data.table import load_table
 from rlhpo_core.evaluators import build_evaluator
-from rlhpo_core.production import RetuneSpec
-from rlhpo_core.study import StudySpec
-from rlhpo_core.study_files import prior_of
+from rlhpo_core.execution.beginning import prior_of
+from rlhpo_core.study.production_settings import RetuneSpec
+from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Proposal, Trial, TrialStatus
-from rlhpo_core.tuner import TunerState, initial_state
-from rlhpo_core.warm_start import warm_state
+from rlhpo_core.tuner import algorithm
+from rlhpo_core.tuner.algorithm import TunerState, initial_state
+from rlhpo_core.tuner.warm_start import warm_state
 
 #: Those with rows enough for two months in which the differences between configurations are more than chance.
 TABLES = ("winequality_white", "phoneme", "wilt", "phishing", "adult")
@@ -71,8 +72,8 @@ def run(state: TunerState, spec: StudySpec, trials: int) -> TunerState:
         return Trial(proposal=proposal, status=TrialStatus.COMPLETE, value=found.value)
 
     while len(state.history) < trials:
-        done = [train(proposal) for proposal in tuner.propose(state)]
-        state = tuner.update_policy(tuner.fit_reward_model(tuner.observe(state, done)))
+        done = [train(proposal) for proposal in algorithm.propose(state)]
+        state = algorithm.update_policy(algorithm.fit_reward_model(algorithm.observe(state, done)))
     return state
 
 

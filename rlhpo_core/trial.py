@@ -7,12 +7,19 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from rlhpo_core.frozen import Frozen
 
 Value = bool | int | float | str
 Config = dict[str, Value]
 Direction = Literal["maximize", "minimize"]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def sign(direction: Direction) -> float:
+    """What a value of the objective is multiplied by to become a reward, of which more is better: 1 or -1."""
+    return 1.0 if direction == "maximize" else -1.0
 
 
 class TrialStatus(StrEnum):
@@ -28,15 +35,13 @@ class TrialStatus(StrEnum):
     INFEASIBLE = "infeasible"
 
 
-class Proposal(BaseModel):
+class Proposal(Frozen):
     """A configuration that the agent wants trained.
 
     ``actions`` holds one number in [-1, 1] per step of the agent, ``None`` where the step was inactive.
     ``predicted`` and ``predicted_std`` are the reward model's view *before* the trial, in reward units (higher is
     better); ``None`` before there is a model.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trial_id: str
     number: Annotated[int, Field(ge=0)]
@@ -50,15 +55,13 @@ class Proposal(BaseModel):
     predicted_std: FiniteFloat | None = None
 
 
-class Trial(BaseModel):
+class Trial(Frozen):
     """A proposal and its outcome. ``value`` is the objective in the user's own units and direction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     proposal: Proposal
     status: TrialStatus
     value: FiniteFloat | None = None
-    metrics: dict[str, FiniteFloat] = {}
+    metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     curve: tuple[tuple[int, FiniteFloat], ...] = ()
     """Intermediate values of the objective as (step, value), for XGBoost (boosting round, validation score)."""
     started_at: float = 0.0
@@ -84,11 +87,14 @@ class Trial(BaseModel):
     def config(self) -> Config:
         return self.proposal.config
 
+    @property
+    def cause(self) -> str | None:
+        """The last line of ``error``, which says most of a traceback; ``None`` if there is none."""
+        return (self.error or "").strip().splitlines()[-1] if (self.error or "").strip() else None
 
-class History(BaseModel):
+
+class History(Frozen):
     """The trials of a study in the order of their numbers, each number once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     direction: Direction
     trials: tuple[Trial, ...] = ()
@@ -105,9 +111,7 @@ class History(BaseModel):
 
     def reward(self, trial: Trial) -> float | None:
         """The trial's value as a reward, higher is better; ``None`` if it has no value."""
-        if trial.value is None:
-            return None
-        return trial.value if self.direction == "maximize" else -trial.value
+        return None if trial.value is None else sign(self.direction) * trial.value
 
     def extended(self, trials: Sequence[Trial]) -> History:
         """With further trials, in whatever order. Raises: ValidationError if a number is given twice."""
@@ -137,10 +141,8 @@ class History(BaseModel):
         return curve
 
 
-class EarlierTrial(BaseModel):
+class EarlierTrial(Frozen):
     """What a trial of an earlier study is still worth to a later one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     config: Config
     """In the later study's space."""
@@ -150,10 +152,8 @@ class EarlierTrial(BaseModel):
     """1 counts like a trial of one's own; the reward model takes its noise variance for 1/weight times as large."""
 
 
-class Inherited(BaseModel):
+class Inherited(Frozen):
     """What a study was given to start from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     """Id of the earlier study."""
@@ -167,16 +167,8 @@ def trial_id(study_id: str, round_: int, index: int) -> str:
     return hashlib.sha256(f"{study_id}/{round_}/{index}".encode()).hexdigest()[:16]
 
 
-def derive_seed(seed: int, round_: int, purpose: str, index: int = 0) -> int:
-    """An independent 63-bit seed per (study seed, round, purpose, index)."""
-    digest = hashlib.sha256(f"{seed}/{round_}/{purpose}/{index}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-class RoundSummary(BaseModel):
+class RoundSummary(Frozen):
     """What one round of the tuner did; logged as study-level curves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     round: int
     trials: int

@@ -10,9 +10,10 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from rlhpo_core.evaluators.xgboost_parameters import KNOWN
-from rlhpo_core.prior import builtin_names, describe, load_prior
-from rlhpo_core.study import FunctionSpec, StudySpec, XGBoostSpec, load_study
+from rlhpo_core.evaluators.xgboost.parameters import KNOWN
+from rlhpo_core.priors.store import builtin_names, load_prior
+from rlhpo_core.study.spec import FunctionSpec, StudySpec, XGBoostSpec, load_study
+from rlhpo_core.tuner.prior import describe
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "guide.md").read_text()

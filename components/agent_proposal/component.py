@@ -20,6 +20,6 @@ def agent_proposal(study: str, store: str, state: Input[Model]) -> list[str]:
     """
     from pathlib import Path
 
-    from rlhpo_core import steps
+    from rlhpo_core.kubeflow import steps
 
     return steps.propose(study, store, Path(state.path))

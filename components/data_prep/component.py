@@ -34,7 +34,7 @@ def data_prep(
     from collections import namedtuple
     from pathlib import Path
 
-    from rlhpo_core import steps
+    from rlhpo_core.kubeflow import steps
 
     found = steps.prepare(study, store, table_source, Path(table.path), Path(state.path), log_trials)
     table.metadata.update({"rows": found.rows, "digest": found.digest, "file": found.table_name})

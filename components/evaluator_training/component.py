@@ -31,7 +31,7 @@ def evaluator_training(
     """
     from pathlib import Path
 
-    from rlhpo_core import steps
+    from rlhpo_core.kubeflow import steps
 
     found = steps.train(study, store, run_id, proposal, Path(table.path), table_name, Path(trial.path))
     if found is not None:

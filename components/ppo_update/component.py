@@ -27,7 +27,7 @@ def ppo_update(
     """
     from pathlib import Path
 
-    from rlhpo_core import steps
+    from rlhpo_core.kubeflow import steps
 
     summary = steps.update_policy(study, store, run_id, Path(state.path), Path(updated.path))
     for name, value in summary.items():

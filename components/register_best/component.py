@@ -32,6 +32,6 @@ def register_best(
     """
     from pathlib import Path
 
-    from rlhpo_core import steps
+    from rlhpo_core.kubeflow import steps
 
     return steps.conclude(study, store, Path(table.path), table_name, Path(report.path), Path(note.path))

@@ -36,7 +36,7 @@ def retune_check(
     """
     from pathlib import Path
 
-    from rlhpo_core import retune_steps
+    from rlhpo_core.kubeflow import retune_steps
 
     found = retune_steps.check(study, store, table_source, force, Path(note.path))
     for path, text in ((tuned_study, found.study), (tuned_store, found.store), (look, found.look)):

@@ -31,7 +31,7 @@ def retune_decide(
     """
     from pathlib import Path
 
-    from rlhpo_core import retune_steps
+    from rlhpo_core.kubeflow import retune_steps
 
     found = retune_steps.decide(study, store, model_store, table_source, look, Path(note.path))
     for name, value in found.items():

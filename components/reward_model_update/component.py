@@ -23,7 +23,7 @@ def reward_model_update(
     """
     from pathlib import Path
 
-    from rlhpo_core import steps
+    from rlhpo_core.kubeflow import steps
 
     paths = [Path(trial.path) for trial in trials]
     for name, value in steps.fit_reward_model(Path(state.path), paths, Path(updated.path)).items():

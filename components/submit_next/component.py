@@ -24,6 +24,6 @@ def submit_next(study: str, store: str, start: Input[Model], kfp_run: str, furth
     """
     from pathlib import Path
 
-    from rlhpo_core import steps
+    from rlhpo_core.kubeflow import steps
 
     return steps.submit_next(study, store, Path(start.path), kfp_run, further_runs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlhpo_core.evaluators.protocol import Evaluator
-from rlhpo_core.study import FunctionSpec, StudySpec
+from rlhpo_core.study.spec import FunctionSpec, StudySpec
 
 
 def build_evaluator(spec: StudySpec, threads: int) -> Evaluator:
@@ -16,6 +16,6 @@ def build_evaluator(spec: StudySpec, threads: int) -> Evaluator:
         from rlhpo_core.evaluators.function import FunctionEvaluator
 
         return FunctionEvaluator(spec.evaluator, spec.objective.metric)
-    from rlhpo_core.evaluators.xgboost import XGBoostEvaluator
+    from rlhpo_core.evaluators.xgboost.evaluator import XGBoostEvaluator
 
     return XGBoostEvaluator(spec, threads)

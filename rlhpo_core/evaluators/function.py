@@ -21,8 +21,8 @@ from typing import Any
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import Evaluation, Refit, Reporter
-from rlhpo_core.space import SearchSpace
-from rlhpo_core.study import FunctionSpec
+from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.study.spec import FunctionSpec
 from rlhpo_core.trial import Config
 
 #: Environment variable with the modules that may be imported, separated by commas.

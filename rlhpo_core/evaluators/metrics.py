@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn import metrics as scores
 
-from rlhpo_core.data import Rows, Table
+from rlhpo_core.arrays import Floats
+from rlhpo_core.data.table import Rows, Table
 from rlhpo_core.errors import UserError
-from rlhpo_core.study import CLASSIFICATION_METRICS, REGRESSION_METRICS
-
-Floats = NDArray[np.float64]
+from rlhpo_core.study.spec import CLASSIFICATION_METRICS, REGRESSION_METRICS
 
 
 def score(metric: str, target: Floats, output: Floats, classes: int) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from rlhpo_core.space import SearchSpace
+from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Config
 
 if TYPE_CHECKING:

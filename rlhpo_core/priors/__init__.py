@@ -1,0 +1,1 @@
+"""What finished studies have taught: training, judging, storing and registering priors."""

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import optimisers, portfolio, real, report, retune, sample_efficiency, shipped_prior, traces
 from benchmarks.surrogates import SurrogateTask
-from rlhpo_core.prior import load_prior
-from rlhpo_core.space import SearchSpace
+from rlhpo_core.priors.store import load_prior
+from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Config, Value
 
 SPACE = SearchSpace.model_validate(
@@ -148,7 +148,7 @@ def test_rlhpo_begins_with_what_it_was_given():
     space = SearchSpace.model_validate(
         {**definitions, "num.impute.selected.cpo": {"type": "categorical", "choices": ["impute.mean", "impute.hist"]}}
     )
-    file = Path(str(resources.files("rlhpo_core"))) / "priors" / "xgboost-wide.safetensors"
+    file = Path(str(resources.files("rlhpo_core"))) / "priors" / "builtin" / "xgboost-wide.safetensors"
     taught = optimisers.make("rlhpo+prior", optimisers.Start(space, 0, 5, prior=file))
     for _ in range(5):
         taught.tell(taught.ask(), 0.5)

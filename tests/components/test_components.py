@@ -18,8 +18,8 @@ from components.evaluator_training.component import evaluator_training
 from components.ppo_update.component import ppo_update
 from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
-from rlhpo_core.state import load
-from tests.test_steps import study
+from rlhpo_core.tuner.state_file import load
+from tests.kubeflow.test_steps import study
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -23,9 +23,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from rlhpo_core.folder import StudyFolder
+from rlhpo_core.storage.study_folder import StudyFolder
 from tests.e2e.test_studies import ROOT, rlhpo
-from tests.servers import MlflowServer
+from tests.helpers.servers import MlflowServer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")

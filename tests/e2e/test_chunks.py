@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from rlhpo_core.evaluators.pool import TrialPool
-from rlhpo_core.folder import StudyFolder
-from rlhpo_core.runner import run
-from rlhpo_core.study import load_study
-from rlhpo_core.study_files import StudyRecord
+from rlhpo_core.execution.runner import run
+from rlhpo_core.execution.trial_pool import TrialPool
+from rlhpo_core.storage.study_files import StudyRecord
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import load_study
 from tests.e2e.test_studies import ROOT, comparable, environment, trial_files, trials, write_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
@@ -24,12 +24,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 ROUNDS, CHUNK, EACH = 30, 10, 2
 #: Trials after which the second run is killed: in the middle of its sixth round.
 KILLED_AFTER = 2 * 15 + 1
-BY_KFP = "from rlhpo_core.kfp_local import chunk; import sys; a = sys.argv; "
+BY_KFP = "from rlhpo_core.cli.local_pipeline import chunk; import sys; a = sys.argv; "
 BY_KFP += f"chunk(open(a[1]).read(), a[2], int(a[4]), {EACH}, a[3])"
 
 
 def command(engine: str, *arguments: str | Path) -> list[str]:
-    program = ["-m", "tests.chunk"] if engine == "steps" else ["-c", BY_KFP]
+    program = ["-m", "tests.helpers.chunk"] if engine == "steps" else ["-c", BY_KFP]
     return [sys.executable, *program, *map(str, arguments)]
 
 
@@ -72,7 +72,7 @@ def test_chunks_make_the_trials_of_one_run(engine: str, tmp_path: Path) -> None:
         code = process.wait()
         assert code == (-signal.SIGKILL if killed else 0), (tmp_path / f"log-{number}").read_text()[-3000:]
         opened = StudyFolder.open(store)
-        done.append(opened.state(spec).round)
+        done.append(opened.state().round)
         print(f"run {number + 1}: {trial_files(store)} trials, {done[-1]} rounds")
     # The killed run lost a round that had begun, and the next one went through it again.
     assert done[0] == CHUNK

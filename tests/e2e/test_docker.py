@@ -20,15 +20,15 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from rlhpo_core.evaluators.pool import TrialPool
-from rlhpo_core.folder import StudyFolder
-from rlhpo_core.runner import run
-from rlhpo_core.store import S3Store
-from rlhpo_core.study import StudySpec, load_study
-from rlhpo_core.study_files import StudyFiles, StudyRecord
+from rlhpo_core.execution.runner import run
+from rlhpo_core.execution.trial_pool import TrialPool
+from rlhpo_core.storage.object_store import S3Store
+from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import StudySpec, load_study
 from tests.e2e.test_studies import ROOT, comparable
-from tests.engine import Engine, NoEngineError
-from tests.servers import MlflowServer, PostgresServer, S3Server
+from tests.helpers.docker_engine import Engine, NoEngineError
+from tests.helpers.servers import MlflowServer, PostgresServer, S3Server
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(3600)]
 
@@ -130,9 +130,9 @@ def test_a_study_in_containers_has_the_trials_of_one_without(
     for rounds, trials in ((2, 2 * EACH), (1, TRIALS)):
         environment = s3.environment() | {"MLFLOW_TRACKING_URI": mlflow.url, "OMP_NUM_THREADS": "1"}
         start(engine, place, f"s3://{s3.bucket}", rounds, environment)
-        assert len(there.history(spec).trials) == trials
+        assert len(there.history().trials) == trials
     assert found(there, spec) == found(here, spec)
-    assert [trial.status for trial in there.history(spec).trials].count("failed") == 1
+    assert [trial.status for trial in there.history().trials].count("failed") == 1
 
     client = MlflowClient(mlflow.url)
     (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "rlhpo"]
@@ -152,7 +152,7 @@ def test_a_study_in_containers_has_the_trials_of_one_without(
 
 def found(files: StudyFiles, spec: StudySpec) -> list[dict[str, Any]]:
     """The study's trials, without the errors' texts, which name paths of the machine."""
-    return [{**one, "error": None} for one in comparable(files.history(spec).trials)]
+    return [{**one, "error": None} for one in comparable(files.history().trials)]
 
 
 def start(engine: Engine, place: Path, bucket: str, rounds: int, environment: dict[str, str]) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhpo_core.kfp_package import read_package
+from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from tests.e2e.test_studies import ROOT, environment
-from tests.kfp_checks import pipeline_of
+from tests.helpers.kfp_checks import pipeline_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 EXAMPLE = ROOT / "examples" / "one_component.py"

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from rlhpo_core.folder import StudyFolder
-from rlhpo_core.ledger import Ledger, Record
-from rlhpo_core.study import dump_study, load_study
+from rlhpo_core.production.ledger import Ledger, Record
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import dump_study, load_study
 from tests.e2e.test_studies import ROOT, children, client, environment, rlhpo
-from tests.test_alerts import Hook, hook  # noqa: F401  (a fixture)
+from tests.production.test_alerts import Hook, hook  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -86,10 +86,10 @@ def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
     assert aliases(store) == {"challenger": "2", "champion": "1"}
     first = StudyFolder.open(tmp_path / "runs" / "wine-2")
     champion = StudyFolder.open(tmp_path / "runs" / "wine")
-    best = champion.history(champion.spec()).best()
+    best = champion.history().best()
     assert best is not None
-    assert first.history(first.spec()).trials[0].config == best.config, "the champion's configuration is trial 0"
-    inherited = first.state(first.spec()).inherited
+    assert first.history().trials[0].config == best.config, "the champion's configuration is trial 0"
+    inherited = first.state().inherited
     assert inherited is not None
     assert len(inherited.trials) == 4
     assert 0.9 < inherited.trials[0].weight <= 1
@@ -107,7 +107,7 @@ def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
     assert "promoted: rmse" in output
     assert aliases(store) == {"champion": "3", "previous": "1"}
     third = StudyFolder.open(tmp_path / "runs" / "wine-3")
-    inherited = third.state(third.spec()).inherited
+    inherited = third.state().inherited
     assert inherited is not None
     assert len(inherited.trials) == 8, "those of both earlier studies"
     assert all(trial.weight < 0.5 for trial in inherited.trials), "the data has moved"
@@ -186,7 +186,7 @@ def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
     assert [record.event for record in ledger.records()] == ["promoted"]
     (place,) = (tmp_path / "place" / "studies").iterdir()
     inherited = StudyFolder.open(place)
-    state = inherited.state(inherited.spec())
+    state = inherited.state()
     assert state.inherited is not None
     assert len(state.inherited.trials) == 2
 

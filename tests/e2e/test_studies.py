@@ -19,14 +19,14 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from rlhpo_core.folder import StudyFolder
+from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.trial import Trial
-from tests.servers import MlflowServer
+from tests.helpers.servers import MlflowServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parent.parent.parent
-RLHPO = [sys.executable, "-c", "from rlhpo_core.cli import main; main()"]
+RLHPO = [sys.executable, "-c", "from rlhpo_core.cli.main import main; main()"]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -53,7 +53,7 @@ def write_study(folder: Path, name: str = "toy", **fields: Any) -> Path:
     """A study of a function from tests/functions.py, quick to run."""
     study = {
         "name": name,
-        "evaluator": {"kind": "function", "function": "tests.functions:act"},
+        "evaluator": {"kind": "function", "function": "tests.helpers.functions:act"},
         "objective": {"metric": "score", "direction": "maximize"},
         "space": {"act": {"type": "fixed", "value": "score"}, "x": {"type": "float", "low": 0.0, "high": 1.0}},
         "budget": {"trials": 6},
@@ -66,7 +66,7 @@ def write_study(folder: Path, name: str = "toy", **fields: Any) -> Path:
 
 def trials(folder: Path) -> list[Trial]:
     opened = StudyFolder.open(folder)
-    return list(opened.history(opened.spec()).trials)
+    return list(opened.history().trials)
 
 
 def comparable(found: Iterable[Trial]) -> list[dict[str, Any]]:
@@ -250,7 +250,7 @@ def test_a_second_ctrl_c_gives_the_trials_up(place: Path) -> None:
     space = {"act": {"type": "fixed", "value": "hang"}, "path": {"type": "fixed", "value": str(place / "pids")},
              "x": {"type": "float", "low": 0.0, "high": 1.0}}  # fmt: skip
     study = write_study(place, "stubborn", space=space, evaluator={
-        "kind": "function", "function": "tests.functions:hang_anyhow"
+        "kind": "function", "function": "tests.helpers.functions:hang_anyhow"
     })  # fmt: skip
     process = start("tune", study, "--workers", "1", cwd=place)
     wait_for((place / "pids").exists, process)
@@ -269,7 +269,7 @@ def test_a_second_ctrl_c_gives_the_trials_up(place: Path) -> None:
 def test_a_study_of_failures_ends_with_their_cause_and_its_state(place: Path) -> None:
     space = {"act": {"type": "fixed", "value": "crash"}, "x": {"type": "float", "low": 0.0, "high": 1.0}}
     study = write_study(place, "doomed", space={**space}, evaluator={
-        "kind": "function", "function": "tests.functions:always_crash"
+        "kind": "function", "function": "tests.helpers.functions:always_crash"
     })  # fmt: skip
     output = rlhpo("tune", study, cwd=place, code=1)
     assert "none of the 6 trials succeeded" in output

@@ -14,8 +14,8 @@ from kubernetes_validate.utils import all_versions
 from components import IMAGE
 from pipelines.hpo_loop.pipeline import build
 from pipelines.pods import KFP_SETTINGS, MLFLOW_KEYS, SETTINGS, STORE_KEYS, TOKEN_LABEL
-from rlhpo_core.kfp_connection import IN_CLUSTER, TOKEN_FILE
-from rlhpo_core.study import load_study
+from rlhpo_core.kubeflow.connection import IN_CLUSTER, TOKEN_FILE
+from rlhpo_core.study.spec import load_study
 from tests.manifests.rendering import MANIFESTS, RENDERED, files, named, rendered, templates
 
 #: The README's "1.31 or newer".

@@ -15,8 +15,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from pipelines.hpo_loop.pipeline import MOST_ROUNDS, build
 from pipelines.pods import KFP_SETTINGS, SETTINGS, STEP_LABEL, TOKEN_LABEL
 from pipelines.sizes import ARGO_LIMIT, measure
-from rlhpo_core.kfp_package import read_package
-from tests.kfp_checks import pipeline_of
+from rlhpo_core.kubeflow.compiled_pipeline import read_package
+from tests.helpers.kfp_checks import pipeline_of
 
 GOLDEN = Path(__file__).parent.parent.parent / "pipelines" / "hpo_loop" / "hpo_loop.yaml"
 #: DNS labels, as Kubernetes takes them.

@@ -1,0 +1,278 @@
+"""The command line: ``rlhpo tune | resume | status | report | init``, and those of ``cli_production``,
+``cli_cluster`` and ``cli_prior``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
+from rich.text import Text
+
+from rlhpo_core import __version__
+from rlhpo_core.atomic_files import free_path
+from rlhpo_core.cli import cluster as cli_cluster
+from rlhpo_core.cli import prior as cli_prior
+from rlhpo_core.cli import production as cli_production
+from rlhpo_core.errors import UserError
+from rlhpo_core.execution.resources import Engine
+from rlhpo_core.study.budget import spent
+from rlhpo_core.study.spec import StudySpec, load_study
+from rlhpo_core.trial import History, TrialStatus
+
+# What is slow to import (torch, MLflow, XGBoost) is imported by the command that needs it: `--help` should not wait for
+# it, nor should trial workers, each of which imports this module again.
+if TYPE_CHECKING:
+    from rlhpo_core.cli.session import Result
+    from rlhpo_core.storage.study_folder import StudyFolder
+
+INTERRUPTED = 130
+RUNS = Path("runs")
+
+app = typer.Typer(
+    help="Tune hyperparameters with few real trainings, by model-based reinforcement learning.\n\n"
+    "Start with `rlhpo init --data TABLE.csv --target COLUMN`, which writes a study file with comments, then "
+    "`rlhpo tune STUDY.yaml`.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+StudyFile = Annotated[
+    Path, typer.Argument(metavar="STUDY.yaml", help="What to tune, on what data, within what budget.")
+]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The study's folder, such as runs/NAME.")]
+Trials = Annotated[int | None, typer.Option(min=1, help="Trials in all; overrides budget.trials.")]
+EngineOption = Annotated[
+    Engine,
+    typer.Option(help="What runs the loop: this process, or the looping pipeline by KFP's local runner. Same trials."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Trials at once; overrides execution.workers.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of rlhpo itself."""
+
+
+@app.command()
+def tune(
+    study: StudyFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where to keep the study. Default: runs/NAME, or runs/NAME-2, …"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Overrides the study's seed.")] = None,
+    trials: Trials = None,
+    workers: Workers = None,
+    tracking_uri: Annotated[str | None, typer.Option(metavar="URI", help="MLflow; overrides tracking.uri.")] = None,
+    engine: EngineOption = Engine.INPROCESS,
+) -> None:
+    """Run a new study: tune, refit the best configuration, score it on the holdout, register it.
+
+    Trials run in processes of their own and appear in MLflow as they end. **Ctrl-C** finishes the trials at hand and
+    stops; `rlhpo resume` goes on from there, also after a crash or a power cut, with the very trials that an
+    uninterrupted study would have had. The same seed gives the same trials.
+
+    Without a tracking URI (here, in the study file or in `MLFLOW_TRACKING_URI`) MLflow uses a database beside the
+    study's folder.
+    """
+    overrides = _overrides(seed, trials, workers, tracking_uri)
+    spec = load_study(study, overrides)
+    from rlhpo_core.cli import session
+
+    _conclude(session.start(spec, out or free_path(RUNS / spec.name), console, engine), spec)
+
+
+@app.command()
+def resume(
+    folder: Folder, trials: Trials = None, workers: Workers = None, engine: EngineOption = Engine.INPROCESS
+) -> None:
+    """Go on with a study that was interrupted, killed, or cut off from MLflow.
+
+    With `--trials` above what it had, a finished study goes on, too. Nothing is trained or logged twice.
+    """
+    from rlhpo_core.cli import session
+    from rlhpo_core.storage.study_folder import StudyFolder
+
+    opened = StudyFolder.open(folder)
+    spec = load_study(opened.study_file, _overrides(None, trials, workers, None))
+    if trials is not None or workers is not None:
+        if opened.busy():
+            raise UserError(f"{folder} is being tuned by another process; wait for it, or stop it")
+        opened.write_spec(spec)
+    _conclude(session.resume(folder, console, engine), spec)
+
+
+@app.command()
+def status(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="One study, or a folder of studies. Default: runs/")
+    ] = RUNS,
+) -> None:
+    """Show how far studies are, and the best that they have found."""
+    from rlhpo_core.storage.study_folder import StudyFolder, studies
+
+    if StudyFolder(folder).study_file.exists():
+        _print_study(StudyFolder(folder))
+        return
+    found = list(studies(folder))
+    if not found:
+        raise UserError(f"no studies in {folder}; `rlhpo tune STUDY.yaml` starts one")
+    grid = Grid("study", "state", "trials", "failed", "best", "winner", box=None, header_style="bold")
+    for one in found:
+        spec = one.spec()
+        history = one.history()
+        best = history.best()
+        winner = one.record().winner
+        grid.add_row(
+            escape(str(one.path)),
+            _state(one, spec, history),
+            f"{len(history)}/{spec.budget.trials}",
+            str(_failed(history)),
+            "–" if best is None else f"{spec.objective.metric} {best.value:.5g}",
+            (winner.registered or "refitted") if winner is not None else "–",
+        )
+    console.print(grid)
+
+
+@app.command()
+def report(
+    folder: Folder,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the page with charts to point at and to zoom into there."),
+    ] = None,
+) -> None:
+    """Write the study's report, with its pictures, as one HTML page that needs no network."""
+    from rlhpo_core.cli import session
+    from rlhpo_core.storage.study_folder import StudyFolder
+
+    opened = StudyFolder.open(folder)
+    with console.status("drawing"):
+        path = session.write_report(opened, opened.spec(), html)
+    console.print(f"report: {escape(str(path))}")
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Option(metavar="FILE", help="Your table: CSV, Parquet or NPZ.")],
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The study file to write.")] = Path("study.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
+) -> None:
+    """Write a study file, with comments, for a table of your own.
+
+    The table is read and checked; task and metric follow from its target.
+    """
+    from rlhpo_core.cli.study_template import study_file
+
+    if out.exists() and not force:
+        raise UserError(f"{out} exists; choose another --out, or overwrite it with --force")
+    text, summary = study_file(data, target, out.parent)
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error}") from error
+    console.print(f"{escape(summary)}\nwrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
+
+
+app.command()(cli_production.retune)
+app.command()(cli_production.promote)
+app.command()(cli_production.rollback)
+app.command()(cli_production.audit)
+app.command()(cli_cluster.submit)
+app.command()(cli_cluster.schedule)
+app.command()(cli_cluster.runs)
+app.add_typer(cli_prior.app, name="prior")
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is printed without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(1)
+
+
+def _overrides(seed: int | None, trials: int | None, workers: int | None, tracking_uri: str | None) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "seed": seed,
+        "budget": None if trials is None else {"trials": trials},
+        "execution": None if workers is None else {"workers": workers},
+        "tracking": None if tracking_uri is None else {"uri": tracking_uri},
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _conclude(result: Result, spec: StudySpec) -> None:
+    """Say what was found and what to do next. Raises: typer.Exit if the study is not through."""
+    folder = escape(str(result.folder.path))
+    console.print(Text(f"\n{result.reason}", style="bold"))
+    if result.best is not None:
+        _print_best(result.folder, spec)
+    if result.finished:
+        console.print(f"report     {folder}/report.html")
+    console.print(f"MLflow     {escape(result.page)}", soft_wrap=True)
+    if not result.finished:
+        console.print(f"\ninterrupted; go on with: [bold]rlhpo resume {folder}[/]")
+        raise typer.Exit(INTERRUPTED)
+    if not result.logged:
+        console.print(f"\nMLflow misses a part; when it is back: [bold]rlhpo resume {folder}[/]")
+        raise typer.Exit(1)
+
+
+def _print_study(folder: StudyFolder) -> None:
+    spec = folder.spec()
+    history = folder.history()
+    seconds = int(folder.record().seconds)
+    console.print(f"[bold]{escape(spec.name)}[/] {_state(folder, spec, history)}")
+    console.print(f"trials     {len(history)} of {spec.budget.trials}, {_failed(history)} failed, in {seconds} s")
+    if history.best() is not None:
+        _print_best(folder, spec)
+
+
+def _print_best(folder: StudyFolder, spec: StudySpec) -> None:
+    best, winner = folder.history().best(), folder.record().winner
+    assert best is not None
+    console.print(
+        f"best       {spec.objective.metric} [bold cyan]{best.value:.6g}[/] (trial {best.proposal.number + 1})"
+    )
+    for name, value in best.config.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+        console.print(f"           {escape(name)}: {escape(shown)}")
+    if winner is not None and winner.trial_id == best.trial_id:
+        scores = ", ".join(f"{name} {value:.5g}" for name, value in winner.holdout.items())
+        console.print(f"holdout    {scores}")
+        console.print(f"registered {escape(winner.registered or 'no (the study names no registry.model)')}")
+
+
+def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:
+    if folder.busy():
+        return "running"
+    if spent(spec.budget, history, folder.record().seconds) is None:
+        return "interrupted"
+    return "finished" if history.best() is not None else "failed"
+
+
+def _failed(history: History) -> int:
+    return sum(trial.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) for trial in history.trials)

@@ -1,0 +1,1 @@
+"""Tables: reading, checking, splitting, fingerprints, and how two tables differ."""

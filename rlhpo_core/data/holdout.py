@@ -1,0 +1,105 @@
+"""The rows that the gate judges by: the holdout, less whatever a training of either model has seen.
+
+A table that grows or that repeats rows brings some of them into the holdout that an earlier model was trained on. Each
+model therefore carries the fingerprints of its training rows, and such rows are left out.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rlhpo_core.arrays import Bools, Floats
+from rlhpo_core.data.table import Rows, Table
+from rlhpo_core.errors import UserError
+
+Keys = NDArray[np.uint64]
+
+#: Files that a model carries beside those that serve it: its table's profile, and fingerprints of what it has seen.
+PROFILE, SEEN = "data_profile.json", "training_rows.npy"
+_MOST_SLICES = 12
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """N rows as a caller would send them, and the truth about them."""
+
+    rows: pd.DataFrame
+    target: Floats
+    """(N,): numbers, or indices into ``classes``."""
+    classes: tuple[str | int | float | bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def row_keys(table: Table, rows: Rows) -> Keys:
+    """Fingerprints (N,) of rows with their labels, the same in any table that holds them."""
+    frame = pd.DataFrame(
+        {
+            str(name): column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype("float64")
+            for name, column in table.features.iloc[rows].items()
+        }
+    ).sort_index(axis=1)
+    labels = [str(table.classes[int(code)]) for code in table.target[rows]] if table.classes else table.target[rows]
+    frame["\0label"] = labels
+    return np.asarray(pd.util.hash_pandas_object(frame, index=False).to_numpy(dtype=np.uint64))
+
+
+def to_bytes(keys: Keys) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.unique(keys), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes) -> Keys:
+    return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), dtype=np.uint64)
+
+
+def unseen(table: Table, rows: Rows, seen: Sequence[Keys]) -> Holdout:
+    """Those of some rows that no training has seen."""
+    keys = row_keys(table, rows)
+    known = np.isin(keys, np.concatenate([np.empty(0, np.uint64), *seen]))
+    kept = rows[~known]
+    return Holdout(raw_rows(table.features.iloc[kept]), table.target[kept], table.classes)
+
+
+def raw_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows as a caller would send them: text instead of categories, numbers that may be missing."""
+    return pd.DataFrame(
+        {
+            str(name): column.astype(object)
+            if isinstance(column.dtype, pd.CategoricalDtype)
+            else column.astype("float64")
+            for name, column in frame.items()
+        }
+    ).reset_index(drop=True)
+
+
+def slices(holdout: Holdout, columns: Sequence[str]) -> dict[str, Bools]:
+    """Rows by the commonest values of some columns, or by quarters of the range of numbers.
+
+    Raises: UserError if a column is not there.
+    """
+    found: dict[str, Bools] = {}
+    for name in columns:
+        if name not in holdout.rows:
+            raise UserError(f"gate.slices: the table has no column {name!r}")
+        column = holdout.rows[name]
+        if column.dtype == object:
+            for value in column.value_counts().index[:_MOST_SLICES]:
+                found[f"{name}={value}"] = (column == value).to_numpy(dtype=bool)
+        elif column.notna().any():
+            edges = np.unique(np.nanquantile(column, [0, 0.25, 0.5, 0.75, 1]))
+            for low, high in itertools.pairwise(edges):
+                inside = (column > low) | ((column == low) & (low == edges[0]))
+                found[f"{name} in {low:.4g}–{high:.4g}"] = (inside & (column <= high)).to_numpy(dtype=bool)
+        if column.isna().any():
+            found[f"{name} missing"] = column.isna().to_numpy(dtype=bool)
+    return found

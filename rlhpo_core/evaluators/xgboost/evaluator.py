@@ -1,0 +1,262 @@
+"""XGBoost on a table, by its native API: score a configuration on validation rows, or train the winner for serving."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xgboost as xgb
+
+from rlhpo_core.arrays import Floats
+from rlhpo_core.data import drift, holdout
+from rlhpo_core.data.table import Rows, Table, folds, load_table, split
+from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.metrics import check_metric, measure, score
+from rlhpo_core.evaluators.protocol import DataDescription, Evaluation, Refit, Reporter
+from rlhpo_core.evaluators.xgboost import parameters
+from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.study.spec import StudySpec, XGBoostSpec
+from rlhpo_core.trial import Config
+
+DEFAULT_TREES = 100
+DEFAULT_BINS = 256
+
+
+class XGBoostEvaluator:
+    """Keeps the table and its quantised matrices between trials, nothing that changes a score."""
+
+    def __init__(self, spec: StudySpec, threads: int) -> None:
+        """Raises: UserError if the table or a setting cannot be used."""
+        assert isinstance(spec.evaluator, XGBoostSpec)
+        assert spec.data is not None
+        self.settings = spec.evaluator
+        self.metric = spec.objective.metric
+        self.maximize = spec.objective.direction == "maximize"
+        self.seed = spec.seed
+        parameters.check_params(self.settings.params)
+        self.source = spec.data.path
+        self.table = load_table(spec.data, spec.seed)
+        check_metric(self.metric, self.table)
+        self.split = split(self.table, spec.data, spec.seed)
+        self.device = _check_device(spec.execution.device)
+        self.params: dict[str, Any] = {
+            "tree_method": "hist",
+            "nthread": threads,
+            "device": self.device,
+            "seed": spec.seed % 2**31,
+            "disable_default_eval_metric": True,
+            **_objective(self.table),
+        }
+        self._matrices: dict[tuple[str, int], xgb.DMatrix] = {}
+
+    def check_space(self, space: SearchSpace) -> None:
+        """Raises: UserError, naming each hyperparameter that XGBoost does not have or that leaves its range."""
+        parameters.check_space(space, self.settings.params)
+
+    def data(self) -> DataDescription:
+        dtypes = {str(name): str(dtype) for name, dtype in self.table.features.dtypes.items()}
+        parts = {"train": self.split.train, "validation": self.split.validation, "holdout": self.split.holdout}
+        return DataDescription(
+            name=self.source.name.split(".")[0],
+            source=self.source,
+            digest=self.table.digest,
+            rows={name: len(rows) for name, rows in parts.items()},
+            columns={**dtypes, self.table.target_name: "category" if self.table.classes else "float64"},
+        )
+
+    def evaluate(self, config: Config, report: Reporter) -> Evaluation:
+        """Train on the training rows and score the validation rows; with ``folds``, the mean over the folds.
+
+        Reports the objective every ``report_every`` trees, or, with folds, the mean so far after each fold.
+        """
+        if self.settings.folds is None:
+            _, measured = self._train(config, self.split.train, self.split.validation, report, cache=True)
+            return Evaluation(measured[self.metric], measured)
+        rows = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        results: list[dict[str, float]] = []
+        for training, validation in folds(self.table, rows, self.settings.folds, self.seed):
+            _, measured = self._train(config, training, validation, None, cache=False)
+            results.append(measured)
+            report(len(results), float(np.mean([result[self.metric] for result in results])))
+        means = {name: float(np.mean([result[name] for result in results])) for name in results[0]}
+        spread = float(np.std([result[self.metric] for result in results]))
+        return Evaluation(means[self.metric], {**means, f"{self.metric}_fold_std": spread})
+
+    def refit(self, config: Config) -> Refit:
+        """Train on train + validation and score the holdout once.
+
+        With early stopping, the number of trees is the one that served validation best.
+        """
+        # Imports MLflow, which trials do without.
+        from rlhpo_core.evaluators.xgboost.serving import answer
+
+        if self.settings.early_stopping_rounds is not None:
+            booster, _ = self._train(config, self.split.train, self.split.validation, None, cache=True)
+            config = {**config, "n_estimators": booster.num_boosted_rounds()}
+        rows = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        params, trees = self._native(config)
+        booster = xgb.train(params, self._matrix(rows, params, None), trees, verbose_eval=False)
+        linear = _is_linear(params)
+        output = self._predict(booster, self.split.holdout, linear)
+        example = self.table.features.iloc[rows[:5]]
+        packages = ("mlflow", "numpy", "pandas", "xgboost")
+        return Refit(
+            files={
+                "model.ubj": bytes(booster.save_raw("ubj")),
+                "table.json": json.dumps(self._signature(), indent=1).encode(),
+                # Not for serving: what a later retuning compares its data and its holdout with.
+                holdout.PROFILE: drift.profile(self.table).model_dump_json().encode(),
+                holdout.SEEN: holdout.to_bytes(holdout.row_keys(self.table, rows)),
+            },
+            serving=Path(__file__).with_name("serving.py"),
+            requirements=tuple(f"{name}=={metadata.version(name)}" for name in packages),
+            input_example=holdout.raw_rows(example),
+            output_example=answer(self._predict(booster, rows[:5], linear), self.table.classes),
+            metrics=measure(self.table, self.split.holdout, output),
+        )
+
+    def _train(
+        self, config: Config, training: Rows, validation: Rows, report: Reporter | None, cache: bool
+    ) -> tuple[xgb.Booster, dict[str, float]]:
+        """A booster trained on some rows, and all metrics on others."""
+        params, trees = self._native(config)
+        train_matrix = self._matrix(training, params, "train" if cache else None)
+        watched = self._matrix(validation, params, "validation" if cache else None, reference=train_matrix)
+        target = self.table.target[validation]
+
+        def objective(output: Floats) -> float:
+            return score(self.metric, target, output, len(self.table.classes))
+
+        callbacks: list[xgb.callback.TrainingCallback] = []
+        if report is not None:
+            callbacks.append(_Report(self.settings.report_every, watched, objective, report))
+        early: dict[str, Any] = {}
+        if self.settings.early_stopping_rounds is not None:
+            callbacks.append(
+                xgb.callback.EarlyStopping(
+                    rounds=self.settings.early_stopping_rounds,
+                    metric_name=self.metric,
+                    maximize=self.maximize,
+                    save_best=not _is_linear(params),
+                )
+            )
+            early = {"custom_metric": lambda output, _: (self.metric, objective(output))}
+        booster = xgb.train(
+            params,
+            train_matrix,
+            trees,
+            evals=[(watched, "validation")],
+            callbacks=callbacks,
+            verbose_eval=False,
+            **early,
+        )
+        if early and _is_linear(params):
+            # It has no trees that could be cut off: trained again up to its best.
+            booster = xgb.train(params, train_matrix, booster.best_iteration + 1, verbose_eval=False)
+        return booster, measure(self.table, validation, booster.predict(watched))
+
+    def _native(self, config: Config) -> tuple[dict[str, Any], int]:
+        """XGBoost's parameters and the number of boosting rounds."""
+        given = {parameters.native_name(name): value for name, value in {**self.settings.params, **config}.items()}
+        trees = int(given.pop("n_estimators", DEFAULT_TREES))
+        if _is_linear(given):
+            shared = {name: value for name, value in self.params.items() if name not in ("tree_method", "device")}
+            kept = {name: value for name, value in given.items() if name in parameters.LINEAR}
+            # Its other updater, shotgun, comes out differently each time.
+            return {**shared, **kept, "updater": "coord_descent"}, trees
+        return {**self.params, **given}, trees
+
+    def _matrix(
+        self, rows: Rows, params: Mapping[str, Any], name: str | None, reference: xgb.DMatrix | None = None
+    ) -> xgb.DMatrix:
+        """Quantised rows, or plain ones for a linear booster; kept under a name, one per name, since quantising costs
+        as much as many trees.
+        """
+        bins = 0 if _is_linear(params) else int(params.get("max_bin", DEFAULT_BINS))
+        if name is not None and (name, bins) in self._matrices:
+            return self._matrices[name, bins]
+        frame, target = self._named(self.table.features.iloc[rows]), self.table.target[rows]
+        if _is_linear(params):
+            matrix = xgb.DMatrix(_one_hot(frame), target, nthread=params["nthread"])
+        else:
+            matrix = xgb.QuantileDMatrix(
+                frame, target, ref=reference, max_bin=bins, nthread=params["nthread"], enable_categorical=True
+            )
+        if name is not None:
+            self._matrices = {key: kept for key, kept in self._matrices.items() if key[0] != name}
+            self._matrices[name, bins] = matrix
+        return matrix
+
+    def _predict(self, booster: xgb.Booster, rows: Rows, linear: bool) -> Floats:
+        frame = self._named(self.table.features.iloc[rows])
+        frame = _one_hot(frame) if linear else frame
+        output: Floats = booster.predict(xgb.DMatrix(frame, nthread=self.params["nthread"], enable_categorical=True))
+        return output
+
+    def _named(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.set_axis([_booster_name(i, str(name)) for i, name in enumerate(frame.columns)], axis=1)
+
+    def _signature(self) -> dict[str, Any]:
+        """What serving needs to turn raw rows into what the booster was trained on, and its output into an answer."""
+        columns = [str(name) for name in self.table.features.columns]
+        return {
+            "task": self.table.task,
+            "target": self.table.target_name,
+            "columns": columns,
+            "booster_columns": [_booster_name(i, name) for i, name in enumerate(columns)],
+            "categories": self.table.categories,
+            "classes": list(self.table.classes),
+        }
+
+
+class _Report(xgb.callback.TrainingCallback):  # type: ignore[misc]
+    """Scores validation every so many trees. XGBoost adds up predictions as trees come, so this stays cheap."""
+
+    def __init__(self, every: int, watched: xgb.DMatrix, objective: Any, report: Reporter) -> None:
+        super().__init__()
+        self.every, self.watched, self.objective, self.report = every, watched, objective, report
+
+    def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: object) -> bool:
+        if (epoch + 1) % self.every == 0:
+            self.report(epoch + 1, self.objective(model.predict(self.watched)))
+        return False
+
+
+def _one_hot(frame: pd.DataFrame) -> pd.DataFrame:
+    """A linear booster takes no categories: a column of 0 and 1 for each. ``serving`` does the same."""
+    wide = pd.get_dummies(frame, dtype="float64")
+    return wide.set_axis([str(i) for i in range(wide.shape[1])], axis=1)
+
+
+def _is_linear(params: Mapping[str, Any]) -> bool:
+    return params.get("booster") == "gblinear"
+
+
+def _booster_name(index: int, name: str) -> str:
+    """XGBoost refuses three characters; where one is replaced, the position keeps names apart."""
+    clean = re.sub(r"[\[\]<]", "_", name)
+    return name if clean == name else f"{clean}_{index}"
+
+
+def _objective(table: Table) -> dict[str, Any]:
+    if table.task == "regression":
+        return {"objective": "reg:squarederror"}
+    if len(table.classes) == 2:
+        return {"objective": "binary:logistic"}
+    return {"objective": "multi:softprob", "num_class": len(table.classes)}
+
+
+def _check_device(device: str) -> str:
+    """Raises: UserError if there is no GPU that XGBoost can use; by itself it would quietly train on the CPU."""
+    if device == "cuda":
+        with xgb.config_context(verbosity=0):
+            probe = xgb.train({"device": "cuda"}, xgb.DMatrix(np.zeros((2, 1)), np.zeros(2)), 1)
+        if not json.loads(probe.save_config())["learner"]["generic_param"]["device"].startswith("cuda"):
+            raise UserError("execution.device: cuda, but XGBoost finds no GPU here; check nvidia-smi, or set cpu")
+    return device

@@ -1,0 +1,1 @@
+"""The loop in this process: how a study begins, its rounds, its worker processes and its display."""

@@ -1,0 +1,79 @@
+"""How a study begins: its first state, from nothing, from a prior, or from an earlier study."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.priors.store import builtin_names, find_prior, load_prior
+from rlhpo_core.storage.object_store import FolderStore, open_store
+from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study.spec import StudySpec, WarmStartSpec, XGBoostSpec
+from rlhpo_core.tracking.connection import Connection
+from rlhpo_core.trial import Inherited
+from rlhpo_core.tuner import algorithm, prior_mapping
+from rlhpo_core.tuner.algorithm import TunerState
+from rlhpo_core.tuner.prior import Prior
+from rlhpo_core.tuner.warm_start import warm_state
+
+
+def begin_study(files: StudyFiles, spec: StudySpec) -> TunerState:
+    """The state of a study that has begun; of one that has not, its first, which is saved at once.
+
+    From then on the state has all that the study begins with: an alias, or a file, may stand for another prior later,
+    and so may ``auto`` after an upgrade.
+
+    Args:
+        files: They have the study's identity already.
+
+    Raises: UserError if the study that ``warm_start`` names, or the prior, is not there or does not fit.
+    """
+    if (begun := files.state_or_none()) is not None:
+        return begun
+    # Of several processes that begin one study at once, all go on from what the first has written.
+    return files.begin_state(_first_state(files, spec))
+
+
+def _first_state(files: StudyFiles, spec: StudySpec) -> TunerState:
+    study_id, prior = files.record().study_id, prior_of(spec, _local_mlflow(files))
+    earlier = spec.warm_start
+    if earlier is not None and earlier.study is not None:
+        return _from_earlier_study(earlier.study, earlier, study_id, spec, prior)
+    start = algorithm.initial_state(study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner, prior)
+    return start if earlier is None else replace(start, inherited=Inherited(source="", first=earlier.first))
+
+
+def _from_earlier_study(
+    address: str, wanted: WarmStartSpec, study_id: str, spec: StudySpec, prior: Prior | None
+) -> TunerState:
+    earlier = StudyFiles(open_store(address))
+    metric = earlier.spec().objective.metric
+    if metric != spec.objective.metric:
+        raise UserError(f"warm_start: the study at {address} has the objective {metric}; scores do not mix")
+    return warm_state(
+        earlier.state(), study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner,
+        wanted.moved, wanted.first, prior,
+    )  # fmt: skip
+
+
+def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:
+    """The prior that a study starts from, if any.
+
+    Args:
+        local_mlflow: The folder in which a local MLflow store would lie, if the prior is a registered one.
+
+    Raises: UserError if it cannot be read.
+    """
+    if spec.prior == "none" or spec.tuner.mode == "random":
+        return None
+    if spec.prior != "auto":
+        return find_prior(spec.prior, lambda: Connection.of(spec.tracking, local_mlflow))
+    if not isinstance(spec.evaluator, XGBoostSpec) or spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
+        return None
+    return next((prior for name in builtin_names() if prior_mapping.fits(prior := load_prior(name), spec.space)), None)
+
+
+def _local_mlflow(files: StudyFiles) -> Path:
+    """Beside the study's folder, where all studies there share one."""
+    return files.store.root.resolve().parent if isinstance(files.store, FolderStore) else Path.cwd()

@@ -1,0 +1,30 @@
+"""What runs a study on a machine, and how its cores are shared between trials."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+
+from rlhpo_core.study.spec import ExecutionSpec
+
+
+class Engine(StrEnum):
+    """What runs the loop: the runner in this process, or the looping pipeline by KFP's local runner."""
+
+    INPROCESS = "inprocess"
+    KFP = "kfp"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(execution: ExecutionSpec) -> int:
+    """Trials at once: as set, else as many as the cores allow with the threads that each is given."""
+    return execution.workers or max(1, cores() // (execution.threads or 1))
+
+
+def threads(execution: ExecutionSpec) -> int:
+    """Threads of one trial: as set, else so that all workers together use each core once."""
+    return execution.threads or max(1, cores() // workers(execution))

@@ -1,0 +1,341 @@
+"""Trials in worker processes: what a trial does, up to taking its process down with it, stays with the trial.
+
+This is the parent's side; ``worker`` is the other and has the messages. The parent alone decides how a trial ended. It
+watches time and memory, and kills what goes beyond; a worker that is gone is replaced by a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import connection as connections
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.execution.trial_worker import Message, encode, work
+from rlhpo_core.seeds import derive_seed
+from rlhpo_core.study.spec import ExecutionSpec, StudySpec
+from rlhpo_core.trial import Proposal, Trial, TrialStatus
+
+_POLL = 0.2
+"""Seconds between two looks at the clock, at memory and at whether to stop."""
+_GRACE = 3.0
+"""Seconds that a trial or a worker is given to end by itself."""
+_MB = 2**20
+
+
+@dataclass
+class _Job:
+    """A trial under way."""
+
+    proposal: Proposal
+    started_at: float
+    clock: float
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    told_to_stop: float | None = None
+    """When, by the monotonic clock."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    job: _Job | None = None
+    fresh_memory: float | None = None
+    """MB after building the evaluator; ``None`` until it is built."""
+    doomed: str | None = None
+    """Why it was killed. What it had still sent counts: a trial that ended in time is not lost to a late look."""
+
+    @property
+    def idle(self) -> bool:
+        return self.fresh_memory is not None and self.job is None and self.doomed is None
+
+
+class TrialPool:
+    """Runs trials, ``workers`` at once with ``threads`` threads each. Use it as a context manager.
+
+    Start it from a thread that outlives it: on Linux a worker dies with the thread that started it.
+    ``execution.trial_memory_mb`` bounds the resident memory of a whole worker process with its children, libraries and
+    data included, looked at five times a second: it stops a trial that grows, it is no hard wall. Workers import the
+    module that was started as a script anew, so a script of one's own needs ``if __name__ == "__main__":``.
+    """
+
+    def __init__(self, spec: StudySpec, workers: int, threads: int) -> None:
+        self._spec = spec
+        self._size = workers
+        self._threads = threads
+        self._workers: list[_Worker] = []
+        self._cancelled = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        """End all workers: by closing their pipes, by SIGTERM to those that are busy, by SIGKILL to what is left."""
+        for worker in self._workers:
+            worker.connection.close()
+            if not worker.idle:
+                worker.process.terminate()
+        deadline = time.monotonic() + _GRACE
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+        for worker in list(self._workers):
+            self._discard(worker)
+
+    def cancel(self) -> None:
+        """End the pool's work for good; may be called from a signal handler or another thread.
+
+        Trials under way are told to stop, and killed if they have not within seconds. They are not yielded.
+        """
+        # Just a flag, which the loop sees within _POLL: a lock could be held by whom the signal interrupted.
+        self._cancelled = True
+
+    def run(
+        self,
+        proposals: Sequence[Proposal],
+        stop: Callable[[], bool],
+        on_report: Callable[[Proposal, int, float], object],
+    ) -> Iterator[Trial]:
+        """Yield the trials as they end. Once ``stop()`` is true no further one is started.
+
+        Trials under way are then finished; they are killed when the consumer closes the iterator early.
+
+        Raises: UserError if a worker cannot build the evaluator.
+        """
+        waiting = deque(proposals)
+        try:
+            while True:
+                if waiting and (self._cancelled or stop()):
+                    waiting.clear()
+                self._hand_out(waiting)
+                if not waiting and not self._busy():
+                    return
+                yield from self._ended(on_report)
+        finally:
+            for worker, _ in self._busy():
+                self._discard(worker)
+
+    def _busy(self) -> list[tuple[_Worker, _Job]]:
+        return [(worker, worker.job) for worker in self._workers if worker.job is not None]
+
+    def _hand_out(self, waiting: deque[Proposal]) -> None:
+        """Give the next trials to idle workers; start workers while there are more trials than workers."""
+        for worker in [worker for worker in self._workers if worker.idle]:
+            if not waiting:
+                return
+            proposal = waiting[0]
+            seed = derive_seed(self._spec.seed, proposal.round, "trial", proposal.index)
+            drill = proposal.number + 1 in self._spec.execution.drill
+            message = {"kind": "evaluate", "config": proposal.config, "seed": seed, "drill": drill}
+            if not self._worn_out(worker) and _send(worker.connection, message):
+                worker.job = _Job(waiting.popleft(), started_at=time.time(), clock=time.monotonic())
+            else:
+                self._discard(worker)
+        for _ in range(min(self._size, len(self._busy()) + len(waiting)) - len(self._workers)):
+            self._workers.append(_start(self._spec, self._threads))
+
+    def _worn_out(self, worker: _Worker) -> bool:
+        """Whether an idle worker has died, or holds on to so much memory that its next trial would be blamed for it."""
+        limit = self._spec.execution.trial_memory_mb
+        if limit is None or worker.fresh_memory is None or not worker.process.is_alive():
+            return not worker.process.is_alive()
+        # Half of what was left for trials. Some growth is common: the first trial imports what later ones need, too.
+        return _memory(worker.process) > (worker.fresh_memory + limit) / 2
+
+    def _ended(self, on_report: Callable[[Proposal, int, float], object]) -> list[Trial]:
+        """Handle messages until a trial ends or _POLL has passed, then look after the workers; the ended trials."""
+        trials: list[Trial | None] = []
+        until = time.monotonic() + _POLL
+        while not trials and (left := until - time.monotonic()) > 0:
+            ready = connections.wait([worker.connection for worker in self._workers], timeout=left)
+            for worker in [worker for worker in self._workers if worker.connection in ready]:
+                trials.extend(self._receive(worker, on_report))
+        trials.extend(self._look_after())
+        return [trial for trial in trials if trial is not None]
+
+    def _receive(self, worker: _Worker, on_report: Callable[[Proposal, int, float], object]) -> list[Trial | None]:
+        """Handle one message; the trial that it ended, if it did."""
+        try:
+            message: Message = json.loads(worker.connection.recv_bytes())
+        except (EOFError, OSError):
+            return [self._died(worker)]
+        if worker.fresh_memory is None:
+            self._check_built(worker, message)
+        elif worker.job is not None and message["kind"] == "report":
+            _note_report(worker.job, message, on_report)
+        elif worker.job is not None:
+            job, worker.job = worker.job, None
+            return [_trial(job, message)]
+        return []
+
+    def _check_built(self, worker: _Worker, message: Message) -> None:
+        if message["kind"] == "failed":
+            raise UserError(message["error"])
+        worker.fresh_memory = _memory(worker.process)
+        limit = self._spec.execution.trial_memory_mb
+        if limit is not None and worker.fresh_memory >= limit:
+            raise UserError(
+                f"execution.trial_memory_mb: a worker needs {worker.fresh_memory:.0f} MB for libraries and data before "
+                f"it trains anything, and the limit is {limit} MB; raise it"
+            )
+
+    def _look_after(self) -> list[Trial | None]:
+        """Kill what went beyond its time or memory; pass on a cancellation; notice deaths that closed no pipe."""
+        for worker, job in self._busy():
+            if self._cancelled and job.told_to_stop is None:
+                job.told_to_stop = time.monotonic()
+                _send(worker.connection, {"kind": "stop"})
+            if worker.doomed is None and (excess := _excess(worker, job, self._spec.execution)) is not None:
+                worker.doomed = excess
+                _kill(worker.process)
+        # A child that a trial has started may hold the pipe of a dead worker open.
+        dead = [worker for worker in self._workers if not worker.process.is_alive() and not worker.connection.poll()]
+        return [self._died(worker) for worker in dead]
+
+    def _died(self, worker: _Worker) -> Trial | None:
+        """The trial that a dead worker leaves behind, if any. Raises: UserError if it died before it was ready."""
+        worker.process.join(_GRACE)
+        reason = worker.doomed or _exit_reason(worker.process.exitcode)
+        self._discard(worker)
+        if worker.fresh_memory is None:
+            raise UserError(f"{reason} while it loaded the data and built the evaluator; its output above may say why")
+        return None if worker.job is None else _trial(worker.job, {"kind": "failed", "error": reason})
+
+    def _discard(self, worker: _Worker) -> None:
+        """Let go of a worker: kill it, if it still lives, with whatever its trials have started."""
+        self._workers.remove(worker)
+        worker.connection.close()
+        _kill(worker.process)
+        worker.process.join()
+
+
+# -- from data to data -----------------------------------------------------------------------------------------------
+
+
+def _trial(job: _Job, message: Message) -> Trial | None:
+    """How a trial ended, by the last message about it; ``None`` if it had been told to stop, for it will run again."""
+    if job.told_to_stop is not None:
+        return None
+    end: Message
+    match message:
+        case {"kind": "done", "value": value, "metrics": metrics} if math.isfinite(value):
+            finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
+            end = {"status": TrialStatus.COMPLETE, "value": value, "metrics": finite}
+        case {"kind": "done", "value": value}:
+            error = f"the objective came out as {value}; a trial needs a finite value"
+            end = {"status": TrialStatus.INFEASIBLE, "error": error}
+        case {"kind": "stopped"}:
+            end = {"status": TrialStatus.PRUNED, "value": job.curve[-1][1] if job.curve else None}
+        case _:
+            end = {"status": TrialStatus.FAILED, "error": message["error"]}
+    seconds = message.get("seconds", time.monotonic() - job.clock)
+    return Trial(proposal=job.proposal, curve=tuple(job.curve), started_at=job.started_at, seconds=seconds, **end)
+
+
+def _note_report(job: _Job, message: Message, on_report: Callable[[Proposal, int, float], object]) -> None:
+    step, value = message["step"], message["value"]
+    if math.isfinite(value) and job.told_to_stop is None:
+        job.curve.append((step, value))
+        on_report(job.proposal, step, value)
+
+
+def _excess(worker: _Worker, job: _Job, limits: ExecutionSpec) -> str | None:
+    """Which limit a trial has gone beyond, for a person to read."""
+    timeout = limits.trial_timeout.total_seconds() if limits.trial_timeout is not None else math.inf
+    if time.monotonic() - job.clock > timeout:
+        return f"ran longer than trial_timeout ({timeout:g} s)"
+    if job.told_to_stop is not None and time.monotonic() - job.told_to_stop > _GRACE:
+        return "did not heed the request to stop"
+    if limits.trial_memory_mb is not None and (used := _memory(worker.process)) > limits.trial_memory_mb:
+        return (
+            f"used {used:.0f} MB of memory, {worker.fresh_memory:.0f} MB of it before the trial; the limit is "
+            f"{limits.trial_memory_mb} MB; raise execution.trial_memory_mb or narrow the search space"
+        )
+    return None
+
+
+def _exit_reason(code: int | None) -> str:
+    if code is None:
+        return "the process closed its pipe"
+    if code >= 0:
+        return f"the process exited with code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    reason = f"the process was killed by {names.get(-code, f'signal {-code}')}"
+    return f"{reason} (out of memory?)" if -code == signal.SIGKILL else reason
+
+
+# -- effects on processes ----------------------------------------------------------------------------------------------
+
+
+def _send(connection: Connection, message: Message) -> bool:
+    """Whether there was somebody to send to."""
+    try:
+        connection.send_bytes(encode(message))
+    except OSError:
+        return False
+    return True
+
+
+def _memory(process: SpawnProcess) -> float:
+    """Resident memory of a process and all below it, in MB; pages that they share count for each."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        for member in [root, *root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                total += member.memory_info().rss
+    return total / _MB
+
+
+def _kill(process: SpawnProcess) -> None:
+    """Kill a process and its children, which are in its group."""
+    assert process.pid is not None
+    # There is no group if it is killed before it could found one.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+def _start(spec: StudySpec, threads: int) -> _Worker:
+    ours, theirs = multiprocessing.Pipe()
+    arguments = (theirs, spec.model_dump_json(), threads, os.getpid())
+    # Not a daemon: those may have no child processes, which data loaders need.
+    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, name="rlhpo-trial")
+    with _environment(threads):
+        process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """What a worker inherits: numeric libraries read their number of threads when they are first imported."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    # Ctrl-C goes to all processes of the terminal. A worker is to ignore it, also before it comes to say so itself.
+    # The resource tracker, which the first process starts, would lift the block again.
+    resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -1,0 +1,131 @@
+"""A trial worker: a fresh interpreter that builds the study's evaluator once and then evaluates trial after trial.
+
+It talks with the pool in JSON over a pipe:
+
+    pool → worker   evaluate (config, seed, drill);  stop (the trial under way)
+    worker → pool   ready | failed (error)  after building;
+                    report (step, value) …  done (value, metrics) | stopped | failed (error)  for a trial
+
+Every trial seeds the global random generators anew, so that it does not matter which worker takes it, after which
+other trials.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators import build_evaluator
+from rlhpo_core.evaluators.protocol import Evaluator, StopTrial
+from rlhpo_core.study.spec import StudySpec
+
+Message = dict[str, Any]
+T = TypeVar("T")
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def encode(message: Message) -> bytes:
+    """A message as it goes over the pipe."""
+    return json.dumps(message).encode()
+
+
+def work(connection: Connection, spec_json: str, threads: int, parent: int) -> None:
+    """The life of a worker: build the evaluator, then evaluate until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.setsid()
+    _die_with(parent)
+    evaluator = _attempt(lambda: build_evaluator(StudySpec.model_validate_json(spec_json), threads))
+    # An error of the pipe means that the pool is gone, or has no more use for this worker.
+    with suppress(EOFError, OSError):
+        if isinstance(evaluator, dict):
+            connection.send_bytes(encode(evaluator))
+            return
+        connection.send_bytes(encode({"kind": "ready"}))
+        while True:
+            message = json.loads(connection.recv_bytes())
+            # A request to stop may arrive just after the trial has ended: there is nothing left to stop.
+            if message["kind"] == "evaluate":
+                clock = time.monotonic()
+                end = _attempt(partial(_evaluate, evaluator, message, _Reporter(connection)))
+                connection.send_bytes(encode({**end, "seconds": time.monotonic() - clock}))
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the parent dies, even by SIGKILL, which leaves the parent no last word.
+
+    The pipe tells, too, but only who reads it: not a training deep in a library, which would hold its cores for hours.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the parent died while this worker started")
+
+
+class _Reporter:
+    """Sends reports to the parent, and raises StopTrial from when the parent has asked for it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stop = False
+
+    def __call__(self, step: int, value: float) -> None:
+        self._connection.send_bytes(encode({"kind": "report", "step": int(step), "value": float(value)}))
+        if self._connection.poll():
+            # The parent has nothing else to say during a trial.
+            self._connection.recv_bytes()
+            self._stop = True
+        if self._stop:
+            raise StopTrial
+
+
+def _evaluate(evaluator: Evaluator, message: Message, report: _Reporter) -> Message:
+    _seed_globals(message["seed"])
+    if message["drill"]:
+        raise RuntimeError("made to fail on purpose, by execution.drill")
+    evaluation = evaluator.evaluate(message["config"], report)
+    metrics = {str(name): float(value) for name, value in evaluation.metrics.items()}
+    return {"kind": "done", "value": float(evaluation.value), "metrics": metrics}
+
+
+def _seed_globals(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def _attempt(task: Callable[[], T]) -> T | Message:
+    """What a task returns, or a message about what it raised."""
+    try:
+        return task()
+    except StopTrial:
+        return {"kind": "stopped"}
+    except UserError as error:
+        return {"kind": "failed", "error": str(error)}
+    except Exception as error:  # The code is the user's or a library's: it may raise anything, and that is a result.
+        return {"kind": "failed", "error": _describe(error)}
+
+
+def _describe(error: BaseException) -> str:
+    """The last frames, then ``Type: message`` on one line."""
+    frames = traceback.format_tb(error.__traceback__, limit=-4)
+    message = " ".join("".join(traceback.format_exception_only(error)).split())
+    text = "".join(frames) + (message if len(message) <= 500 else message[:500] + "…")
+    # File names that are not UTF-8 come as lone surrogates, which no JSON file can hold.
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,102 @@
+"""The retuning pipeline's own steps, as functions from files to files: before the looping pipeline, and after it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.kubeflow.steps import fetch_table, tracked
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
+
+# What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it, as in steps.
+
+GO, STOP = "tune", "stop"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the first step hands on."""
+
+    action: str
+    """GO or STOP."""
+    study: str
+    """The study as it is to be tuned: with what it starts from."""
+    store: str
+    """Where the files of this retuning live."""
+    look: str
+    """All that was found, as JSON."""
+
+
+def check(study: str, store: str, table_source: str, force: bool, note: Path) -> Checked:
+    """Compare the current data with the champion's, and score the champion on it.
+
+    ``store`` is the place of the model: its ledger lies below it, and each retuning has a folder of its own there.
+
+    Raises: UserError if the study cannot be retuned, or if its data, MLflow or the store cannot be reached.
+    """
+    from rlhpo_core.production import retuning
+    from rlhpo_core.production.registered_model import Desk
+
+    spec = _spec(study, store)
+    desk = Desk.of_study(spec, tracked(spec))
+    with retuning.failures_told(spec, desk, print), _at_hand(spec, table_source) as local:
+        found = retuning.look(local, desk, force)
+    note.write_text(f"# {spec.name}\n\n{found.reason}\n", encoding="utf-8")
+    tuned = spec.model_copy(update={"warm_start": found.warm_start})
+    place = f"{store.rstrip('/')}/studies/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{found.digest[:8]}"
+    return Checked(GO if found.go else STOP, dump_study(tuned), place, found.model_dump_json())
+
+
+def decide(study: str, store: str, model_store: str, table_source: str, look: str, note: Path) -> dict[str, float]:
+    """Let the gate decide about a study's winner; returns what it was decided by.
+
+    A study with budget left has no winner yet: nothing is decided.
+    """
+    from rlhpo_core.production import alerts, retuning
+    from rlhpo_core.production.registered_model import Desk
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    spec, files = _spec(study, model_store), StudyFiles(open_store(store))
+    desk = Desk.of_study(spec, tracked(spec))
+    with retuning.failures_told(spec, desk, print), _at_hand(spec, table_source) as local:
+        tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
+        record = retuning.conclude(local, desk, files, tracker, retuning.Look.model_validate_json(look), print)
+        tracker.finish("FINISHED")
+        if record is not None:
+            told = {"study": spec.name, "reason": "the retuning is through"}
+            alerts.send(spec.alerts, "budget_spent", told, print)
+    if record is None:
+        note.write_text("Nothing was decided: the study has no registered winner yet.\n", encoding="utf-8")
+        return {}
+    note.write_text(f"# {record.event}\n\n{record.reason}\n", encoding="utf-8")
+    values = {"promoted": float(record.event in ("promoted", "first"))}
+    if (verdict := record.verdict) is not None and verdict.gain is not None:
+        numbers = ("champion", "challenger", "gain", "low", "high", "margin", "rows")
+        values |= {name: float(getattr(verdict, name)) for name in numbers}
+    return values
+
+
+def _spec(study: str, store: str) -> StudySpec:
+    """The study, its ledger in the model's store."""
+    spec = parse_study(study, "the study")
+    registry = spec.registry.model_copy(update={"store": f"{store.rstrip('/')}/registry"})
+    return spec.model_copy(update={"registry": registry})
+
+
+@contextmanager
+def _at_hand(spec: StudySpec, source: str) -> Iterator[StudySpec]:
+    """The study with its table in this file system."""
+    if spec.data is None:
+        raise UserError("a retuning needs a table: the study has no data")
+    wanted = source or str(spec.data.path)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(wanted).name
+        fetch_table(wanted, path)
+        yield spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})

@@ -1,0 +1,321 @@
+"""The steps of the looping pipeline, as functions from files to files; components/ wraps each for Kubeflow.
+
+They call the same functions of the tuner as the runner on one machine does, on the same seeds, so the same study has
+the same trials here and there. What must outlive a pod lies in the study's store: every finished trial, and the state
+after every round. A step that is run again finds there what it had done: a trial is not trained twice, a round not
+learnt from twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.protocol import DataDescription
+from rlhpo_core.execution.resources import threads
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
+from rlhpo_core.study.budget import spent
+from rlhpo_core.study.spec import StudySpec, parse_study
+from rlhpo_core.trial import Proposal, Trial
+
+# What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it: each has a process of its own.
+
+#: Takes the place of a proposal when the budget is spent: a loop over no items would fail.
+NOTHING = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the first step hands on beside its files."""
+
+    run_id: str
+    """The study's run in MLflow; empty if the steps should not log to it."""
+    table_name: str
+    """File name of the table, whose ending tells its format; empty without a table."""
+    rows: int
+    digest: str
+
+
+def prepare(study: str, store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
+    """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
+
+    ``table_source`` is a path or an address (``s3://…``) that takes the place of ``data.path``, if given.
+
+    Raises: UserError if the study, its data or its space cannot be used, or if MLflow cannot be reached.
+    """
+    from rlhpo_core.evaluators import build_evaluator
+    from rlhpo_core.tuner import state_file
+
+    spec = _parse(study)
+    name = ""
+    if spec.data is not None:
+        name = Path(table_source or spec.data.path).name
+        fetch_table(table_source or str(spec.data.path), table)
+    else:
+        table.write_bytes(b"")
+    with _with_table(spec, table, name) as local:
+        evaluator = build_evaluator(local, threads=1)
+        evaluator.check_space(spec.space)
+        files = _ensure(spec, store)
+        data = evaluator.data()
+        run_id = _open_run(spec, files, data) if log_trials else ""
+    files.clear_stop()
+    state_file.save(files.state(), state)
+    rows = sum(data.rows.values()) if data is not None else 0
+    return Prepared(run_id, name, rows, data.digest if data is not None else "")
+
+
+def propose(study: str, store: str, state: Path) -> list[str]:
+    """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for."""
+    from rlhpo_core.tuner import algorithm, state_file
+
+    spec, files, current = _parse(study), _files(store), state_file.load(state)
+    if files.stop_requested() or spent(spec.budget, current.history, files.record().seconds) is not None:
+        return [NOTHING]
+    left = spec.budget.trials - len(current.history)
+    proposals = algorithm.propose(current, min(spec.tuner.trials_per_round, left))
+    return [proposal.model_dump_json() for proposal in proposals]
+
+
+def train(
+    study: str, store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path
+) -> Trial | None:
+    """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
+
+    ``None``, and an empty file, for ``NOTHING`` and after a stop was asked for. Without ``store`` and ``run_id`` the
+    trial is kept in the file alone.
+    """
+    if proposal == NOTHING:
+        trial.write_bytes(b"")
+        return None
+    from rlhpo_core.execution.trial_pool import TrialPool
+
+    spec, wanted = _parse(study), Proposal.model_validate_json(proposal)
+    files = _files(store) if store else None
+    found = files.trial(wanted.trial_id) if files is not None else None
+    if found is None and files is not None and files.stop_requested():
+        trial.write_bytes(b"")
+        return None
+    if found is None:
+        with _with_table(spec, table, table_name) as local, TrialPool(local, 1, threads(spec.execution)) as pool:
+            (found,) = pool.run([wanted], lambda: False, lambda *_: None)
+        if files is not None:
+            files.write_trial(found)
+    if run_id:
+        _log(spec, run_id, found)
+    trial.write_text(found.model_dump_json(), encoding="utf-8")
+    return found
+
+
+def fit_reward_model(state: Path, trials: Sequence[Path], updated: Path) -> dict[str, float]:
+    """Take the round's trials into the state and fit F; returns its diagnostics.
+
+    The state stays as it was if one of the trials is missing: a round that was stopped is gone through again later.
+    """
+    from rlhpo_core.tuner import algorithm, state_file
+
+    texts = [path.read_bytes() for path in trials]
+    if not all(texts):
+        shutil.copyfile(state, updated)
+        return {}
+    found = [Trial.model_validate_json(text) for text in texts]
+    fitted = algorithm.fit_reward_model(algorithm.observe(state_file.load(state), found))
+    state_file.save(fitted, updated)
+    diagnostics = fitted.model.diagnostics if fitted.model is not None else None
+    if diagnostics is None:
+        return {}
+    return {
+        "r2": diagnostics.r2,
+        "rank_correlation": diagnostics.rank_correlation,
+        "coverage": diagnostics.coverage,
+        "trials": float(diagnostics.n),
+    }
+
+
+def update_policy(study: str, store: str, run_id: str, state: Path, updated: Path) -> dict[str, float]:
+    """Move the policy, end the round, and put the state into the store; returns the round's summary.
+
+    Without trials in the round, the state as it was.
+    """
+    from rlhpo_core.tuner import algorithm, state_file
+
+    before = state_file.load(state)
+    own = [trial for trial in before.history.trials if trial.proposal.round == before.round]
+    if not own:
+        shutil.copyfile(state, updated)
+        return {}
+    after = algorithm.update_policy(before)
+    state_file.save(after, updated)
+    spec, files = _parse(study), _files(store)
+    if files.state().round < after.round:
+        # The time is counted before the state says that the round is over: a step run again counts it at most twice.
+        seconds = max(t.started_at + t.seconds for t in own) - min(t.started_at for t in own)
+        record = files.record()
+        files.write_record(record.model_copy(update={"seconds": record.seconds + seconds}))
+        files.write_state(after)
+    if run_id:
+        _catch_up(spec, files, run_id)
+    summary = after.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
+    return {name: float(value) for name, value in summary.items()}
+
+
+def conclude(study: str, store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
+    """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
+
+    While budget is left, only reports.
+
+    Raises: UserError if the budget is spent and no trial has succeeded.
+    """
+    from rlhpo_core.evaluators import build_evaluator
+    from rlhpo_core.production.winner import crown
+    from rlhpo_core.report.study_report import failure_report, log_report, make_report
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    spec, files = _parse(study), _files(store)
+    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
+    history = files.history()
+    tracker.sync(history, files.state().summaries)
+    over = spent(spec.budget, history, files.record().seconds) is not None
+    best, registered = history.best(), ""
+    if over and best is not None:
+        with _with_table(spec, table, table_name) as local:
+            evaluator = build_evaluator(local, threads(spec.execution))
+            if (data := evaluator.data()) is not None:
+                tracker.log_data(data)
+            winner = crown(files, spec, evaluator, tracker, best)
+        registered = (winner.registered or "") if winner is not None else ""
+    found = make_report(files, spec)
+    html.write_text(found.html, encoding="utf-8")
+    markdown.write_text(found.note, encoding="utf-8")
+    log_report(tracker, found)
+    tracker.finish("KILLED" if not over else "FINISHED" if best is not None else "FAILED")
+    if over and best is None:
+        raise UserError(failure_report(history))
+    return registered
+
+
+def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs: int) -> str:
+    """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
+
+    ``start`` is the state with which this run began, ``kfp_run`` its id in KFP, and ``further_runs`` bounds the chain.
+
+    Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
+    """
+    from rlhpo_core.kubeflow import next_run
+    from rlhpo_core.kubeflow.connection import Server
+    from rlhpo_core.tuner import state_file
+
+    began = state_file.load(start).round
+    found = next_run.send_next(Server.of(), _files(store), _parse(study), kfp_run, began, further_runs)
+    print(found.reason, flush=True)
+    return found.run_id
+
+
+# -- the study's files, its table and its run ------------------------------------------------------------------------
+
+
+def _parse(study: str) -> StudySpec:
+    return parse_study(study, "the study")
+
+
+def _files(store: str) -> StudyFiles:
+    return StudyFiles(open_store(store))
+
+
+def _ensure(spec: StudySpec, store: str) -> StudyFiles:
+    """The study's files, begun if there are none.
+
+    Raises: UserError if another study lies there: trials of two spaces or seeds do not mix.
+    """
+    from rlhpo_core.execution.beginning import begin_study
+
+    files = _files(store)
+    files.begin(StudyRecord.new(spec))
+    if (known := files.spec_or_none()) is not None:
+        differing = [
+            name
+            for name in ("name", "seed", "space", "objective", "tuner")
+            if getattr(known, name) != getattr(spec, name)
+        ]
+        if differing:
+            raise UserError(
+                f"{store} holds a study that differs in {', '.join(differing)}; "
+                "continue it as it was, or give the new one a store of its own"
+            )
+    files.write_spec(spec)
+    begin_study(files, spec)
+    return files
+
+
+def fetch_table(source: str, table: Path) -> None:
+    """Copy the table to where the pipeline wants it. Raises: UserError if there is none."""
+    if "://" in source:
+        folder, _, name = source.rpartition("/")
+        data = open_store(folder).read(name)
+        if data is None:
+            raise UserError(f"there is no table at {source}")
+        table.write_bytes(data)
+        return
+    try:
+        shutil.copyfile(source, table)
+    except OSError as error:
+        raise UserError(f"cannot read the table {source}: {error}") from error
+
+
+@contextmanager
+def _with_table(spec: StudySpec, table: Path, name: str) -> Iterator[StudySpec]:
+    """The study with its table at hand. Artifacts have no file ending, and the ending tells the format."""
+    if spec.data is None:
+        yield spec
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / name
+        link.symlink_to(table.resolve())
+        yield spec.model_copy(update={"data": spec.data.model_copy(update={"path": link})})
+
+
+def tracked(spec: StudySpec) -> Path:
+    """Where a local MLflow store would lie. Raises: UserError if a pod would log into its own file system."""
+    if not (spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
+        raise UserError("a pipeline needs an MLflow server: set tracking.uri in the study or MLFLOW_TRACKING_URI")
+    return Path.cwd()
+
+
+def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) -> str:
+    """The study's run, with all that there is to log so far. Raises: UserError if MLflow cannot be reached."""
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
+    if data is not None:
+        tracker.log_data(data)
+    state = files.state()
+    if state.prior is not None:
+        tracker.log_prior(state.prior)
+    tracker.sync(files.history(), state.summaries)
+    return tracker.run_id
+
+
+def _log(spec: StudySpec, run_id: str, trial: Trial) -> None:
+    """Write a trial's run. If MLflow is away just now, the end of the round catches up: a trained trial is kept."""
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    try:
+        StudyTracker.attach(spec, run_id, tracked(spec)).log_trial(trial)
+    except UserError as error:
+        print(f"warning: the trial is kept, but not in MLflow yet: {error}", flush=True)
+
+
+def _catch_up(spec: StudySpec, files: StudyFiles, run_id: str) -> None:
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    try:
+        StudyTracker.attach(spec, run_id, tracked(spec)).sync(files.history(), files.state().summaries)
+    except UserError as error:
+        print(f"warning: MLflow misses a part, which a later round will log: {error}", flush=True)

@@ -1,0 +1,101 @@
+"""How well a prior knows studies that it was not trained on.
+
+Nothing is trained for it. The prior's expectation is compared with what the study has measured. Its first picks, which
+the study has not measured, are scored by a model of the study: a Gaussian process, fitted to the study's trials without
+the prior. Where the study has few trials, that model knows little, and a pick far from them counts as middling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rlhpo_core.arrays import Floats
+from rlhpo_core.errors import UserError
+from rlhpo_core.priors.common_space import InSpace
+from rlhpo_core.priors.training import LEAST_TRIALS
+from rlhpo_core.seeds import derive_seed
+from rlhpo_core.study.tuner_settings import TunerSettings
+from rlhpo_core.tuner import algorithm, prior_mapping, reward_model
+from rlhpo_core.tuner.prior import Prior
+from rlhpo_core.tuner.reward_model import one_thread
+
+#: After how many picks regret is told, and by which of them the verdict goes.
+PICKS, JUDGED = (1, 5, 10), 5
+#: Configurations drawn at random, which say what middling is and how well random picks do.
+ANYWHERE = 4000
+
+
+@dataclass(frozen=True)
+class Score:
+    """A prior's on one study. Regret is 0 at the best that the model of the study knows, 1 where it is middling."""
+
+    study: str
+    trials: int
+    fidelity: float
+    """Rank correlation of the model of the study with trials that were held out of it; 0.0 below four trials."""
+    rank_correlation: float
+    """Of the prior's expectation with what the trials measured."""
+    picked: dict[int, float]
+    """Regret of the best of the prior's first picks, by their number."""
+    random: dict[int, float]
+    """The same of random picks, on average."""
+
+
+def score(prior: Prior, one: InSpace, seed: int) -> Score:
+    """A prior's expectation and first picks, on a study in a space of its own.
+
+    Raises: UserError if the prior does not fit the study's space, or if the study has too few trials.
+    """
+    study, space = one.study, one.space
+    if len(study.rewards) < LEAST_TRIALS or len(np.unique(study.rewards)) < 2:
+        raise UserError(
+            f"{study.name}: {len(study.rewards)} trials have a value, {len(np.unique(study.rewards))} of them differ; "
+            f"to judge a prior by it takes {LEAST_TRIALS} or more, and two that differ"
+        )
+    try:
+        expect = prior_mapping.expectation(prior, space)
+    except UserError as error:
+        raise UserError(f"{study.name}: {error}") from error
+    features = space.features(study.configs)
+    settings = TunerSettings(trials_per_round=max(PICKS))
+    start = algorithm.initial_state(study.name, seed, space, "maximize", settings, prior)
+    picks = space.features([proposal.config for proposal in algorithm.propose(start)])
+    rng = np.random.default_rng(derive_seed(seed, 0, "evaluation"))
+    anywhere = space.features_of_actions(rng.uniform(-1, 1, (ANYWHERE, len(space.steps))))
+    with torch.no_grad(), one_thread():
+        expected = expect(torch.from_numpy(features)).mean.numpy()
+    model = reward_model.fit("gp", features, study.rewards, derive_seed(seed, 0, "study"))
+    tried, picked, drawn = (model.predict(points)[0] for points in (features, picks, anywhere))
+    best, middling = max(float(values.max()) for values in (tried, picked, drawn)), float(np.median(drawn))
+    scale = max(best - middling, 1e-9 * max(1.0, abs(best)))
+    return Score(
+        study=study.name,
+        trials=len(study.rewards),
+        fidelity=model.diagnostics.rank_correlation if model.diagnostics is not None else 0.0,
+        rank_correlation=reward_model.rank_correlation(expected, study.rewards),
+        picked={count: (best - float(picked[:count].max())) / scale for count in PICKS},
+        random={count: (best - _best_of(drawn, count)) / scale for count in PICKS},
+    )
+
+
+def _best_of(values: Floats, count: int) -> float:
+    """The highest of ``count`` values, on average over groups."""
+    groups = len(values) // count
+    return float(values[: groups * count].reshape(groups, count).max(axis=1).mean())
+
+
+def verdict(scores: Sequence[Score]) -> str:
+    """One sentence on what the scores say."""
+    picked = float(np.mean([one.picked[JUDGED] for one in scores]))
+    random = float(np.mean([one.random[JUDGED] for one in scores]))
+    better = sum(one.picked[JUDGED] < one.random[JUDGED] for one in scores)
+    helps = picked < random and 2 * better > len(scores)
+    return (
+        f"{'The prior helps' if helps else 'No sign that the prior helps'}: after {JUDGED} picks its regret is "
+        f"{picked:.2f} on average, that of random picks {random:.2f}; it is lower on {better} of {len(scores)} "
+        f"{'study' if len(scores) == 1 else 'studies'}."
+    )

@@ -1,0 +1,82 @@
+"""A webhook that hears what became of a retuning: JSON by POST, repeated on failure, signed.
+
+The signature is ``sha256=`` and the hexadecimal HMAC-SHA256, under the shared key, of the timestamp's text, a full
+stop, and the body. The receiver computes it anew, compares, and refuses what is older than a few minutes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rlhpo_core import __version__
+from rlhpo_core.study.production_settings import AlertsSpec, Event
+
+SIGNATURE, TIMESTAMP, DELIVERY = "X-Rlhpo-Signature", "X-Rlhpo-Timestamp", "X-Rlhpo-Delivery"
+#: Seconds before the second, third, … attempt.
+DELAYS = (1.0, 4.0, 15.0)
+_TIMEOUT = 10.0
+
+
+def send(
+    spec: AlertsSpec,
+    event: Event,
+    content: Mapping[str, Any],
+    warn: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Tell the webhook, if there is one and it wants to hear of this event; whether it has heard.
+
+    A webhook that cannot be reached is warned of and changes nothing: what is done is done.
+    """
+    url = spec.url or (os.environ.get(spec.url_env) if spec.url_env else None)
+    if not url or event not in spec.events:
+        return False
+    if not url.startswith(("http://", "https://")):
+        warn("alert not sent: the address must start with http:// or https://")
+        return False
+    moment = str(int(time.time()))
+    body = json.dumps({"event": event, "rlhpo": __version__, **content}).encode()
+    headers = {
+        "Content-Type": "application/json", "User-Agent": f"rlhpo/{__version__}", TIMESTAMP: moment,
+        # The same for every attempt, so that a receiver can tell a repetition.
+        DELIVERY: hashlib.sha256(moment.encode() + body).hexdigest()[:16],
+    }  # fmt: skip
+    if secret := os.environ.get(spec.secret_env):
+        headers[SIGNATURE] = signature(secret, moment, body)
+    request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310  (the scheme is checked above)
+    problem = ""
+    for delay in (0.0, *DELAYS):
+        if delay:
+            sleep(delay)
+        problem = _post(request)
+        if not problem:
+            return True
+        if problem.startswith("HTTP 4") and problem not in ("HTTP 408", "HTTP 429"):
+            break
+    warn(f"alert {event!r} not sent: {problem}")
+    return False
+
+
+def signature(secret: str, moment: str, body: bytes) -> str:
+    """The value of the header X-Rlhpo-Signature."""
+    return "sha256=" + hmac.new(secret.encode(), moment.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def _post(request: urllib.request.Request) -> str:
+    """What went wrong; empty if the webhook answered with success."""
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT):  # noqa: S310  (the scheme is checked above)
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"HTTP {error.code}"
+    except OSError as error:
+        # Not the address: it may be a secret.
+        return f"{type(error).__name__}: {getattr(error, 'reason', error)}"

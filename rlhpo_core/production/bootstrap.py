@@ -1,0 +1,93 @@
+"""Scores of weighted rows, for many sets of weights at once: what a bootstrap needs.
+
+A resample of rows with replacement is a set of whole weights: how often each row was drawn. With all weights 1 a score
+is scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rlhpo_core.arrays import Bools, Floats
+
+#: Weights held in memory at once.
+_CELLS = 4_000_000
+
+
+def draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """Weights (B, rows) of bootstrap resamples, ``resamples`` in all, a chunk at a time."""
+    rng = np.random.default_rng(seed)
+    chunk = max(1, _CELLS // rows)
+    for start in range(0, resamples, chunk):
+        count = min(chunk, resamples - start)
+        drawn = rng.integers(rows, size=(count, rows)) + rows * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
+
+
+def scores(metric: str, target: Floats, output: Floats, weights: Floats) -> Floats:
+    """The metric for each set of weights, (B,); NaN where it is not defined (AUC of one class).
+
+    Args:
+        target: (N,) numbers, or indices of classes.
+        output: (N,) numbers, or probabilities (N, K).
+        weights: (B, N), at least 0.
+    """
+    total = weights.sum(1)
+    if metric in ("mae", "rmse", "r2"):
+        errors = np.abs(output - target) if metric == "mae" else (output - target) ** 2
+        mean = weights @ errors / total
+        if metric == "r2":
+            variance = weights @ target**2 / total - (weights @ target / total) ** 2
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.asarray(np.where(variance > 1e-12, 1 - mean / variance, np.nan))
+        return np.asarray(np.sqrt(mean) if metric == "rmse" else mean)
+    if metric == "accuracy":
+        return np.asarray(weights @ (output.argmax(1) == target).astype(np.float64) / total)
+    if metric == "log_loss":
+        return np.asarray(weights @ losses(target, output) / total)
+    classes = range(output.shape[1])
+    if metric == "balanced_accuracy":
+        correct = (output.argmax(1) == target).astype(np.float64)
+        return _mean_of_known([_share(weights, target == k, correct) for k in classes])
+    if metric == "auc":
+        if len(classes) == 2:
+            return _auc(output[:, 1], target == 1, weights)
+        return _mean_of_known([_auc(output[:, k], target == k, weights) for k in classes])
+    raise ValueError(f"unknown metric {metric!r}")
+
+
+def losses(target: Floats, output: Floats) -> Floats:
+    """The log-loss of each row, (N,), of probabilities (N, K)."""
+    shares = output / output.sum(1, keepdims=True)
+    told = shares[np.arange(len(target)), target.astype(np.int64)]
+    return np.asarray(-np.log(np.clip(told, np.finfo(np.float64).eps, 1.0)))
+
+
+def _share(weights: Floats, rows: Bools, correct: Floats) -> Floats:
+    """Weighted mean of ``correct`` over some rows, (B,)."""
+    total = weights[:, rows].sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(weights[:, rows] @ correct[rows] / total)
+
+
+def _mean_of_known(values: list[Floats]) -> Floats:
+    """The mean of those that are defined, (B,); NaN if none is."""
+    table = np.stack(values)
+    known = np.isfinite(table)
+    count = known.sum(0)
+    return np.asarray(np.where(count > 0, np.where(known, table, 0.0).sum(0) / np.maximum(count, 1), np.nan))
+
+
+def _auc(score: Floats, positive: Bools, weights: Floats) -> Floats:
+    """Area under the ROC curve, (B,); ties count half."""
+    order = np.argsort(score, kind="stable")
+    ranked = score[order]
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    sorted_weights, sorted_positive = weights[:, order], positive[order]
+    gains = np.add.reduceat(sorted_weights * sorted_positive, starts, axis=1)
+    others = np.add.reduceat(sorted_weights * ~sorted_positive, starts, axis=1)
+    below = np.cumsum(others, axis=1) - others / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((gains * below).sum(1) / (gains.sum(1) * others.sum(1)))

@@ -1,0 +1,188 @@
+"""The gate: whether a challenger is surely better than the champion by a margin. Pure functions.
+
+Both models answer the same rows, so that what is hard about a row cancels out: the gain is resampled over rows in
+pairs (Efron & Tibshirani 1993, chapter 16), and the challenger passes if the lower end of the one-sided interval lies
+above the margin. If it truly gains no more than the margin, it passes at most at the error rate, 1 − confidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from rlhpo_core.arrays import Bools, Floats
+from rlhpo_core.frozen import Frozen
+from rlhpo_core.production.answers import Answers
+from rlhpo_core.production.bootstrap import draws, scores
+from rlhpo_core.study.production_settings import GateSpec
+from rlhpo_core.study.spec import METRICS
+from rlhpo_core.trial import FiniteFloat
+
+Decision = Literal["promote", "keep", "veto", "refuse"]
+#: Where the study names no margin: of scores of which 1 is the best, and of errors as a share of the champion's.
+MARGIN, RELATIVE_MARGIN = 0.01, 0.01
+#: The power at which the detectable gain is stated.
+_POWER = 0.8
+
+
+class Guard(Frozen):
+    """Something that must not get worse beyond a limit."""
+
+    name: str
+    champion: FiniteFloat
+    challenger: FiniteFloat
+    limit: str
+    """For a person to read."""
+    passed: bool
+
+
+class Verdict(Frozen):
+    """What the gate says, and all that it rests on."""
+
+    decision: Decision
+    reason: str
+    metric: str
+    rows: int
+    margin: FiniteFloat | None = None
+    confidence: FiniteFloat
+    """As applied, after the correction for several challengers."""
+    champion: FiniteFloat | None = None
+    """Score on the gate's rows."""
+    challenger: FiniteFloat | None = None
+    gain: FiniteFloat | None = None
+    """By how much the challenger is better, whatever the metric's direction."""
+    low: FiniteFloat | None = None
+    """Lower end of the one-sided interval of the gain."""
+    high: FiniteFloat | None = None
+    """Upper end of the one-sided interval to the other side."""
+    detectable: FiniteFloat | None = None
+    """The true gain that these rows would let pass four times out of five."""
+    guards: tuple[Guard, ...] = ()
+
+
+def judge(
+    metric: str,
+    target: Floats,
+    champion: Answers,
+    challenger: Answers,
+    slices: Mapping[str, Bools],
+    spec: GateSpec,
+    seed: int,
+    rivals: int = 1,
+) -> Verdict:
+    """Compare two models on N rows.
+
+    Args:
+        target: (N,) numbers, or indices of classes.
+        slices: Name to the rows of a slice, (N,) each.
+        rivals: How many challengers are judged for one place; each must be surer then (Bonferroni).
+    """
+    rows, confidence = len(target), 1 - (1 - spec.confidence) / rivals
+    verdict = Verdict(decision="refuse", reason="", metric=metric, rows=rows, confidence=confidence)
+    if rows < spec.min_rows:
+        return _with(verdict, reason=f"{rows} rows are too few to decide; gate.min_rows asks for {spec.min_rows}")
+    sign = 1.0 if METRICS[metric] == "maximize" else -1.0
+    once = np.ones((1, rows))
+    before, after = (float(scores(metric, target, model.output, once)[0]) for model in (champion, challenger))
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return _with(verdict, reason=f"{metric} is not defined on these rows; they may hold one class only")
+    gains = _gains(metric, target, champion, challenger, spec, seed)
+    low, high = (float(np.nanquantile(gains, share)) for share in (1 - confidence, confidence))
+    gain, margin = sign * (after - before), margin_of(spec, metric, before)
+    reach = float(stats.norm.ppf(confidence) + stats.norm.ppf(_POWER)) * float(np.nanstd(gains))
+    guards = tuple(_guards(metric, target, champion, challenger, slices, spec, seed))
+    verdict = _with(
+        verdict, champion=before, challenger=after, gain=gain, low=low, high=high, margin=margin, guards=guards,
+        detectable=margin + reach,
+    )  # fmt: skip
+    found = f"{metric} {after:.5g} against {before:.5g}: gain {gain:.4g}, surely at least {low:.4g}"
+    if low <= margin or (metric == "accuracy" and _mcnemar(target, champion, challenger) > 1 - confidence):
+        return _with(verdict, decision="keep", reason=f"{found}, which is not above the margin of {margin:g}")
+    failed = [guard for guard in guards if not guard.passed]
+    if failed:
+        causes = "; ".join(f"{g.name} {g.challenger:.4g} against {g.champion:.4g} ({g.limit})" for g in failed)
+        return _with(verdict, decision="veto", reason=f"{found}, but {causes}")
+    return _with(verdict, decision="promote", reason=f"{found}, above the margin of {margin:g}")
+
+
+def margin_of(spec: GateSpec, metric: str, champion: float) -> float:
+    """By how much a challenger must be better than a champion of this score, in units of the metric."""
+    if spec.margin is not None:
+        return spec.margin
+    return MARGIN if METRICS[metric] == "maximize" else RELATIVE_MARGIN * abs(champion)
+
+
+def _with(verdict: Verdict, **changes: object) -> Verdict:
+    return Verdict.model_validate({**verdict.model_dump(), **changes})
+
+
+def _gains(metric: str, target: Floats, a: Answers, b: Answers, spec: GateSpec, seed: int) -> Floats:
+    """Gain of b over a in each resample, (resamples,)."""
+    sign = 1.0 if METRICS[metric] == "maximize" else -1.0
+    found = [
+        sign * (scores(metric, target, b.output, weights) - scores(metric, target, a.output, weights))
+        for weights in draws(len(target), spec.resamples, seed)
+    ]
+    return np.concatenate(found)
+
+
+def _mcnemar(target: Floats, champion: Answers, challenger: Answers) -> float:
+    """Exact one-sided p-value that the challenger is right more often; the bootstrap is too sure of few rows."""
+    before, after = (model.output.argmax(1) == target for model in (champion, challenger))
+    won, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return float(stats.binomtest(won, won + lost, alternative="greater").pvalue) if won + lost else 1.0
+
+
+def _guards(
+    metric: str, target: Floats, champion: Answers, challenger: Answers, slices: Mapping[str, Bools],
+    spec: GateSpec, seed: int,
+) -> list[Guard]:  # fmt: skip
+    found = []
+    pairs = (
+        ("milliseconds per row", 1e3 * champion.seconds_per_row, 1e3 * challenger.seconds_per_row, spec.latency_ratio),
+        ("kilobytes", champion.size / 1e3, challenger.size / 1e3, spec.size_ratio),
+    )
+    for name, before, after, ratio in pairs:
+        if ratio is not None:
+            limit = f"at most {ratio:g} times as many"
+            found.append(
+                Guard(name=name, champion=before, challenger=after, limit=limit, passed=after <= ratio * before)
+            )
+    if champion.output.ndim == 2 and spec.log_loss_increase is not None:
+        once = np.ones((1, len(target)))
+        before, after = (float(scores("log_loss", target, m.output, once)[0]) for m in (champion, challenger))
+        limit = f"at most {100 * spec.log_loss_increase:g} % more"
+        passed = after <= (1 + spec.log_loss_increase) * before
+        found.append(Guard(name="log-loss", champion=before, challenger=after, limit=limit, passed=passed))
+    worst = _worst_slice(metric, target, champion, challenger, slices, spec, seed)
+    return found if worst is None else [*found, worst]
+
+
+def _worst_slice(
+    metric: str, target: Floats, champion: Answers, challenger: Answers, slices: Mapping[str, Bools],
+    spec: GateSpec, seed: int,
+) -> Guard | None:  # fmt: skip
+    """The slice in which the challenger loses most for sure, all slices together at the gate's confidence."""
+    large = {name: rows for name, rows in slices.items() if int(rows.sum()) >= spec.slice_rows}
+    worst: tuple[float, str, float, float] | None = None
+    for name, rows in large.items():
+        a, b = (Answers(m.output[rows], m.seconds_per_row, m.size) for m in (champion, challenger))
+        once = np.ones((1, int(rows.sum())))
+        before, after = (float(scores(metric, target[rows], m.output, once)[0]) for m in (a, b))
+        gains = _gains(metric, target[rows], a, b, spec, seed)
+        if not (math.isfinite(before) and math.isfinite(after)) or np.isnan(gains).all():
+            continue
+        best = float(np.nanquantile(gains, 1 - (1 - spec.confidence) / len(large)))
+        if worst is None or best < worst[0]:
+            worst = (best, name, before, after)
+    if worst is None:
+        return None
+    best, name, before, after = worst
+    limit = f"surely worse by at most {spec.slice_drop:g}"
+    return Guard(
+        name=f"{metric} where {name}", champion=before, challenger=after, limit=limit, passed=best >= -spec.slice_drop
+    )

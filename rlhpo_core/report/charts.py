@@ -1,0 +1,226 @@
+"""The pictures of a study as charts to point at and to zoom into (plotly), for a page that needs nothing else.
+
+Each is a fragment of HTML for the place of the PNG of the same name. Plotly's script, about 5 MB, goes
+into a page once. Parallel coordinates stay a picture: plotly draws them by WebGL, which many browsers refuse.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
+
+from rlhpo_core.report.plotting import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MAX_AXES,
+    PALE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    drawable,
+    number_of,
+    shown_range,
+    values_of,
+)
+from rlhpo_core.report.sensitivity import Sensitivity
+from rlhpo_core.space.parameters import Float, Int, Tunable
+from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.trial import History, RoundSummary, Trial, sign
+
+_COLUMNS = 4
+_SCALE = "Cividis_r"
+
+
+def script() -> str:
+    """Plotly itself."""
+    return f"<script>{get_plotlyjs()}</script>"
+
+
+def charts(
+    spec: StudySpec, history: History, summaries: Sequence[RoundSummary], sensitivity: Sensitivity | None
+) -> dict[str, str]:
+    """Name of a picture, as in ``figures.CAPTIONS``, to its chart; only those for which there is enough."""
+    drawn: dict[str, Callable[[], go.Figure | None]] = {
+        "progress.png": lambda: _progress(spec, history),
+        "importance.png": lambda: _importance(sensitivity),
+        "slices.png": lambda: _slices(spec, history, sensitivity),
+        "predicted_vs_real.png": lambda: _predicted(spec, history),
+        "learning.png": lambda: _learning(summaries),
+    }
+    found = {name: make() for name, make in drawn.items()}
+    return {name: _fragment(name, figure) for name, figure in found.items() if figure is not None}
+
+
+def _fragment(name: str, figure: go.Figure) -> str:
+    figure.update_layout(
+        template="plotly_white", hovermode="closest",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        margin={"l": 70, "r": 30, "t": 50, "b": 50}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    )  # fmt: skip
+    identity = "chart-" + name.removesuffix(".png").replace("_", "-")
+    text: str = figure.to_html(
+        full_html=False, include_plotlyjs=False, div_id=identity, config={"displaylogo": False, "responsive": True}
+    )
+    return text
+
+
+def _progress(spec: StudySpec, history: History) -> go.Figure | None:
+    trials = [trial for trial in history.complete() if trial.value is not None]
+    if not trials:
+        return None
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[number_of(trial) for trial in trials], y=values_of(trials), mode="markers", name="trials",
+        marker={"color": SKY, "line": {"color": BLUE, "width": 1}, "size": 8}, text=[_about(t) for t in trials],
+        hovertemplate="%{text}<extra></extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[number_of(trial) for trial in history.trials], y=drawable(history.best_so_far()), mode="lines",
+        line={"shape": "hv", "color": VERMILION, "width": 2}, name="best so far",
+        hovertemplate="best after %{x}: %{y:.6g}<extra></extra>",
+    )  # fmt: skip
+    lost = [trial for trial in history.trials if trial.value is None]
+    window = shown_range(values_of(trials), history.direction)
+    if lost:
+        figure.add_scatter(
+            x=[number_of(trial) for trial in lost], y=[window[0]] * len(lost), mode="markers", name="no score",
+            marker={"symbol": "x", "color": PURPLE}, text=[_about(t) for t in lost],
+            hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
+    figure.update_yaxes(title=_metric(spec), range=window)
+    figure.update_xaxes(title="trial")
+    return figure
+
+
+def _importance(sensitivity: Sensitivity | None) -> go.Figure | None:
+    if sensitivity is None or not sensitivity.importances:
+        return None
+    shown = list(reversed(sensitivity.importances[:MAX_AXES]))
+    names = [_text(i.name) for i in shown]
+    figure = go.Figure()
+    figure.add_bar(
+        y=names, x=[i.total for i in shown], orientation="h", name="with interactions", marker_color=SKY,
+        error_x={"array": [i.total_std for i in shown], "color": INK, "thickness": 1},
+    )  # fmt: skip
+    figure.add_bar(y=names, x=[i.first for i in shown], orientation="h", name="alone", marker_color=BLUE, width=0.35)
+    figure.update_layout(barmode="overlay", height=140 + 26 * len(shown))
+    figure.update_xaxes(title="share of the variance (Sobol index)", rangemode="tozero")
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
+def _slices(spec: StudySpec, history: History, sensitivity: Sensitivity | None) -> go.Figure | None:
+    trials = [trial for trial in history.complete() if trial.value is not None]
+    steps = _steps(spec, sensitivity)
+    if len(trials) < 3 or not steps:
+        return None
+    columns = min(len(steps), _COLUMNS)
+    rows = math.ceil(len(steps) / columns)
+    figure = make_subplots(
+        rows, columns, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.5 / max(rows, 2) / 1.6,
+        subplot_titles=[_text(step.name, 22) for step in steps],
+    )  # fmt: skip
+    window, best = shown_range(values_of(trials), history.direction), history.best()
+    for position, step in enumerate(steps):
+        active = [trial for trial in trials if step.name in trial.config]
+        row, column = position // columns + 1, position % columns + 1
+        figure.add_scatter(
+            x=[trial.config[step.name] if isinstance(step, Float | Int) else _text(trial.config[step.name])
+               for trial in active],
+            y=values_of(active), mode="markers", showlegend=False, row=row, col=column,
+            marker={"color": [number_of(t) for t in active], "colorscale": _SCALE, "size": 7,
+                    "line": {"width": [2.5 if t == best else 0.5 for t in active],
+                             "color": [VERMILION if t == best else "white" for t in active]}},
+            text=[_about(t) for t in active], hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
+        if isinstance(step, Float | Int) and step.log:
+            figure.update_xaxes(type="log", row=row, col=column, nticks=4)
+    figure.update_yaxes(range=window)
+    figure.update_annotations(font_size=12)
+    figure.update_layout(height=120 + 220 * rows)
+    return figure
+
+
+def _predicted(spec: StudySpec, history: History) -> go.Figure | None:
+    trials = [t for t in history.complete() if t.value is not None and t.proposal.predicted is not None]
+    if len(trials) < 3:
+        return None
+    real = values_of(trials)
+    guess = sign(history.direction) * drawable([trial.proposal.predicted for trial in trials])
+    spread = drawable([t.proposal.predicted_std or 0.0 for t in trials])
+    window = shown_range(real, history.direction)
+    figure = go.Figure()
+    figure.add_scatter(x=window, y=window, mode="lines", line={"color": GREY, "dash": "dot"}, showlegend=False)
+    figure.add_scatter(
+        x=np.clip(guess, *window), y=np.clip(real, *window), mode="markers", name="trials",
+        error_x={"array": spread, "color": PALE, "thickness": 1}, marker={"color": GREEN, "size": 8},
+        text=[_about(t) for t in trials], hovertemplate="%{text}<extra></extra>", showlegend=False,
+    )  # fmt: skip
+    figure.update_xaxes(title=f"predicted {_metric(spec)}, ± one deviation", range=window)
+    figure.update_yaxes(title=f"measured {_metric(spec)}", range=window)
+    return figure
+
+
+def _learning(summaries: Sequence[RoundSummary]) -> go.Figure | None:
+    if not summaries:
+        return None
+    shown = (
+        ("R² of the model on held-out trials", "model_r2", BLUE),
+        ("KL of the model phase, nats per step", "kl", VERMILION),
+        ("imagined updates", "imagined_updates", GREEN),
+        ("entropy, nats per step", "entropy", PURPLE),
+    )
+    figure = make_subplots(
+        len(shown), 1, shared_xaxes=True, vertical_spacing=0.06, subplot_titles=[s[0] for s in shown]
+    )
+    for row, (_, name, colour) in enumerate(shown, start=1):
+        values = drawable([getattr(summary, name) for summary in summaries])
+        if name == "model_r2":
+            values = np.clip(values, -1.0, 1.0)
+        figure.add_scatter(
+            x=[summary.round + 1 for summary in summaries], y=values, mode="lines+markers", line={"color": colour},
+            showlegend=False, row=row, col=1,
+        )  # fmt: skip
+    figure.update_xaxes(title="round", row=len(shown), col=1)
+    figure.update_annotations(font_size=12)
+    figure.update_layout(height=160 * len(shown) + 80)
+    return figure
+
+
+# -- what they share -------------------------------------------------------------------------------------------------
+
+
+def _steps(spec: StudySpec, sensitivity: Sensitivity | None) -> list[Tunable]:
+    """The most important ones first, if that is known; no more than can be read."""
+    steps = list(spec.space.steps)
+    if sensitivity is not None:
+        order = [found.name for found in sensitivity.importances]
+        steps.sort(key=lambda step: order.index(step.name))
+    return steps[:MAX_AXES]
+
+
+def _about(trial: Trial) -> str:
+    value = trial.status.value if trial.value is None else f"{trial.value:.6g}"
+    config = "<br>".join(
+        f"{_text(name)} = {f'{v:.4g}' if isinstance(v, float) else _text(v)}" for name, v in trial.config.items()
+    )
+    return f"trial {number_of(trial)}: {value}<br>{config}"
+
+
+def _metric(spec: StudySpec) -> str:
+    better = "higher" if spec.objective.direction == "maximize" else "lower"
+    return f"{_text(spec.objective.metric, 32)} ({better} is better)"
+
+
+def _text(text: object, length: int = 40) -> str:
+    """Shown literally: plotly takes tags in labels for markup."""
+    line = " ".join(str(text).split())
+    return html.escape(line if len(line) <= length else line[: length - 1] + "…")

@@ -1,0 +1,112 @@
+"""What the pictures of a study share: colours, style, names shown literally, and axes that outliers do not ruin.
+
+Colours are those of Okabe & Ito (2008) and the map cividis (Nuñez et al. 2018), which colour-blind readers can tell
+apart.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from rlhpo_core.arrays import Floats
+from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.trial import Direction, Trial, sign
+
+INK, GREY, PALE = "#222222", "#8a8a8a", "#d9d9d9"
+BLUE, VERMILION, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#9BCBEB"
+#: From pale to dark, so that the better is the more visible on white.
+SCALE = ListedColormap(colormaps["cividis_r"](np.linspace(0.12, 1.0, 256)), name="value")
+MAX_AXES = 16
+
+
+def to_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def canvas(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+
+
+def to_outside_bar(figure: Figure, axes: Sequence[Axes], numbers: Sequence[int]) -> None:
+    """A colour bar of trial numbers beside several panels."""
+    shades = ScalarMappable(Normalize(numbers[0], max(numbers[-1], numbers[0] + 1)), SCALE)
+    bar = figure.colorbar(shades, ax=list(axes), shrink=0.8, aspect=30, pad=0.01)
+    bar.set_label("trial", fontsize=8.5)
+    bar.ax.tick_params(labelsize=8)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def style(ax: Axes, title: str, x: str, y: str, note: str = "", note_colour: str = GREY) -> None:
+    """Title and, below it, a note; labels and a light frame."""
+    ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, pad=20 if note else 6)
+    place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
+    ax.annotate(note, (0, 1), fontsize=8, color=note_colour, **place)
+    ax.set_xlabel(x, fontsize=8.5, color=INK)
+    ax.set_ylabel(y, fontsize=8.5, color=INK)
+    ax.tick_params(labelsize=8, color=GREY, labelcolor=INK)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GREY)
+    ax.grid(color=PALE, linewidth=0.5)
+    ax.set_axisbelow(True)
+
+
+def plain(text: object, length: int = 24) -> str:
+    """A name as matplotlib shows it literally (a dollar would start a formula), on one line and not too long."""
+    line = " ".join(str(text).split())
+    return (line if len(line) <= length else line[: length - 1] + "…").replace("$", r"\$")
+
+
+def metric_name(spec: StudySpec) -> str:
+    return plain(spec.objective.metric, 32)
+
+
+def metric_label(spec: StudySpec) -> str:
+    return f"{metric_name(spec)} ({'higher' if spec.objective.direction == 'maximize' else 'lower'} is better)"
+
+
+def shown_range(values: Floats, direction: Direction) -> tuple[float, float]:
+    """The range of values to show: all, save those that lie far on the bad side (three interquartile ranges)."""
+    rewards = sign(direction) * values
+    lower, upper = np.quantile(rewards, [0.25, 0.75])
+    bulk = rewards[rewards >= lower - 3 * (upper - lower)] if upper > lower else rewards
+    ends = sorted(sign(direction) * float(end) for end in (bulk.min(), bulk.max()))
+    margin = 0.05 * (ends[1] - ends[0]) or 0.05 * abs(ends[0]) or 1.0
+    return ends[0] - margin, ends[1] + margin
+
+
+def outside(values: Floats, window: tuple[float, float]) -> NDArray[np.bool_]:
+    return (values < window[0]) | (values > window[1])
+
+
+def number_of(trial: Trial) -> int:
+    return trial.proposal.number + 1
+
+
+def drawable(values: Sequence[float | None]) -> Floats:
+    """Values (N,), NaN for ``None``; within limits so wide that only the arithmetic of an axis meets them."""
+    return np.clip([np.nan if value is None else value for value in values], -1e300, 1e300)
+
+
+def values_of(trials: Sequence[Trial]) -> Floats:
+    """Values (N,) to draw, NaN where there is none."""
+    return drawable([trial.value for trial in trials])
+
+
+def formatted(value: float) -> str:
+    """An R² or a correlation with two decimals. How far below −1 it lies does not matter: the model is of no use."""
+    return "below −1" if value < -1 else f"{value:.2f}".replace("-", "−")

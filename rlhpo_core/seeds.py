@@ -1,0 +1,11 @@
+"""One seed for each random draw."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def derive_seed(seed: int, round_: int, purpose: str, index: int = 0) -> int:
+    """An independent 63-bit seed per (study seed, round, purpose, index)."""
+    digest = hashlib.sha256(f"{seed}/{round_}/{purpose}/{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,224 @@
+"""The kinds of hyperparameters, each with its conversions: code ⇄ action ⇄ value, and code ⇄ features.
+
+A *code* is how a value is computed with: the number itself, or the index of the choice. An *action* is what the agent
+puts out: a number in [-1, 1]. *Features* are what the reward model sees: numbers scaled to [0, 1], choices one-hot.
+
+Conversions are exact on a grid: integers, choices, and floats rounded to a millionth of their range (or to seven
+significant digits on a log scale). Actions and features decode to that grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from rlhpo_core.arrays import Floats
+from rlhpo_core.frozen import Frozen
+from rlhpo_core.trial import FiniteFloat, Value
+
+_SIGNIFICANT_DIGITS = 7
+_LINEAR_DIGITS = 6
+#: Limits within which the grid survives the rounding of doubles. The width is relative to the range's larger end.
+_LARGEST, _SMALLEST, _LEAST_WIDTH = 1e12, 1e-100, 1e-9
+
+
+class _Parameter(Frozen):
+    name: Annotated[str, Field(min_length=1)]
+    when: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+    """Active only if every parent named here is active and has one of the values."""
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _wrap_single_values(cls, when: Any) -> Any:
+        if not isinstance(when, dict):
+            return when
+        return {parent: allowed if isinstance(allowed, list | tuple) else [allowed] for parent, allowed in when.items()}
+
+
+class _Range(_Parameter):
+    low: FiniteFloat
+    high: FiniteFloat
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"empty range: low ({self.low}) must be below high ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a log scale needs low above 0, not {self.low}")
+        if max(abs(self.low), abs(self.high)) > _LARGEST:
+            raise ValueError(f"numbers beyond {_LARGEST:g} are not supported; write the hyperparameter in another unit")
+        return self
+
+    def _interpolate(self, actions: Floats) -> Floats:
+        share = (actions + 1) / 2
+        if self.log:
+            low, high = math.log(self.low), math.log(self.high)
+            return np.asarray(np.exp(low + share * (high - low)), dtype=np.float64)
+        return self.low + share * (self.high - self.low)
+
+    def _share(self, values: Floats) -> Floats:
+        """Position of values in the range, 0 at low and 1 at high."""
+        if self.log:
+            low, high = math.log(self.low), math.log(self.high)
+            return np.asarray((np.log(values) - low) / (high - low), dtype=np.float64)
+        return (values - self.low) / (self.high - self.low)
+
+    def codes(self, actions: Floats) -> Floats:
+        """The values on the grid that lie nearest to actions."""
+        return np.clip(self._rounded(self._interpolate(actions)), self.low, self.high)
+
+    def _rounded(self, values: Floats) -> Floats:
+        return np.rint(values)
+
+    def actions(self, codes: Floats) -> Floats:
+        return 2 * self._share(codes) - 1
+
+    def features(self, codes: Floats) -> Floats:
+        return self._share(codes)[:, None]
+
+    def codes_of_features(self, features: Floats) -> Floats:
+        return self.codes(2 * features[:, 0] - 1)
+
+
+class Float(_Range):
+    type: Literal["float"] = "float"
+
+    @model_validator(mode="after")
+    def _check_width(self) -> Self:
+        width, largest = self.high - self.low, max(abs(self.low), abs(self.high))
+        if width < _LEAST_WIDTH * largest or width < _SMALLEST or (self.log and self.low < _SMALLEST):
+            raise ValueError(f"the range from {self.low} to {self.high} is too narrow; write it in another unit")
+        return self
+
+    def _rounded(self, values: Floats) -> Floats:
+        if self.log:
+            decimals = _SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(values))
+        else:
+            decimals = np.full_like(values, _LINEAR_DIGITS - math.floor(math.log10(self.high - self.low)))
+        scale = 10.0 ** np.abs(decimals)
+        # Dividing by a power of ten ≥ 1 is correctly rounded, so equal decimals give equal bits.
+        rounded = np.where(decimals >= 0, np.rint(values * scale) / scale, np.rint(values / scale) * scale)
+        return np.asarray(rounded, dtype=np.float64)
+
+    def value(self, code: float) -> Value:
+        return float(code)
+
+    def code(self, value: Value) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            raise ValueError(f"{self.name}: {value!r} is not a number in [{self.low}, {self.high}]")
+        return float(value)
+
+
+class Int(_Range):
+    type: Literal["int"] = "int"
+    low: int
+    high: int
+
+    def value(self, code: float) -> Value:
+        return int(code)
+
+    def code(self, value: Value) -> float:
+        # JSON and KFP may turn 3 into 3.0 on the way.
+        if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
+            raise ValueError(f"{self.name}: {value!r} is not an integer")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"{self.name}: {value!r} is not in [{self.low}, {self.high}]")
+        return float(value)
+
+
+class _Choice(_Parameter):
+    @property
+    def values(self) -> tuple[Value, ...]:
+        raise TypeError(f"{type(self).__name__} has no choices")
+
+    def codes(self, actions: Floats) -> Floats:
+        """[-1, 1] is cut into equally wide bins, one a choice."""
+        count = len(self.values)
+        return np.clip(np.floor((actions + 1) / 2 * count), 0, count - 1)
+
+    def actions(self, codes: Floats) -> Floats:
+        """The middle of each choice's bin."""
+        return 2 * (codes + 0.5) / len(self.values) - 1
+
+    def features(self, codes: Floats) -> Floats:
+        return np.asarray(codes[:, None] == np.arange(len(self.values)), dtype=np.float64)
+
+    def codes_of_features(self, features: Floats) -> Floats:
+        return np.asarray(np.argmax(features, axis=1), dtype=np.float64)
+
+    def value(self, code: float) -> Value:
+        return self.values[int(code)]
+
+    def code(self, value: Value) -> float:
+        for index, choice in enumerate(self.values):
+            if same(choice, value):
+                return float(index)
+        raise ValueError(f"{self.name}: {value!r} is not one of {list(self.values)}")
+
+
+class Categorical(_Choice):
+    type: Literal["categorical"] = "categorical"
+    choices: Annotated[tuple[Value, ...], Field(min_length=1)]
+
+    @field_validator("choices")
+    @classmethod
+    def _no_choice_twice(cls, choices: tuple[Value, ...]) -> tuple[Value, ...]:
+        for index, choice in enumerate(choices):
+            if any(same(choice, other) for other in choices[:index]):
+                raise ValueError(f"{choice!r} is given twice")
+        return choices
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        return self.choices
+
+
+class Bool(_Choice):
+    type: Literal["bool"] = "bool"
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        return (False, True)
+
+
+class Fixed(_Parameter):
+    """Not tuned; passed to every trial (in which its conditions hold) as it is."""
+
+    type: Literal["fixed"] = "fixed"
+    value: Value
+
+
+Tunable = Float | Int | Categorical | Bool
+Parameter = Annotated[Float | Int | Categorical | Bool | Fixed, Field(discriminator="type")]
+
+
+def same(a: Value, b: Value) -> bool:
+    """Equality that tells True from 1 but not 1 from 1.0."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def possible(parameter: Tunable | Fixed, allowed: Iterable[Value]) -> list[Value]:
+    """Those of the allowed values that the parameter can have."""
+    if isinstance(parameter, Fixed):
+        return [value for value in allowed if same(parameter.value, value)]
+    found = []
+    for value in allowed:
+        try:
+            parameter.code(value)
+        except ValueError:
+            continue
+        found.append(value)
+    return found
+
+
+def describe_domain(parameter: Tunable | Fixed) -> str:
+    if isinstance(parameter, Fixed):
+        return f"fixed at {parameter.value!r}"
+    if isinstance(parameter, Categorical | Bool):
+        return f"one of {list(parameter.values)}"
+    return f"{parameter.type} in [{parameter.low}, {parameter.high}]"

@@ -1,0 +1,329 @@
+"""Objects by key, in a folder or in S3: where a study's files and what several processes agree on are kept.
+
+For small objects, which are read and written whole. An object is replaced in one step, and ``create`` is the one
+operation that settles who was first. In a folder it rests on hard links; in S3 on conditional writes
+(``If-None-Match: *``), as AWS S3 and SeaweedFS have them. A server that does not know the condition may ignore it and
+overwrite, such as ``rclone serve s3``: ``check_conditional_writes`` finds that out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from rlhpo_core.atomic_files import create_atomically, write_atomically
+from rlhpo_core.errors import UserError
+
+_ATTEMPTS = 4
+_WRITER = "rlhpo-writer"
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the pod a role"
+_RIGHTS = (
+    "the credentials do not suffice; allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket (without the "
+    "last, objects that do not exist look forbidden)"
+)
+_UNREACHABLE = "the server does not answer; check AWS_ENDPOINT_URL and the network, and try again"
+#: What to do about the codes of S3's answers and about botocore's exceptions.
+_ADVICE = {
+    "NoSuchBucket": "there is no such bucket; create it, or mend the name",
+    "InvalidAccessKeyId": "the server does not know the access key; mend AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret does not belong to the access key; mend AWS_SECRET_ACCESS_KEY",
+    "AccessDenied": _RIGHTS,
+    "403": _RIGHTS,
+    "ExpiredToken": "the credentials have expired; get new ones",
+    "InvalidToken": "the session token is wrong; mend or unset AWS_SESSION_TOKEN",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
+    "NotImplemented": "the server lacks what is needed, such as conditional writes; use a newer one",
+    "NoCredentialsError": f"there are no credentials; {_CREDENTIALS}",
+    "PartialCredentialsError": f"the credentials are incomplete; {_CREDENTIALS}",
+    "CredentialRetrievalError": f"the credentials cannot be had; {_CREDENTIALS}",
+    "EndpointConnectionError": _UNREACHABLE,
+    "ConnectTimeoutError": _UNREACHABLE,
+    "ReadTimeoutError": _UNREACHABLE,
+    "ConnectionClosedError": _UNREACHABLE,
+    "ResponseStreamingError": _UNREACHABLE,
+    "SSLError": "the server's certificate is not trusted; set AWS_CA_BUNDLE, or mend AWS_ENDPOINT_URL",
+}
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
+# Neither control characters nor what stands for bytes of a file's name that are no UTF-8.
+_PART = re.compile(r"[^./\\\x00-\x1f\x7f\ud800-\udfff][^/\\\x00-\x1f\x7f\ud800-\udfff]*")
+
+
+class Store(Protocol):
+    """Bytes by key.
+
+    A key is one or more parts with ``/`` between them. No part is empty, starts with a dot or is longer than 200 bytes;
+    none holds a backslash or control characters. A key that is also a folder of others (``a`` and ``a/b``) cannot be
+    written everywhere.
+
+    Every method raises ``UserError`` on what is no key, and if the store cannot be reached or refuses.
+    """
+
+    @property
+    def uri(self) -> str:
+        """What ``open_store`` takes to open it again."""
+
+    def read(self, key: str) -> bytes | None:
+        """The whole object; ``None`` if there is none."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Replace the object in one step, or make it."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Make the object if there is none. Of several at once, one gets ``True`` and the others ``False``.
+
+        After a ``UserError`` (an outage, say) the object may or may not have been made.
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove the object if there is one."""
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Those that start with the prefix (which may end inside a part), sorted."""
+
+
+def open_store(uri: str) -> Store:
+    """A folder (a path or ``file:///…``; made when first written) or ``s3://bucket/prefix``.
+
+    Raises: UserError if the URI is neither, or if S3 cannot be set up. Nothing is asked of the server yet.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        if not uri:
+            raise UserError("the store has no name; write a path, file:///… or s3://bucket/prefix")
+        return FolderStore(Path(uri))
+    if scheme == "file":
+        parts = urlsplit(uri)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise UserError(f"{uri} names no folder of this machine; write file:/// and the whole path")
+        return FolderStore(Path(unquote(parts.path)))
+    if scheme == "s3":
+        bucket, _, prefix = rest.partition("/")
+        return S3Store(bucket, prefix.strip("/"))
+    raise UserError(f"{uri}: no store is known for {scheme}://; write a path, file:///… or s3://bucket/prefix")
+
+
+def check_conditional_writes(store: Store) -> None:
+    """Make an object twice, and remove it. Raises: UserError if the store made it twice."""
+    key = f"probe-{secrets.token_hex(8)}"
+    try:
+        if not store.create(key, b"first") or store.create(key, b"second"):
+            raise UserError(
+                f"{store.uri} overwrites objects that were to be made only if they did not exist (it ignores "
+                "If-None-Match), so it cannot keep two processes apart; take one that heeds it, such as AWS S3"
+            )
+    finally:
+        store.delete(key)
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """Objects as files below a folder; hidden files are none. Its file system must know hard links."""
+
+    root: Path
+
+    @property
+    def uri(self) -> str:
+        return str(self.root)
+
+    def read(self, key: str) -> bytes | None:
+        path = self._path(key)
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error}") from error
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._writable(key) as path:
+            write_atomically(path, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        with self._writable(key) as path:
+            return create_atomically(path, data)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot remove {path}: {error}") from error
+
+    def keys(self, prefix: str = "") -> list[str]:
+        folder, _, _ = _checked_prefix(prefix).rpartition("/")
+        found = []
+        for parent, _, names in os.walk(self.root / folder, onerror=_unless_gone):
+            above = Path(parent).relative_to(self.root)
+            found += [key for name in names if _is_key(key := (above / name).as_posix()) and key.startswith(prefix)]
+        return sorted(found)
+
+    def _path(self, key: str) -> Path:
+        return self.root / _checked(key)
+
+    @contextmanager
+    def _writable(self, key: str) -> Iterator[Path]:
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield path
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error}") from error
+
+
+def _connect() -> Any:
+    """A client of S3, set up by what AWS's own tools read, or with MLflow's variable for the endpoint.
+
+    Raises: UserError if the settings cannot be read.
+    """
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    set_for_aws = "AWS_ENDPOINT_URL_S3" in os.environ or "AWS_ENDPOINT_URL" in os.environ
+    config = Config(
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        max_pool_connections=32,
+    )
+    try:
+        # A session of its own: boto3's common one must not be used by several threads.
+        return boto3.session.Session().client(
+            "s3", endpoint_url=None if set_for_aws else os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None, config=config
+        )
+    except (BotoCoreError, ValueError) as error:
+        advice = _ADVICE.get(type(error).__name__, "mend the AWS_… variables or the files in ~/.aws")
+        raise UserError(f"cannot set up S3: {advice} ({error})") from error
+
+
+@dataclass(frozen=True)
+class S3Store:
+    """Objects of a bucket whose names start with ``prefix/``. Several threads may use it at once."""
+
+    bucket: str
+    prefix: str = ""
+    client: Any = field(default_factory=_connect, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not _BUCKET.fullmatch(self.bucket) or not (self.prefix == "" or _is_key(self.prefix)):
+            raise UserError(f"{self.uri} names no bucket, or no place in one; write s3://bucket/prefix")
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def read(self, key: str) -> bytes | None:
+        place = self._place(key)
+        with self._explained():
+            try:
+                return self._body(place, _ATTEMPTS)
+            except self.client.exceptions.NoSuchKey:
+                return None
+
+    def write(self, key: str, data: bytes) -> None:
+        place = self._place(key)
+        with self._explained():
+            self.client.put_object(**place, Body=data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        place = self._place(key)
+        with self._explained():
+            return self._put_new(place, data, secrets.token_hex(16), _ATTEMPTS)
+
+    def delete(self, key: str) -> None:
+        place = self._place(key)
+        with self._explained():
+            self.client.delete_object(**place)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        above = f"{self.prefix}/" if self.prefix else ""
+        below = _checked_prefix(prefix)
+        with self._explained():
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=above + below)
+            found = [entry["Key"].removeprefix(above) for page in pages for entry in page.get("Contents", ())]
+        return sorted(filter(_is_key, found))
+
+    def _place(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": f"{self.prefix}/{_checked(key)}".lstrip("/")}
+
+    def _body(self, place: dict[str, str], attempts: int) -> bytes:
+        """boto3 repeats requests, but does not read again when the connection breaks within an object."""
+        from botocore.exceptions import BotoCoreError
+
+        body = self.client.get_object(**place)["Body"]
+        try:
+            return bytes(body.read())
+        except BotoCoreError:
+            if attempts == 1:
+                raise
+        return self._body(place, attempts - 1)
+
+    def _put_new(self, place: dict[str, str], data: bytes, writer: str, attempts: int) -> bool:
+        try:
+            self.client.put_object(**place, Body=data, IfNoneMatch="*", Metadata={_WRITER: writer})
+        except self.client.exceptions.ClientError as error:
+            if _code(error) == "PreconditionFailed":
+                # boto3 repeats a request whose answer was lost, and then finds the object that it has made itself.
+                return self._writer(place) == writer
+            if _code(error) == "ConditionalRequestConflict" and attempts > 1:
+                return self._put_new(place, data, writer, attempts - 1)
+            raise
+        return True
+
+    def _writer(self, place: dict[str, str]) -> str | None:
+        """Who made the object; ``None`` if it is gone, or was not made by ``create``."""
+        try:
+            metadata: dict[str, str] = self.client.head_object(**place)["Metadata"]
+        except self.client.exceptions.ClientError as error:
+            if _code(error) == "404":
+                return None
+            raise
+        return metadata.get(_WRITER)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            kind = _code(error) if isinstance(error, ClientError) else type(error).__name__
+            raise UserError(
+                f"{self.uri} at {self.client.meta.endpoint_url}: {_ADVICE.get(kind, 'the request failed')} ({error})"
+            ) from error
+
+
+def _code(error: Any) -> str:
+    return str(error.response["Error"]["Code"])
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise UserError(f"cannot list {error.filename}: {error}") from error
+
+
+def _is_key(key: str) -> bool:
+    return all(_PART.fullmatch(part) and len(part.encode()) <= 200 for part in key.split("/"))
+
+
+def _checked(key: str) -> str:
+    if not _is_key(key):
+        raise UserError(
+            f"nothing can be stored under {key!r}; between its slashes must be 1 to 200 characters, the first no dot, "
+            "and no backslash"
+        )
+    return key
+
+
+def _checked_prefix(prefix: str) -> str:
+    folder, slash, start = prefix.rpartition("/")
+    if (slash and not _is_key(folder)) or (start and not _is_key(start)):
+        raise UserError(f"{prefix!r} begins no name that something can be stored under")
+    return prefix

@@ -1,0 +1,178 @@
+"""A study's files, wherever they lie: the truth about a study.
+
+They are ``study.yaml``, ``study.json`` (identity, time spent, winner), ``state.safetensors`` (the tuner at the start of
+the round under way) and ``trials/<id>.json`` (every finished trial). Each is replaced in one atomic step, so a study
+may be killed at any moment: the round under way is then proposed again, to the same trials, and those that have a file
+are not trained again. MLflow is written from these files and catches up after an outage.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.frozen import Frozen
+from rlhpo_core.storage.object_store import Store
+from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
+from rlhpo_core.trial import FiniteFloat, History, Trial
+
+# A trial's pod reads no state, and is spared the import of torch.
+if TYPE_CHECKING:
+    from rlhpo_core.tuner.algorithm import TunerState
+
+SPEC = "study.yaml"
+RECORD = "study.json"
+STATE = "state.safetensors"
+TRIALS = "trials/"
+STOP = "stop"
+
+
+class Winner(Frozen):
+    """The best trial, trained once more on train + validation and scored once on the holdout."""
+
+    trial_id: str
+    holdout: dict[str, FiniteFloat]
+    """Metrics on the holdout."""
+    registered: str | None = None
+    """``name version`` in the model registry."""
+
+
+class StudyRecord(Frozen):
+    """What is known beyond the study file."""
+
+    study_id: str
+    seconds: float = 0.0
+    """Wall time spent tuning so far, over all resumes."""
+    winner: Winner | None = None
+    decision: str | None = None
+    """What became of the winner at the gate, for a person to read."""
+
+    @classmethod
+    def new(cls, spec: StudySpec) -> StudyRecord:
+        return cls(study_id=f"{spec.name}-{secrets.token_hex(4)}")
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """Reads and writes one study's files; every write replaces a file in one step.
+
+    Every method raises ``UserError`` if the store fails; reading, also if a file is missing or damaged.
+    """
+
+    store: Store
+
+    @property
+    def address(self) -> str:
+        """The store's address, the same from any working folder."""
+        uri = self.store.uri
+        return uri if "://" in uri else str(Path(uri).resolve())
+
+    def begin(self, record: StudyRecord) -> bool:
+        """Give the study its identity, unless it has one. Of several at once, one does (and gets ``True``)."""
+        return self.store.create(RECORD, _json(record))
+
+    def spec(self) -> StudySpec:
+        """The study, with ``data.path`` as it was written."""
+        if (spec := self.spec_or_none()) is None:
+            raise UserError(f"{self.store.uri} holds no study; `rlhpo tune STUDY.yaml` starts one")
+        return spec
+
+    def spec_or_none(self) -> StudySpec | None:
+        """As ``spec``; ``None`` if there is no study file yet."""
+        if (data := self.store.read(SPEC)) is None:
+            return None
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"cannot read the study file {self._where(SPEC)}: {error}") from error
+        return parse_study(text, self._where(SPEC))
+
+    def write_spec(self, spec: StudySpec) -> None:
+        self.store.write(SPEC, dump_study(spec).encode())
+
+    def record(self) -> StudyRecord:
+        data = self.store.read(RECORD)
+        if data is None:
+            raise UserError(f"{self._where(RECORD)} is missing or damaged: there is no such file")
+        try:
+            return StudyRecord.model_validate_json(data)
+        except ValidationError as error:
+            raise UserError(f"{self._where(RECORD)} is missing or damaged: {error}") from error
+
+    def write_record(self, record: StudyRecord) -> None:
+        self.store.write(RECORD, _json(record))
+
+    def state(self) -> TunerState:
+        """The tuner at the start of the round under way; `execution.beginning` writes the first."""
+        if (state := self.state_or_none()) is None:
+            raise UserError(f"{self._where(STATE)} is missing: the study has not begun, or a part of it was removed")
+        return state
+
+    def state_or_none(self) -> TunerState | None:
+        """As ``state``; ``None`` if the study has not begun."""
+        from rlhpo_core.tuner import state_file
+
+        if (data := self.store.read(STATE)) is None:
+            return None
+        try:
+            return state_file.from_bytes(data)
+        except UserError as error:
+            raise UserError(f"{self._where(STATE)}: {error}") from error
+
+    def begin_state(self, state: TunerState) -> TunerState:
+        """Write the first state, unless there is one; returns the one that is there."""
+        from rlhpo_core.tuner import state_file
+
+        return state if self.store.create(STATE, state_file.to_bytes(state)) else self.state()
+
+    def write_state(self, state: TunerState) -> None:
+        from rlhpo_core.tuner import state_file
+
+        self.store.write(STATE, state_file.to_bytes(state))
+
+    def trial(self, trial_id: str) -> Trial | None:
+        """A finished trial. Raises: UserError if its file is damaged."""
+        return self._read_trial(f"{TRIALS}{trial_id}.json")
+
+    def write_trial(self, trial: Trial) -> None:
+        self.store.write(f"{TRIALS}{trial.trial_id}.json", _json(trial))
+
+    def history(self) -> History:
+        """All finished trials, those of an unfinished round included."""
+        state = self.state_or_none()
+        learnt = History(direction=self.spec().objective.direction) if state is None else state.history
+        known = {f"{TRIALS}{trial.trial_id}.json" for trial in learnt.trials}
+        found = [self._read_trial(key) for key in self.store.keys(TRIALS) if key.endswith(".json") and key not in known]
+        pending = [trial for trial in found if trial is not None]
+        return learnt.extended(sorted(pending, key=lambda trial: trial.proposal.number))
+
+    def request_stop(self) -> None:
+        """Have a running pipeline end after the trials at hand."""
+        self.store.write(STOP, b"")
+
+    def stop_requested(self) -> bool:
+        return self.store.read(STOP) is not None
+
+    def clear_stop(self) -> None:
+        self.store.delete(STOP)
+
+    def _read_trial(self, key: str) -> Trial | None:
+        data = self.store.read(key)
+        if data is None:
+            return None
+        try:
+            return Trial.model_validate_json(data)
+        except ValidationError as error:
+            raise UserError(f"{self._where(key)} is damaged; remove it to have the trial run again: {error}") from error
+
+    def _where(self, key: str) -> str:
+        return f"{self.store.uri}/{key}"
+
+
+def _json(content: BaseModel) -> bytes:
+    return content.model_dump_json().encode()

@@ -1,0 +1,316 @@
+"""StudySpec: what to tune, on what data, with what budget. Read from YAML or JSON, checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from rlhpo_core.errors import UserError, describe
+from rlhpo_core.frozen import Frozen
+from rlhpo_core.space.search_space import SearchSpace, builtin_space
+from rlhpo_core.strict_yaml import parse_yaml, to_yaml
+from rlhpo_core.study.production_settings import AlertsSpec, GateSpec, RetuneSpec
+from rlhpo_core.study.tuner_settings import TunerSettings
+from rlhpo_core.trial import Config, Direction, Value
+
+#: Metrics that the built-in evaluators compute, with the direction that is better.
+METRICS: dict[str, Direction] = {
+    "accuracy": "maximize",
+    "balanced_accuracy": "maximize",
+    "auc": "maximize",
+    "log_loss": "minimize",
+    "r2": "maximize",
+    "rmse": "minimize",
+    "mae": "minimize",
+}
+CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss")
+REGRESSION_METRICS = ("r2", "rmse", "mae")
+
+#: How files with priors end.
+PRIOR_FILE = ".safetensors"
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _parse_duration(value: object) -> object:
+    """``90s``, ``15m``, ``2h``, ``1h30m``; plain numbers are seconds."""
+    if isinstance(value, str):
+        parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", value)
+        if parts and "".join(number + unit for number, unit in parts) == "".join(value.split()):
+            try:
+                return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
+            except OverflowError as error:
+                raise ValueError(f"{value!r} is longer than can be counted; leave the limit out") from error
+        raise ValueError(f"{value!r} is not a duration; write for example 90s, 15m, 2h or 1h30m")
+    return value
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("must be longer than 0 seconds")
+    return value
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(_parse_duration), AfterValidator(_positive), PlainSerializer(timedelta.total_seconds)
+]
+
+
+class DataSpec(Frozen):
+    """A table and how it is divided. The holdout is touched once, after tuning, to score the winner."""
+
+    path: Path
+    """CSV, Parquet or NPZ; relative to the study file."""
+    target: str | None = None
+    """Column to predict. NPZ files with ``x_train``/``y_train`` need none."""
+    drop: tuple[str, ...] = ()
+    """Columns that are not to be used, such as identifiers."""
+    task: Literal["auto", "classification", "regression"] = "auto"
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Fraction of all rows that scores the trials."""
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Fraction of all rows that no trial sees."""
+    max_rows: Annotated[int, Field(ge=50)] | None = None
+    """Use at most this many rows, drawn by seed and stratified; all if not set."""
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train_on(self) -> Self:
+        if self.validation + self.holdout >= 1:
+            raise ValueError("validation + holdout must leave rows to train on (their sum must be below 1)")
+        return self
+
+
+class XGBoostSpec(Frozen):
+    """Train XGBoost on a table."""
+
+    kind: Literal["xgboost"]
+    folds: Annotated[int, Field(ge=2, le=20)] | None = None
+    """k-fold cross-validation over train + validation instead of one split."""
+    early_stopping_rounds: Annotated[int, Field(ge=1)] | None = None
+    """Stop adding trees when the validation score has not improved for this many; off if not set."""
+    report_every: Annotated[int, Field(ge=1)] = 50
+    """Report the validation score every this many trees (the learning curve; also where a stop is heeded)."""
+    params: dict[str, Value] = Field(default_factory=dict)
+    """Further XGBoost parameters, the same in every trial."""
+
+
+class FunctionSpec(Frozen):
+    """Call ``module:function`` with a configuration; the module must be installed and allowed."""
+
+    kind: Literal["function"]
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Passed to the function as keyword arguments beside the configuration."""
+
+
+EvaluatorSpec = Annotated[XGBoostSpec | FunctionSpec, Field(discriminator="kind")]
+
+
+class ObjectiveSpec(Frozen):
+    """What a trial is judged by. The direction of built-in metrics is known; a function's has to be given."""
+
+    metric: str
+    direction: Direction = "maximize"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_direction(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {"metric": data}
+        if isinstance(data, dict) and "direction" not in data and isinstance(metric := data.get("metric"), str):
+            if metric not in METRICS:
+                raise ValueError(
+                    f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}, or, if it is your own, say which "
+                    "direction is better (direction: maximize, or direction: minimize)"
+                )
+            return {**data, "direction": METRICS[metric]}
+        return data
+
+
+class CostSpec(Frozen):
+    """A spending limit: trial hours × rate, in any currency."""
+
+    limit: Annotated[float, Field(gt=0)]
+    per_trial_hour: Annotated[float, Field(gt=0)]
+
+
+class BudgetSpec(Frozen):
+    """The study ends at whichever comes first. Limits hold over resumes."""
+
+    trials: Annotated[int, Field(ge=1)] = 100
+    wall_time: Duration | None = None
+    cost: CostSpec | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """End when this many trials in a row brought no improvement."""
+
+
+class ExecutionSpec(Frozen):
+    """How trials run on this machine."""
+
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Trials at once, each in a process of its own; as many as there are cores if not set."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads of one trial; cores / workers if not set."""
+    trial_timeout: Duration | None = None
+    trial_memory_mb: Annotated[int, Field(ge=256)] | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    drill: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Trials, counted from 1, that are made to fail: a drill, to see how failures are reported."""
+
+
+class TrackingSpec(Frozen):
+    """Where MLflow is. Without a URI: ``MLFLOW_TRACKING_URI`` if set, else a database beside the study's folder."""
+
+    uri: str | None = None
+    experiment: str = "rlhpo"
+
+
+class RegistrySpec(Frozen):
+    """Under which name the winner is registered; no name, no registration."""
+
+    model: str | None = None
+    store: str | None = None
+    """Where promotions are serialised and recorded: a folder, relative to the study file, or the address of a store."""
+
+
+class WarmStartSpec(Frozen):
+    """An earlier study of the same hyperparameters to start from; an address alone will do."""
+
+    study: str | None = None
+    """Its folder, relative to the study file, or the address of its store."""
+    moved: Annotated[float, Field(ge=0)] = 0.0
+    """How far the data has moved since (mean population stability index); earlier trials count the less."""
+    first: Config | None = None
+    """The first configuration to try; the earlier study's best if not set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, data: Any) -> Any:
+        return {"study": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.study is None and self.first is None:
+            raise ValueError("name the earlier study, or the first configuration to try")
+        return self
+
+
+class StudySpec(Frozen):
+    """One study. See examples/ for commented files."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: DataSpec | None = None
+    evaluator: EvaluatorSpec
+    objective: ObjectiveSpec
+    space: SearchSpace
+    warm_start: WarmStartSpec | None = None
+    prior: str = "auto"
+    """What other studies have taught: a file, an address (``s3://…``), a version in MLflow's registry
+    (``models:/NAME@ALIAS``), the name of a prior that comes with rlhpo, ``none``, or ``auto``: the one that comes with
+    rlhpo for this evaluator and space, if there is one."""
+    budget: BudgetSpec = BudgetSpec()
+    tuner: TunerSettings = TunerSettings()
+    execution: ExecutionSpec = ExecutionSpec()
+    tracking: TrackingSpec = TrackingSpec()
+    registry: RegistrySpec = RegistrySpec()
+    gate: GateSpec = GateSpec()
+    retune: RetuneSpec = RetuneSpec()
+    alerts: AlertsSpec = AlertsSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_space(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("space"), str):
+            return {**data, "space": builtin_space(data["space"])}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not _NAME.fullmatch(self.name):
+            allowed = "letters, digits, '.', '_' and '-', and starts with a letter or digit"
+            raise ValueError(f"name: {self.name!r} is not a name; it holds {allowed}")
+        metric = self.objective.metric
+        if isinstance(self.evaluator, XGBoostSpec):
+            if self.data is None:
+                raise ValueError("data: the xgboost evaluator needs a table; add `data: {path: …, target: …}`")
+            if metric not in METRICS:
+                raise ValueError(f"objective.metric: unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+            if self.objective.direction != METRICS[metric]:
+                raise ValueError(
+                    f"objective.direction: {metric} is better when it is {METRICS[metric]}d; leave the direction out"
+                )
+        return self
+
+
+def load_study(path: Path, overrides: dict[str, Any] | None = None) -> StudySpec:
+    """Read a study file; ``data.path`` is taken relative to it.
+
+    Raises: UserError, as ``parse_study`` does, and if the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the study file {path}: {error}") from error
+    return parse_study(text, str(path), path.parent, overrides)
+
+
+def parse_study(text: str, where: str, base: Path | None = None, overrides: dict[str, Any] | None = None) -> StudySpec:
+    """A study from its YAML or JSON. ``data.path`` is taken relative to ``base``, or kept as it is if there is none.
+
+    ``overrides`` replaces fields (``seed``), inside mappings too (``budget: {trials: 5}`` keeps the other limits).
+
+    Raises: UserError, naming ``where`` and each wrong field.
+    """
+    try:
+        data = parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: a study file is a mapping (name:, data:, evaluator:, …); `rlhpo init` writes one")
+    try:
+        spec = StudySpec.model_validate(_merged(data, overrides or {}))
+    except ValidationError as error:
+        raise UserError(f"{where}:\n{describe(error)}\n(docs/guide.md describes each field)") from error
+    return spec if base is None else _located(spec, base)
+
+
+def _located(spec: StudySpec, base: Path) -> StudySpec:
+    """With the paths of the study, which are relative to its file, made absolute."""
+    changes: dict[str, Any] = {}
+    if spec.data is not None:
+        changes["data"] = spec.data.model_copy(update={"path": (base / spec.data.path).resolve()})
+    if spec.warm_start is not None and spec.warm_start.study is not None and "://" not in spec.warm_start.study:
+        earlier = str((base / spec.warm_start.study).resolve())
+        changes["warm_start"] = spec.warm_start.model_copy(update={"study": earlier})
+    if spec.registry.store is not None and "://" not in spec.registry.store:
+        store = str((base / spec.registry.store).resolve())
+        changes["registry"] = spec.registry.model_copy(update={"store": store})
+    if spec.prior.endswith(PRIOR_FILE) and "://" not in spec.prior:
+        changes["prior"] = str((base / spec.prior).resolve())
+    return spec.model_copy(update=changes)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        held = merged.get(key)
+        merged[key] = _merged(held, value) if isinstance(held, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def dump_study(spec: StudySpec) -> str:
+    """YAML that ``load_study`` reads back to an equal spec."""
+    return to_yaml(spec.model_dump(mode="json", exclude_unset=True))

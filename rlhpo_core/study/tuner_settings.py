@@ -1,0 +1,118 @@
+"""How the tuner is set: plain data, so that reading a study file does not import what the tuner is made of (torch)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from rlhpo_core.frozen import Frozen
+
+Mode = Literal["mbrl_sdp", "rl_sdp", "rl_doc", "random"]
+Kind = Literal["mlp", "ensemble", "gp"]
+Acquisition = Literal["mean", "ei", "log_ei", "ucb"]
+
+
+class AgentSettings(Frozen):
+    """Shape of the agent: layers and nodes are the paper's."""
+
+    profile: Literal["paper", "extended"] = "extended"
+    layers: Annotated[int, Field(ge=1, le=8)] = 3
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 35
+
+
+class PPOSettings(Frozen):
+    """The learning rate is the paper's; the rest it leaves open, and these are the usual values."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 0.007
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    epochs: Annotated[int, Field(ge=1, le=100)] = 4
+    entropy_bonus: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
+
+
+class ModelPhaseSettings(Frozen):
+    """How far the learned reward model may steer the policy between real trainings."""
+
+    kind: Kind = "gp"
+    delta: Annotated[float, Field(gt=0)] = 0.4
+    """End the phase when the policy has moved this far, in nats of KL divergence per step (paper, table 9)."""
+    max_updates: Annotated[int, Field(ge=0)] = 4
+    """End it after this many updates anyway: a policy that has converged never gets as far as delta."""
+    episodes: Annotated[int, Field(ge=2)] = 64
+    """Imagined episodes per update."""
+    reward: Acquisition = "log_ei"
+    """What an imagined episode earns: the model's mean (paper) or an acquisition value."""
+    min_trials: Annotated[int, Field(ge=2)] = 10
+    """Skip the phase before this many trials."""
+    min_r2: float | None = 0.0
+    """Skip the phase while the model's R² on held-out trials is below this; ``null`` never skips (paper)."""
+
+
+class ScreeningSettings(Frozen):
+    """Draw many proposals, train the few that the reward model ranks best."""
+
+    candidates: Annotated[int, Field(ge=2)] = 1024
+    local_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Fraction of the candidates that are perturbations of the best trials instead of draws from the policy."""
+    uniform_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Fraction that is drawn from anywhere, so that no policy can keep the search away from a region."""
+    refinements: Annotated[int, Field(ge=0)] = 2
+    """How often the most promising candidates are varied further."""
+    reward: Acquisition = "log_ei"
+    min_trials: Annotated[int, Field(ge=2)] = 8
+    """Begin with so many draws from the policy, unless the study starts from what others have learnt."""
+    spread: Annotated[float, Field(ge=0)] = 0.001
+    """Least distance to earlier trials and between the proposals of a round, as a fraction of the space's diagonal."""
+
+    @model_validator(mode="after")
+    def _leaves_some_to_the_policy(self) -> ScreeningSettings:
+        if self.local_share + self.uniform_share > 1:
+            raise ValueError("local_share + uniform_share must be at most 1; the policy draws the rest")
+        return self
+
+
+#: What the paper fixes, or, where it leaves it open, what docs/decisions/0003 chose in its spirit.
+PAPER: dict[str, Any] = {
+    "trials_per_round": 5,
+    "middle_first": False,
+    "agent": {"profile": "paper"},
+    "model": {"kind": "mlp", "reward": "mean", "max_updates": 30},
+    "screening": None,
+}
+
+
+class TunerSettings(Frozen):
+    """The method; docs/algorithm.md has the measurements behind the defaults."""
+
+    profile: Literal["default", "paper"] = "default"
+    """Where the settings that are not given come from: what was found best, or the paper."""
+    mode: Mode = "mbrl_sdp"
+    """``mbrl_sdp``, ``rl_sdp`` (no reward model), ``rl_doc`` (no model, one step) or ``random`` (a baseline)."""
+    trials_per_round: Annotated[int, Field(ge=1)] = 5
+    middle_first: bool = True
+    """Begin a study that knows nothing with the middle of what the policy draws, without chance."""
+    order_seed: int | None = None
+    """Shuffle the order in which hyperparameters are chosen; as listed if not set."""
+    agent: AgentSettings = AgentSettings()
+    ppo: PPOSettings = PPOSettings()
+    model: ModelPhaseSettings = ModelPhaseSettings()
+    screening: ScreeningSettings | None = ScreeningSettings()
+    cost_tolerance: Annotated[float, Field(gt=0)] | None = 10.0
+    """A training that takes so many times as long as a usual one must promise twice as much to be tried; ``null``: time
+    plays no part. Only a prior knows how long trainings take before they are made."""
+    reference_trials: Annotated[int, Field(ge=2)] = 20
+    """The reward of a real trial is judged against this many latest trials."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, data: Any) -> Any:
+        if data == "paper":
+            data = {"profile": "paper"}
+        if not isinstance(data, dict) or data.get("profile") != "paper":
+            return data
+        filled = {**PAPER, **data}
+        for section in ("agent", "model"):
+            if isinstance(data.get(section), dict):
+                filled[section] = {**PAPER[section], **data[section]}
+        return filled

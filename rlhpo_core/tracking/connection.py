@@ -1,0 +1,189 @@
+"""The way to MLflow: which server or database, reached within seconds or refused with words."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import sqlalchemy
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.study.spec import TrackingSpec
+
+#: Seconds to wait for an answer: at first contact, and once the server is known to be there.
+CONTACT, PATIENCE = 5, 20
+
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+def tracking_uri(spec: TrackingSpec, store: Path) -> str:
+    """The study file's URI, else ``MLFLOW_TRACKING_URI``, else a database in ``store``, shared by all studies there."""
+    return spec.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.resolve() / 'mlflow.db'}"
+
+
+def ui_command(uri: str) -> str:
+    """The shell command that opens MLflow's pages on this store, or the address of the server that has them."""
+    if is_server(uri):
+        return redacted(uri)
+    # From a virtual environment that is not activated, only the full path works.
+    mlflow = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
+    return f"{shlex.quote(mlflow)} ui --backend-store-uri {shlex.quote(redacted(uri))}"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A way to MLflow that fails soon and with words."""
+
+    uri: str
+    origin: str
+    """Where the URI comes from, and so where it is mended."""
+
+    @classmethod
+    def of(cls, spec: TrackingSpec, store: Path) -> Connection:
+        uri = tracking_uri(spec, store)
+        if spec.uri:
+            return cls(uri, "tracking.uri in the study file")
+        return cls(uri, "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "the default")
+
+    @contextmanager
+    def open(self, timeout: int = PATIENCE, retries: int = 0) -> Iterator[None]:
+        """Talk to MLflow inside; each request waits ``timeout`` seconds and is repeated at most ``retries`` times.
+
+        MLflow's own defaults wait for minutes. It takes these bounds from the environment only, which is put back
+        afterwards; a value that the user has set stays in force.
+
+        Raises: UserError if MLflow cannot be reached or refuses.
+        """
+        ours = {
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+            "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        }
+        added = {name: value for name, value in ours.items() if name not in os.environ}
+        os.environ.update(added)
+        try:
+            yield
+        except (MlflowException, OSError, ImportError, SQLAlchemyError, *_storage_errors()) as error:
+            raise UserError(self._explain(error)) from error
+        finally:
+            for name in added:
+                os.environ.pop(name, None)
+
+    @contextmanager
+    def client(self) -> Iterator[MlflowClient]:
+        """A client to talk through inside, after a first contact that fails soon. Raises: as ``open`` does."""
+        with self.open(timeout=CONTACT):
+            self.probe()
+        with self.open():
+            yield MlflowClient(tracking_uri=self.uri)
+
+    def probe(self) -> None:
+        """Reach a database once: MLflow itself would try for two minutes. Raises: what the database raises."""
+        if re.split(r"[:+]", self.uri, maxsplit=1)[0] not in ("sqlite", *_PORTS):
+            return
+        url = sqlalchemy.make_url(self.uri)
+        if url.host is not None:
+            port = url.port or _PORTS[url.get_backend_name()]
+            socket.create_connection((url.host, port), timeout=CONTACT).close()
+        elif url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sqlalchemy.create_engine(url)
+        try:
+            sqlalchemy.inspect(engine)
+        finally:
+            engine.dispose()
+
+    def artifact_location(self) -> str | None:
+        """Beside an SQLite database; elsewhere the server knows."""
+        if not self.uri.startswith("sqlite:"):
+            return None
+        database = sqlalchemy.make_url(self.uri).database
+        return (Path(database).resolve().parent / "mlartifacts").as_uri() if database else None
+
+    def experiment(self, client: MlflowClient, name: str) -> str:
+        """The id of the experiment, created if there is none. Raises: UserError if it was deleted."""
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return str(client.create_experiment(name, artifact_location=self.artifact_location()))
+            except MlflowException as error:
+                # Another study that started at the same moment may have created it.
+                experiment = client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise error
+        if experiment.lifecycle_stage == "deleted":
+            raise UserError(
+                f"the MLflow experiment {name!r} is deleted; restore it with `mlflow experiments restore "
+                f"--experiment-id {experiment.experiment_id}`, or choose another name (in a study file as "
+                "tracking.experiment)"
+            )
+        return str(experiment.experiment_id)
+
+    def _explain(self, error: BaseException) -> str:
+        where = f"MLflow at {redacted(self.uri)} (from {self.origin})"
+        reason = str(error).replace(self.uri.rstrip("/"), redacted(self.uri))
+        code = error.error_code if isinstance(error, MlflowException) else ""
+        if code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"):
+            return (
+                f"{where} denies access: {reason[:500]}\nSet MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                "MLFLOW_TRACKING_TOKEN, for an account that may write there, or ask whoever runs the server."
+            )
+        if isinstance(error, MlflowException) and not isinstance(error.__cause__ or error.__context__, OSError):
+            # MLflow's own refusals come as JSON, and not as a bare status.
+            doubt = "\nIs that the address of an MLflow server?" if "failed with error code" in reason else ""
+            return f"{where} refused: {reason[:1000]}{doubt}"
+        if isinstance(error, ImportError):
+            return f"{where} needs a package that is not installed: {reason}"
+        found = re.search(r"\[Errno -?\d+\] ([^'\"()\[]+)|(timed out)", reason)
+        short = (found.group(1) or found.group(2)).strip() if found else reason.splitlines()[0][:500]
+        advice = {
+            "MLFLOW_TRACKING_URI": "Start the server, correct the variable, or unset it to log into a local file.",
+            "the default": "Mend or move the file, choose another folder, or set MLFLOW_TRACKING_URI.",
+        }.get(self.origin, f"Start the server, or correct {self.origin}; without it a local file is used.")
+        return f"{where} cannot be reached: {short}\n{advice}"
+
+
+def all_runs(client: MlflowClient, experiment_id: str, wanted: str, view: str = ViewType.ACTIVE_ONLY) -> list[Run]:
+    """The runs of an experiment that fulfil MLflow's condition ``wanted``, however many."""
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], wanted, view, max_results=500, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def redacted(uri: str) -> str:
+    """The URI without its password."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def _storage_errors() -> tuple[type[Exception], ...]:
+    """What MLflow lets through from an object store that clients write to themselves."""
+    if find_spec("boto3") is None:
+        return ()
+    boto3, botocore = import_module("boto3.exceptions"), import_module("botocore.exceptions")
+    return (boto3.Boto3Error, botocore.BotoCoreError, botocore.ClientError)

@@ -1,0 +1,222 @@
+"""What a study looks like in MLflow: the names, units and limits of its tags, parameters, metrics and data sets."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from mlflow.entities import Dataset, Metric, Param, RunTag
+
+from rlhpo_core import __version__
+from rlhpo_core.evaluators.protocol import DataDescription
+from rlhpo_core.space.parameters import Fixed, Float, Int, Parameter
+from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.tracking.connection import redacted
+from rlhpo_core.tracking.provenance import user
+from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, Value, sign
+
+T = TypeVar("T")
+
+RUN_STATUS = {
+    TrialStatus.COMPLETE: "FINISHED",
+    TrialStatus.PRUNED: "KILLED",
+    TrialStatus.FAILED: "FAILED",
+    TrialStatus.INFEASIBLE: "FAILED",
+}
+_CONTEXTS = {"train": "training"}
+_COLUMN_TYPES = {"int": "long", "uint": "long", "float": "double", "bool": "boolean", "datetime": "datetime"}
+#: Servers before MLflow 3 take no more.
+_MAX_PARAM_LENGTH, _MAX_TAG_LENGTH = 500, 5000
+
+
+def study_tags(spec: StudySpec, study_id: str) -> dict[str, str]:
+    """What identifies a study, on its own run and on each trial's."""
+    return {
+        "rlhpo.study_id": study_id,
+        "rlhpo.study": spec.name,
+        "rlhpo.version": __version__,
+        "rlhpo.mode": spec.tuner.mode,
+        "rlhpo.seed": str(spec.seed),
+        "rlhpo.evaluator": spec.evaluator.kind,
+        "rlhpo.objective": spec.objective.metric,
+        "rlhpo.direction": spec.objective.direction,
+    }
+
+
+def study_params(spec: StudySpec) -> dict[str, str]:
+    """The study's settings with dotted names, less the space and the budget."""
+    sections = {"seed", "data", "evaluator", "objective", "tuner"}
+    flat = _flat(spec.model_dump(mode="json", include=sections, exclude_none=True))
+    return {**flat, "space.hyperparameters": str(len(spec.space.steps))}
+
+
+def budget(spec: StudySpec) -> str:
+    limits = _flat(spec.budget.model_dump(mode="json", exclude_none=True))
+    return ", ".join(f"{name} {value}" for name, value in limits.items())
+
+
+def without_password(spec: StudySpec) -> StudySpec:
+    """The study as others may see it."""
+    if spec.tracking.uri is None:
+        return spec
+    tracking = spec.tracking.model_copy(update={"uri": redacted(spec.tracking.uri)})
+    return spec.model_copy(update={"tracking": tracking})
+
+
+def source_tags() -> dict[str, str]:
+    """Tags of MLflow's own columns *User* and *Source*."""
+    return {"mlflow.user": user(), "mlflow.source.name": "rlhpo"}
+
+
+def datasets(data: DataDescription) -> dict[str, Dataset]:
+    """One data set per part of the table, by MLflow's name of its context (training, validation, holdout)."""
+    colspec = [{"name": name, "type": _column_type(dtype), "required": True} for name, dtype in data.columns.items()]
+    schema = json.dumps({"mlflow_colspec": colspec})
+    return {
+        _CONTEXTS.get(part, part): Dataset(
+            # MLflow takes two data sets of one name and digest for the same.
+            name=f"{data.name}-{part}",
+            digest=data.digest[:36],
+            source_type="local",
+            source=json.dumps({"uri": str(data.source)}),
+            schema=schema if len(schema) < 1_000_000 else None,
+            profile=json.dumps({"num_rows": count, "num_columns": len(data.columns)}),
+        )
+        for part, count in data.rows.items()
+    }
+
+
+def rows(datasets: Mapping[str, Dataset]) -> dict[str, int]:
+    """Rows per part, as the data's description named them."""
+    parts = {context: part for part, context in _CONTEXTS.items()}
+    return {parts.get(name, name): int(json.loads(one.profile)["num_rows"]) for name, one in datasets.items()}
+
+
+def trial_tags(trial: Trial) -> dict[str, str]:
+    tags = {
+        "rlhpo.trial": str(trial.proposal.number + 1),
+        "rlhpo.round": str(trial.proposal.round + 1),
+        "rlhpo.status": str(trial.status),
+    }
+    if trial.error and trial.cause:
+        tags["rlhpo.error"] = trial.cause[:300]
+        tags["mlflow.note.content"] = f"```\n{trial.error[-4900:]}\n```"
+    return tags
+
+
+def config_of(params: Mapping[str, str], space: SearchSpace) -> Config:
+    """The configuration of a trial by the parameters of its run. Raises: ValueError if one is not in the space."""
+    found = [(parameter, params.get(_key(parameter.name))) for parameter in space.parameters]
+    config = {parameter.name: _value(parameter, text) for parameter, text in found if text is not None}
+    space.encode([config])
+    return config
+
+
+def _value(parameter: Parameter, text: str) -> Value:
+    if isinstance(parameter, Int):
+        return int(text)
+    if isinstance(parameter, Float):
+        return float(text)
+    choices = (parameter.value,) if isinstance(parameter, Fixed) else parameter.values
+    for choice in choices:
+        if _text(str(choice)) == text:
+            return choice
+    raise ValueError(f"{parameter.name}: {text!r} is not one of {list(choices)}")
+
+
+def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
+    """``objective`` (the same key in every study), what else was measured, the prediction, and the learning curve.
+
+    All in the user's units: the reward model's view of a loss is its reward with the sign turned.
+    """
+    predicted = trial.proposal.predicted
+    values: dict[str, float | None] = {
+        **{_key(name): value for name, value in trial.metrics.items()},
+        _key(spec.objective.metric): trial.value,
+        "objective": trial.value,
+        "predicted": None if predicted is None else sign(spec.objective.direction) * predicted,
+        "predicted_std": trial.proposal.predicted_std,
+        "seconds": trial.seconds,
+    }
+    time = ended_at(trial)
+    curve = f"curve.{_key(spec.objective.metric)}"
+    return [
+        *(Metric(key, float(value), time, 0) for key, value in values.items() if value is not None),
+        *(Metric(curve, value, time, step) for step, value in trial.curve),
+    ]
+
+
+def best_metrics(history: History, after: int) -> list[Metric]:
+    """Best value after each trial that comes after the first ``after``, up to one that is still running."""
+    metrics = []
+    for step, (trial, best) in enumerate(zip(history.trials, history.best_so_far(), strict=True), start=1):
+        if trial.proposal.number + 1 != step:
+            break
+        if step > after and best is not None:
+            metrics.append(Metric("best", best, ended_at(trial), step))
+    return metrics
+
+
+def round_metrics(summary: RoundSummary, time: int) -> list[Metric]:
+    """Curves of the study over its rounds, what is not known left out."""
+    values = {
+        "round.trials": summary.trials,
+        "round.best": summary.best,
+        "model.r2": summary.model_r2,
+        "model.rank_correlation": summary.model_rank_correlation,
+        "model.coverage": summary.model_coverage,
+        "model.imagined_updates": summary.imagined_updates,
+        "policy.kl": summary.kl,
+        "policy.entropy": summary.entropy,
+    }
+    return [Metric(key, float(value), time, summary.round + 1) for key, value in values.items() if value is not None]
+
+
+def param_entities(params: Mapping[str, str]) -> list[Param]:
+    clean = {_key(name): _text(value) for name, value in params.items()}
+    return [Param(name, value) for name, value in clean.items()]
+
+
+def _text(value: str) -> str:
+    """A parameter's value as MLflow takes it: not empty, and not too long."""
+    return value[:_MAX_PARAM_LENGTH] or '""'
+
+
+def tag_entities(tags: Mapping[str, str]) -> list[RunTag]:
+    # PostgreSQL takes no NUL, which the output of a crashed program may hold.
+    return [RunTag(name, value.replace("\0", "")[:_MAX_TAG_LENGTH]) for name, value in tags.items()]
+
+
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def millis(seconds: float) -> int:
+    """Unix time as MLflow has it."""
+    return int(seconds * 1000)
+
+
+def ended_at(trial: Trial) -> int:
+    return millis(trial.started_at + trial.seconds)
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in mapping.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
+    return flat
+
+
+def _column_type(dtype: str) -> str:
+    """MLflow's name for a pandas dtype."""
+    return next((name for prefix, name in _COLUMN_TYPES.items() if dtype.lower().startswith(prefix)), "string")
+
+
+def _key(name: str) -> str:
+    """A name as MLflow takes it for parameters and metrics."""
+    key = re.sub(r"[^\w.\- :/]", "_", name)[:250]
+    return key if posixpath.normpath(key) == key and not key.startswith(("/", ".")) else re.sub(r"[/.]", "_", key)

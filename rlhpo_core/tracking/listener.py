@@ -1,0 +1,81 @@
+"""What the runner tells of a study, written to MLflow as it happens."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.tracking.tracker import StudyTracker
+from rlhpo_core.trial import History, Proposal, RoundSummary, Trial
+
+#: Seconds between attempts to reach a server that is away.
+PROBE_EVERY = 15.0
+
+
+class TrackingListener:
+    """Keeps MLflow up to date while a study runs, and out of its way while MLflow is down.
+
+    A lost connection is told once. From then on it is tried again every 15 seconds at most and at the end of each
+    round, and all that was missed is written when it is back.
+    """
+
+    def __init__(
+        self,
+        tracker: StudyTracker,
+        history: History,
+        summaries: Sequence[RoundSummary],
+        warn: Callable[[str], None],
+        probe_every: float = PROBE_EVERY,
+    ) -> None:
+        self.tracker = tracker
+        self.warn = warn
+        self.probe_every = probe_every
+        self.pending = True
+        """Whether something is left to write."""
+        self._trials = {trial.trial_id: trial for trial in history.trials}
+        self._summaries = {summary.round: summary for summary in summaries}
+        self._offline_since: float | None = None
+        self._probed = -math.inf
+
+    def round_started(self, proposals: Sequence[Proposal]) -> None:
+        """Nothing to log yet."""
+
+    def trial_progressed(self, proposal: Proposal, step: int, value: float) -> None:
+        """Curves are logged with the trial's end: a trial that is run again leaves no half of one."""
+
+    def trial_finished(self, trial: Trial) -> None:
+        self._trials[trial.trial_id] = trial
+        self._catch_up(now=False)
+
+    def round_finished(self, summary: RoundSummary) -> None:
+        self._summaries[summary.round] = summary
+        self._catch_up(now=True)
+
+    def flush(self) -> bool:
+        """One more attempt; true if everything has arrived."""
+        self._catch_up(now=True)
+        if self.pending:
+            self.warn("Not everything is in MLflow. The study's folder has it all: `rlhpo resume` will log the rest.")
+        return not self.pending
+
+    def _catch_up(self, now: bool) -> None:
+        self.pending = True
+        if self._offline_since is not None and not now and time.monotonic() - self._probed < self.probe_every:
+            return
+        trials = sorted(self._trials.values(), key=lambda trial: trial.proposal.number)
+        history = History(direction=self.tracker.spec.objective.direction, trials=tuple(trials))
+        try:
+            count = self.tracker.sync(history, [self._summaries[round_] for round_ in sorted(self._summaries)])
+        except UserError as error:
+            self._probed = time.monotonic()
+            if self._offline_since is None:
+                self._offline_since = self._probed
+                self.warn(f"{error}\nTuning goes on; the rest is logged when MLflow is back, or by `rlhpo resume`.")
+            return
+        self.pending = False
+        if self._offline_since is not None:
+            minutes = (time.monotonic() - self._offline_since) / 60
+            self._offline_since = None
+            self.warn(f"MLflow is back after {minutes:.1f} minutes; {count} trials were logged now.")

@@ -1,0 +1,300 @@
+"""A study in MLflow: one parent run, and one child run per trial.
+
+The study's folder is the truth and MLflow a copy of it. Everything here may be repeated: what MLflow holds already is
+not written again, and what a crash or an outage left out is caught up by the next ``sync``. Runs are always named by
+their id, so an active run or ``MLFLOW_RUN_ID`` around us changes nothing. What people see counts from 1: trial 1 has
+``Proposal.number`` 0.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.protocol import DataDescription
+from rlhpo_core.study.spec import StudySpec, dump_study
+from rlhpo_core.tracking import content
+from rlhpo_core.tracking.connection import CONTACT, Connection, all_runs, is_server, redacted, ui_command
+from rlhpo_core.trial import History, RoundSummary, Trial
+
+# A trial's pod is spared the import of torch.
+if TYPE_CHECKING:
+    from rlhpo_core.tuner.prior import Prior
+
+#: What MLflow takes in one request: 100 parameters and 100 tags, and 1000 of everything.
+_MAX_METRICS, _MAX_PARAMS = 800, 100
+
+
+@dataclass
+class _Written:
+    """What MLflow holds of the study."""
+
+    ended: set[str]
+    """Trials whose run is complete."""
+    begun: dict[str, str]
+    """Trial id to the id of a run that a crash left unfinished."""
+    best: int
+    """The last step of the curve of the best value."""
+    rounds: set[int]
+
+
+@dataclass
+class StudyTracker:
+    """Writes one study. Each method raises UserError if MLflow is away or refuses; nothing is lost by that."""
+
+    connection: Connection
+    client: MlflowClient
+    spec: StudySpec
+    study_id: str
+    experiment_id: str
+    run_id: str
+    """The parent run."""
+    tags: dict[str, str]
+    """Of the study, repeated on each trial."""
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    """Logged data by context: training, validation, holdout."""
+    _written: _Written | None = None
+
+    @classmethod
+    def open(cls, spec: StudySpec, study_id: str, store: Path) -> StudyTracker:
+        """Create the experiment and the study's run, or find them and set the run back to RUNNING.
+
+        Raises: UserError, within about 10 seconds, if MLflow cannot be reached or denies access.
+        """
+        connection = Connection.of(spec.tracking, store)
+        with connection.open(timeout=CONTACT):
+            connection.probe()
+            client = MlflowClient(tracking_uri=connection.uri)
+            client.get_experiment_by_name(spec.tracking.experiment)
+        with connection.open():
+            experiment_id = connection.experiment(client, spec.tracking.experiment)
+            tags = content.study_tags(spec, study_id)
+            found = client.search_runs(
+                [experiment_id], f"tags.`rlhpo.study_id` = '{study_id}' and tags.`rlhpo.run` = 'study'", max_results=1
+            )
+            run = (
+                found[0]
+                if found
+                else client.create_run(
+                    experiment_id, tags={**tags, "rlhpo.run": "study", **content.source_tags()}, run_name=spec.name
+                )
+            )
+            tracker = cls(connection, client, spec, study_id, experiment_id, run.info.run_id, tags)
+            client.update_run(run.info.run_id, status="RUNNING")
+            # A parameter that is logged cannot be changed, the budget of a resumed study can: it is a tag.
+            params = {key: value for key, value in content.study_params(spec).items() if key not in run.data.params}
+            tracker._log(run.info.run_id, params=params, tags={**tags, "rlhpo.budget": content.budget(spec)})
+        tracker.log_artifact_bytes("study.yaml", dump_study(content.without_password(spec)).encode())
+        return tracker
+
+    @classmethod
+    def attach(cls, spec: StudySpec, run_id: str, store: Path) -> StudyTracker:
+        """The study's run as ``open`` has left it, for a step of a pipeline that adds to it.
+
+        Raises: UserError if MLflow cannot be reached, denies access, or has no such run.
+        """
+        connection = Connection.of(spec.tracking, store)
+        with connection.open(timeout=CONTACT):
+            connection.probe()
+            client = MlflowClient(tracking_uri=connection.uri)
+            run = client.get_run(run_id)
+        own = {name: value for name, value in run.data.tags.items() if name.startswith("rlhpo.")}
+        tags = {name: value for name, value in own.items() if name not in ("rlhpo.run", "rlhpo.budget")}
+        return cls(connection, client, spec, tags["rlhpo.study_id"], run.info.experiment_id, run_id, tags)
+
+    @property
+    def url(self) -> str:
+        """The study's page on a server, or the command that opens a local store."""
+        if not is_server(self.connection.uri):
+            return ui_command(self.connection.uri)
+        return f"{redacted(self.connection.uri).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+    def log_data(self, data: DataDescription) -> None:
+        """Say which data the study uses; trials and models that are logged afterwards carry its digest."""
+        self.datasets = content.datasets(data)
+        inputs = [
+            DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+            for context, dataset in self.datasets.items()
+        ]
+        self.tags["rlhpo.data_digest"] = data.digest
+        with self.connection.open():
+            self.client.log_inputs(self.run_id, inputs)
+            self._log(self.run_id, tags={"rlhpo.data_digest": data.digest})
+
+    def rows(self) -> dict[str, int]:
+        """Rows of each part of the logged data: train, validation, holdout."""
+        return content.rows(self.datasets)
+
+    def log_trial(self, trial: Trial) -> bool:
+        """Write the trial's run, or finish one that was begun; false if it is there already."""
+        with self._writing():
+            return self._log_trial(trial)
+
+    def log_round(self, summary: RoundSummary) -> bool:
+        """Add the round to the study's curves; false if it is there already."""
+        with self._writing():
+            return self._log_round(summary)
+
+    def sync(self, history: History, summaries: Sequence[RoundSummary]) -> int:
+        """Write whatever is missing; returns how many trials that were."""
+        if self._written is None:
+            with self.connection.open(timeout=CONTACT):
+                self.client.get_run(self.run_id)
+        with self._writing():
+            count = sum(self._log_trial(trial) for trial in history.trials)
+            self._log_best(history)
+            for summary in summaries:
+                self._log_round(summary)
+        return count
+
+    def log_artifact_bytes(self, name: str, data: bytes) -> None:
+        """Store a file of the study; ``name`` may hold folders (``figures/curve.png``)."""
+        folder, _, file = name.rpartition("/")
+        with tempfile.TemporaryDirectory() as temporary, self.connection.open(timeout=60):
+            path = Path(temporary) / file
+            path.write_bytes(data)
+            self.client.log_artifact(self.run_id, str(path), folder or None)
+
+    def log_figures(self, figures: Mapping[str, bytes]) -> None:
+        """Store PNG images by name, without suffix, under ``figures/``."""
+        for name, data in figures.items():
+            self.log_artifact_bytes(f"figures/{name.removesuffix('.png')}.png", data)
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Single values of the study."""
+        now = content.millis(time.time())
+        with self.connection.open():
+            self._log(self.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
+
+    def log_prior(self, prior: Prior) -> None:
+        """Say which prior the study leans on, with its card."""
+        from rlhpo_core.tuner.prior import describe
+
+        with self.connection.open():
+            self._log(self.run_id, tags={"rlhpo.prior": prior.card.registered or prior.card.name})
+        self.log_artifact_bytes("prior.md", describe(prior).encode())
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Further tags of the study's run."""
+        with self.connection.open():
+            self._log(self.run_id, tags=tags)
+
+    def note(self, markdown: str) -> None:
+        """The description at the top of the study's page."""
+        with self.connection.open():
+            self._log(self.run_id, tags={"mlflow.note.content": markdown})
+
+    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+        """End the study's run; ``open`` sets it back to RUNNING."""
+        with self.connection.open():
+            self.client.set_terminated(self.run_id, status)
+
+    # -- one request each, inside an open connection ------------------------------------------------------------------
+
+    def _log_trial(self, trial: Trial) -> bool:
+        written = self._known()
+        if trial.trial_id in written.ended:
+            return False
+        run_id = written.begun.get(trial.trial_id)
+        if run_id is None:
+            identity = {"rlhpo.run": "trial", "rlhpo.trial_id": trial.trial_id, "mlflow.parentRunId": self.run_id}
+            run = self.client.create_run(
+                self.experiment_id,
+                content.millis(trial.started_at),
+                {**identity, **content.source_tags()},
+                f"trial-{trial.proposal.number + 1:03d}",
+            )
+            run_id = run.info.run_id
+        self._log(
+            run_id,
+            content.trial_metrics(trial, self.spec),
+            {name: str(value) for name, value in trial.config.items()},
+            {**self.tags, **content.trial_tags(trial)},
+        )
+        self.client.set_terminated(run_id, content.RUN_STATUS[trial.status], content.ended_at(trial))
+        written.ended.add(trial.trial_id)
+        return True
+
+    def _log_best(self, history: History) -> None:
+        """Best value after each trial, up to the first that is still running."""
+        written = self._known()
+        metrics = content.best_metrics(history, after=written.best)
+        if metrics:
+            self._log(self.run_id, metrics)
+            written.best = metrics[-1].step
+
+    def _log_round(self, summary: RoundSummary) -> bool:
+        written = self._known()
+        step = summary.round + 1
+        if step in written.rounds:
+            return False
+        self._log(self.run_id, content.round_metrics(summary, content.millis(time.time())))
+        written.rounds.add(step)
+        return True
+
+    def _known(self) -> _Written:
+        if self._written is None:
+            self._written = self._look()
+        return self._written
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self.connection.open():
+                yield
+        except UserError:
+            # A request that failed may have been carried out all the same: look again before the next attempt.
+            self._written = None
+            raise
+
+    def _look(self) -> _Written:
+        children = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
+        runs = all_runs(self.client, self.experiment_id, children, ViewType.ALL)
+
+        def quality(run: Any) -> int:
+            return 2 if run.info.lifecycle_stage == "deleted" else 1 if run.info.status == "RUNNING" else 0
+
+        # A run that someone deleted stays deleted. A request that timed out and was carried out nevertheless leaves two
+        # runs of one trial: the better one stays.
+        written = _Written(set(), {}, 0, set())
+        for run in sorted(runs, key=quality):
+            trial_id = run.data.tags.get("rlhpo.trial_id")
+            if trial_id is None:
+                continue
+            if trial_id in written.ended or trial_id in written.begun:
+                if quality(run) < 2:
+                    self.client.delete_run(run.info.run_id)
+            elif quality(run) == 1:
+                written.begun[trial_id] = run.info.run_id
+            else:
+                written.ended.add(trial_id)
+        written.best = max((m.step for m in self.client.get_metric_history(self.run_id, "best")), default=0)
+        written.rounds = {m.step for m in self.client.get_metric_history(self.run_id, "round.trials")}
+        return written
+
+    def _log(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """All of it in as few requests as MLflow's limits allow."""
+        requests = zip_longest(
+            content.chunks(metrics, _MAX_METRICS),
+            content.chunks(content.param_entities(params or {}), _MAX_PARAMS),
+            content.chunks(content.tag_entities(tags or {}), _MAX_PARAMS),
+            fillvalue=(),
+        )
+        for some_metrics, some_params, some_tags in requests:
+            self.client.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)

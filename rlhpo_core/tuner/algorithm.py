@@ -1,0 +1,422 @@
+"""The tuner: the paper's algorithm 1 as four steps over one TunerState.
+
+    propose → (real trainings) → observe → fit_reward_model → update_policy → propose → …
+
+Each step takes a state and returns a new one; none changes what it was given, reads a clock or keeps anything
+elsewhere. All that survives between steps is in TunerState, so a step may run in another process or pod, and a step
+that is run again on the same state gives the same result. Every random draw derives from (seed, round, index).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhpo_core.arrays import Floats
+from rlhpo_core.seeds import derive_seed
+from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.study.tuner_settings import PPOSettings, ScreeningSettings, TunerSettings
+from rlhpo_core.trial import Config, Direction, History, Inherited, Proposal, RoundSummary, Trial, trial_id
+from rlhpo_core.tuner import ppo, prior_mapping, reward_model
+from rlhpo_core.tuner.agent import Agent, divergence
+from rlhpo_core.tuner.prior import Prior
+from rlhpo_core.tuner.reward_model import LARGEST_REWARD, Expect, RewardModel, drawn_in, one_thread
+from rlhpo_core.tuner.screening import screen
+
+#: The best trials, around which screening searches.
+PARENTS = 8
+#: Seconds of a usual training below which it does not matter how many times as long others take (decision 9).
+QUICK = 0.01
+
+
+@dataclass(frozen=True)
+class TunerState:
+    """All that survives between steps. ``agent`` and ``optimizer`` are never changed in place once in a state."""
+
+    study_id: str
+    seed: int
+    settings: TunerSettings
+    space: SearchSpace
+    """With the steps in the order in which the agent takes them."""
+    round: int
+    """The round under way, counted from 0: the next ``propose`` is for it."""
+    history: History
+    agent: Agent
+    optimizer: torch.optim.Adam
+    model: RewardModel | None
+    """Fitted to the history up to ``model_trials``."""
+    model_trials: int
+    summaries: tuple[RoundSummary, ...]
+    inherited: Inherited | None = None
+    """What an earlier study has handed on; see ``warm_start``."""
+    prior: Prior | None = None
+    """What many studies have taught; the policy and the reward model started from it."""
+
+    def expect(self) -> Expect | None:
+        """What the prior says of configurations of this space."""
+        return None if self.prior is None else prior_mapping.expectation(self.prior, self.space)
+
+
+def initial_state(
+    study_id: str,
+    seed: int,
+    space: SearchSpace,
+    direction: Direction,
+    settings: TunerSettings,
+    prior: Prior | None = None,
+) -> TunerState:
+    """A tuner that has seen nothing of this study, and of others what the prior says.
+
+    Raises: UserError if the prior does not fit the space.
+    """
+    if settings.order_seed is not None:
+        names = [parameter.name for parameter in space.parameters]
+        shuffled = np.random.default_rng(settings.order_seed).permutation(len(names))
+        space = space.reordered([names[i] for i in shuffled])
+    agent_seed, one_step = derive_seed(seed, 0, "agent"), settings.mode == "rl_doc"
+    if prior is None:
+        agent, model = Agent(space, settings.agent, one_step, agent_seed), None
+    else:
+        expect = prior_mapping.expectation(prior, space)
+        agent = prior_mapping.starting_agent(prior, space, settings.agent, one_step, agent_seed)
+        leans = settings.mode == "mbrl_sdp" and settings.model.kind == "gp"
+        model = reward_model.before_trials(space.feature_count, expect) if leans else None
+    return TunerState(
+        study_id=study_id,
+        seed=seed,
+        settings=settings,
+        space=space,
+        round=0,
+        history=History(direction=direction),
+        agent=agent,
+        optimizer=ppo.make_optimizer(agent, settings.ppo),
+        model=model,
+        model_trials=0,
+        summaries=(),
+        prior=prior,
+    )
+
+
+# -- propose ---------------------------------------------------------------------------------------------------------
+
+
+@one_thread()
+def propose(state: TunerState, count: int | None = None) -> list[Proposal]:
+    """The round's proposals: ``trials_per_round`` of them, or ``count`` if less budget is left. The state stays as is.
+
+    Raises: ValueError if ``count`` is below 1.
+    """
+    count = state.settings.trials_per_round if count is None else count
+    if count < 1:
+        raise ValueError("a round has at least one trial")
+    # A round that is cut short is drawn as a whole: the last bits of a row may depend on the size of its batch.
+    drawn = max(count, state.settings.trials_per_round)
+    actions = _choose_actions(state, drawn)
+    if state.round == 0 and state.inherited is not None and state.inherited.first is not None:
+        actions[0] = state.space.encode([state.inherited.first])[0]
+    predicted: list[tuple[float | None, float | None]] = [(None, None)] * drawn
+    if state.model is not None and state.model.informed:
+        mean, std = state.model.predict(state.space.features_of_actions(actions))
+        predicted = list(zip(mean.tolist(), std.tolist(), strict=True))
+    rows = list(zip(state.space.decode(actions), actions, predicted, strict=True))[:count]
+    # Not the number of trials: a round that was cut short may have left numbers out.
+    earlier = [t.proposal.number for t in state.history.trials if t.proposal.round < state.round]
+    first = earlier[-1] + 1 if earlier else 0
+    return [
+        Proposal(
+            trial_id=trial_id(state.study_id, state.round, index),
+            number=first + index,
+            round=state.round,
+            index=index,
+            config=config,
+            actions=tuple(None if np.isnan(action) else float(action) for action in row),
+            predicted=mean,
+            predicted_std=std,
+        )
+        for index, (config, row, (mean, std)) in enumerate(rows)
+    ]
+
+
+def _choose_actions(state: TunerState, count: int) -> Floats:
+    """Actions (count, n) of the proposals, in the order in which they were drawn or ranked."""
+    n = len(state.space.steps)
+    settings = state.settings
+    if settings.screening is not None and state.model is not None and _may_screen(state):
+        first = _portfolio(state)[:count]
+        return first if len(first) == count else _screened(state, settings.screening, first, count)
+    seeds = [derive_seed(state.seed, state.round, "proposal", index) for index in range(count)]
+    if settings.mode == "random":
+        return np.stack([np.random.default_rng(seed).uniform(-1, 1, n) for seed in seeds])
+    noise = torch.stack([torch.randn(n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    if state.round == 0 and settings.middle_first:
+        noise[0] = 0.0
+    return state.agent.play(noise).actions_or_nan()
+
+
+def _portfolio(state: TunerState) -> Floats:
+    """Actions (B, n) of what the prior has to be tried first and has not been; nothing after an earlier study."""
+    if state.prior is None or state.inherited is not None:
+        return np.zeros((0, len(state.space.steps)))
+    seed = derive_seed(state.seed, 0, "portfolio")
+    regardless = state.settings.cost_tolerance is None
+    return prior_mapping.portfolio(state.prior, state.space, seed, regardless)[len(state.history) :]
+
+
+def _screened(state: TunerState, settings: ScreeningSettings, first: Floats, count: int) -> Floats:
+    """Actions (count, n): ``first``, and then what the reward model ranks best beside it."""
+    space, model = state.space, state.model
+    assert model is not None
+    earlier = state.inherited.trials if state.inherited is not None else ()
+    inherited = space.features([trial.config for trial in earlier if trial.reward is not None])
+    parents = [trial.config for trial in state.history.ranked()[:PARENTS]]
+    tried = space.features([trial.config for trial in state.history.trials])
+    reference = tried if len(tried) else inherited
+    if len(first):
+        own = space.features_of_actions(first)
+        tried, reference, model = np.concatenate([tried, own]), np.concatenate([reference, own]), model.conditioned(own)
+    screened = screen(
+        state.agent,
+        model,
+        space.encode(parents) if parents else np.zeros((0, len(space.steps))),
+        tried,
+        reference,
+        settings,
+        derive_seed(state.seed, state.round, "candidates"),
+        count - len(first),
+        _cost_tolerance(state),
+    )
+    return np.concatenate([first, screened])
+
+
+def _cost_tolerance(state: TunerState) -> float | None:
+    """That of the settings, unless the study's trials have shown that nobody waits for its trainings."""
+    expect = state.expect()
+    took = [(trial.config, trial.seconds) for trial in state.history.trials if trial.value is not None]
+    if expect is None or not took:
+        return state.settings.cost_tolerance
+    with torch.no_grad():
+        cost = expect(torch.from_numpy(state.space.features([config for config, _ in took]))).cost
+    quick = cost is not None and np.median(np.array([seconds for _, seconds in took]) / cost.numpy()) < QUICK
+    return None if quick else state.settings.cost_tolerance
+
+
+def _may_screen(state: TunerState) -> bool:
+    """Whether the reward model knows enough to choose what is trained."""
+    assert state.settings.screening is not None
+    taught = state.prior is not None or state.inherited is not None
+    return state.settings.mode == "mbrl_sdp" and (taught or len(state.history) >= state.settings.screening.min_trials)
+
+
+# -- observe ---------------------------------------------------------------------------------------------------------
+
+
+def observe(state: TunerState, trials: Sequence[Trial]) -> TunerState:
+    """Take the round's trials into the history, whatever order they come in.
+
+    Idempotent: trials that the history holds already are passed over.
+
+    Raises: ValueError if a trial belongs to another study or round, or if there is nothing to observe.
+    """
+    if not trials:
+        raise ValueError("no trials to observe: a round has at least one")
+    for trial in trials:
+        own = trial_id(state.study_id, state.round, trial.proposal.index)
+        if trial.proposal.round != state.round or trial.trial_id != own:
+            raise ValueError(f"trial {trial.trial_id} is not of round {state.round} of study {state.study_id}")
+    known = {trial.trial_id for trial in state.history.trials}
+    fresh: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.trial_id not in known:
+            fresh.setdefault(trial.trial_id, trial)
+    return replace(state, history=state.history.extended(list(fresh.values())))
+
+
+def _rewards(history: History) -> Floats:
+    """Rewards (N,) of all trials. One without a value earns the worst that was measured, to be avoided from then on.
+
+    NaN throughout if no trial has a value.
+    """
+    return _filled([history.reward(trial) for trial in history.trials])
+
+
+def _filled(rewards: Sequence[float | None]) -> Floats:
+    measured = [reward for reward in rewards if reward is not None]
+    worst = min(measured, default=math.nan)
+    if measured and worst == max(measured):
+        # All that worked did so equally well: still better than what did not work.
+        worst -= max(abs(worst), 1.0)
+    found = np.array([worst if reward is None else reward for reward in rewards])
+    return np.asarray(np.clip(found, -LARGEST_REWARD, LARGEST_REWARD))
+
+
+# -- fit the reward model --------------------------------------------------------------------------------------------
+
+
+@one_thread()
+def fit_reward_model(state: TunerState) -> TunerState:
+    """Fit F on all trials so far, and on those that were inherited.
+
+    Unchanged without a model in the mode, or with fewer than two distinct rewards (with a prior, without any).
+    """
+    configs, rewards, weights = _evidence(state)
+    expect = state.expect() if state.settings.model.kind == "gp" else None
+    least = 2 if expect is None else 1
+    if state.settings.mode != "mbrl_sdp" or len(np.unique(rewards[~np.isnan(rewards)])) < least:
+        return state
+    own = len(state.history)
+    model = reward_model.fit(
+        state.settings.model.kind,
+        state.space.features(configs),
+        rewards,
+        derive_seed(state.seed, state.round, "reward model"),
+        warm_start=state.model,
+        weights=weights,
+        # Few trials of its own say little about how well F predicts; those that were inherited then help out.
+        judged=own if own >= state.settings.model.min_trials else None,
+        expect=expect,
+    )
+    return replace(state, model=model, model_trials=own)
+
+
+def _evidence(state: TunerState) -> tuple[list[Config], Floats, Floats]:
+    """Configurations, rewards (N,) and weights (N,) of what was inherited and then of the study's own trials.
+
+    The level of inherited rewards is shifted by what the configurations that both have in common have gained or lost.
+    """
+    own = [state.history.reward(trial) for trial in state.history.trials]
+    configs = [trial.config for trial in state.history.trials]
+    earlier = state.inherited.trials if state.inherited is not None else ()
+    then = {_key(trial.config): trial.reward for trial in earlier if trial.reward is not None}
+    gains = [
+        now - then[_key(config)]
+        for config, now in zip(configs, own, strict=True)
+        if now is not None and _key(config) in then
+    ]
+    shift = float(np.mean(gains)) if gains else 0.0
+    shifted = [None if trial.reward is None else trial.reward + shift for trial in earlier]
+    weights = [trial.weight for trial in earlier] + [1.0] * len(own)
+    return [trial.config for trial in earlier] + configs, _filled(shifted + own), np.array(weights)
+
+
+def _key(config: Config) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(config.items()))
+
+
+def _best_reward(state: TunerState) -> float:
+    """The highest reward of the study's own trials; of those that were inherited, while none of its own has a value."""
+    rewards = _rewards(state.history)
+    return float((_evidence(state)[1] if np.isnan(rewards).all() else rewards).max())
+
+
+# -- update the policy -----------------------------------------------------------------------------------------------
+
+
+@one_thread()
+def update_policy(state: TunerState) -> TunerState:
+    """PPO on the round's real trials, then on imagined ones while F may steer; ends the round.
+
+    Raises: ValueError if the round has no observed trials.
+    """
+    trials = [trial for trial in state.history.trials if trial.proposal.round == state.round]
+    if not trials:
+        raise ValueError(f"round {state.round} has no trials yet: observe before you update")
+    best = state.history.best()
+    summary = RoundSummary(round=state.round, trials=len(state.history), best=best.value if best else None)
+    agent, optimizer = state.agent, state.optimizer
+    if state.settings.mode != "random":
+        agent = copy.deepcopy(agent)
+        optimizer = _copy_optimizer(optimizer, agent, state.settings.ppo)
+        entropy = _learn_from_trials(agent, optimizer, state, trials)
+        summary = summary.model_copy(update={"entropy": entropy})
+    if state.settings.mode == "mbrl_sdp":
+        summary = _model_phase(agent, optimizer, state, summary)
+    return replace(
+        state, round=state.round + 1, agent=agent, optimizer=optimizer, summaries=(*state.summaries, summary)
+    )
+
+
+def _copy_optimizer(optimizer: torch.optim.Adam, agent: Agent, settings: PPOSettings) -> torch.optim.Adam:
+    """An optimizer over a copied agent with a copy of the same moments."""
+    copied = ppo.make_optimizer(agent, settings)
+    copied.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return copied
+
+
+def _learn_from_trials(
+    agent: Agent, optimizer: torch.optim.Adam, state: TunerState, trials: Sequence[Trial]
+) -> float | None:
+    """The real phase; returns the policy's entropy in nats per step, ``None`` if nothing could be learnt."""
+    rewards = _rewards(state.history)
+    if np.isnan(rewards).any():
+        return None
+    # A crash or a diverged training may lie many deviations below the rest; it must not drown the other trials.
+    reference = drawn_in(rewards[-max(state.settings.reference_trials, len(trials)) :])
+    scale = float(np.std(reference))
+    if scale == 0:
+        return None
+    own = reference[-len(trials) :]
+    advantages = torch.from_numpy(np.clip((own - np.mean(reference)) / scale, -3, 3)).float()
+    actions = torch.tensor([[float("nan") if a is None else a for a in t.proposal.actions] for t in trials])
+    rollout = agent.play(torch.zeros_like(actions), actions)
+    return ppo.update(agent, optimizer, rollout, advantages, state.settings.ppo)
+
+
+def _model_phase(agent: Agent, optimizer: torch.optim.Adam, state: TunerState, summary: RoundSummary) -> RoundSummary:
+    """Update the agent, in place, on imagined episodes until it has moved by delta; returns what happened."""
+    settings = state.settings.model
+    if state.model is None:
+        return summary.model_copy(update={"model_phase": "skipped: no reward model yet"})
+    found = state.model.diagnostics
+    if found is not None:
+        summary = summary.model_copy(
+            update={
+                "model_r2": found.r2,
+                "model_rank_correlation": found.rank_correlation,
+                "model_coverage": found.coverage,
+            }
+        )
+    skip = _why_skip(state)
+    if skip:
+        return summary.model_copy(update={"model_phase": f"skipped: {skip}"})
+    generator = torch.Generator().manual_seed(derive_seed(state.seed, state.round, "imagined"))
+    shape = (settings.episodes, len(state.space.steps))
+    best = _best_reward(state)
+    tolerance = _cost_tolerance(state)
+    saved, saved_policy = agent.play_policy(torch.randn(shape, generator=generator))
+    kl, updates, entropy = 0.0, 0, summary.entropy
+    while kl <= settings.delta and updates < settings.max_updates:
+        rollout = agent.play(torch.randn(shape, generator=generator))
+        features = state.space.features_of_actions(rollout.actions_or_nan())
+        imagined = state.model.worth(settings.reward, features, best, tolerance=tolerance)
+        entropy = ppo.update(agent, optimizer, rollout, _standardised(imagined), state.settings.ppo)
+        kl = divergence(agent, saved, saved_policy)
+        updates += 1
+    return summary.model_copy(update={"model_phase": "ran", "kl": kl, "imagined_updates": updates, "entropy": entropy})
+
+
+def _why_skip(state: TunerState) -> str | None:
+    """Why F may not steer the policy now (Angermueller et al. 2020, section 3, gates on held-out R² likewise)."""
+    settings = state.settings.model
+    inherited = len(state.inherited.trials) if state.inherited is not None else 0
+    if len(state.history) + inherited < settings.min_trials:
+        return f"fewer than {settings.min_trials} trials"
+    if settings.min_r2 is not None:
+        found = state.model.diagnostics if state.model is not None else None
+        if found is None:
+            return "too few trials to tell whether the reward model predicts well"
+        if found.r2 < settings.min_r2:
+            return f"R² on held-out trials is {found.r2:.2f}, below {settings.min_r2:g}"
+    return None
+
+
+def _standardised(values: Floats) -> Tensor:
+    """Zero mean, unit deviation; all zero if the values are equal."""
+    scale = float(np.std(values))
+    centred = torch.from_numpy(values - np.mean(values)).float()
+    return centred / scale if scale > 1e-12 else torch.zeros_like(centred)

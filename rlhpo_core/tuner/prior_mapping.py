@@ -1,0 +1,149 @@
+"""From a prior's search space to a study's: by the names of hyperparameters and their ranges, where that is sound.
+
+It is sound if all that the prior knows of is there: every hyperparameter of the prior's space is tuned in the study or
+fixed in it, with values that the prior has seen. What the study tunes beyond that, the prior says nothing about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhpo_core.arrays import Floats
+from rlhpo_core.errors import UserError
+from rlhpo_core.space.parameters import Bool, Categorical, Fixed, Tunable, describe_domain
+from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.study.tuner_settings import AgentSettings
+from rlhpo_core.trial import Config
+from rlhpo_core.tuner.agent import Agent, Rollout, masked_mean
+from rlhpo_core.tuner.gaussian_process import Expected
+from rlhpo_core.tuner.prior import Prior
+
+_Column = Callable[[Floats], Floats]
+
+#: Imitation of a policy in another space: episodes drawn, the least that must lie in the study's space, steps of Adam.
+EPISODES, LEAST, STEPS, LEARNING_RATE = 1024, 64, 150, 0.01
+#: How far a range may reach beyond the prior's, as a share of its own width: rounding, not more.
+_SLACK = 1e-6
+
+
+def expectation(prior: Prior, space: SearchSpace) -> Callable[[Tensor], Expected]:
+    """What the prior says of configurations by their features (B, d) in the study's space.
+
+    Raises: UserError, naming the hyperparameter, if the prior does not fit the space.
+    """
+    if space.steps == prior.space.steps:
+        return prior.expect
+    columns = [_column(step, space, prior.card.name) for step in prior.space.steps]
+
+    def expect(features: Tensor) -> Expected:
+        codes = space.codes_of_features(features.numpy())
+        translated = prior.space.masked(np.stack([column(codes) for column in columns], axis=1))
+        return prior.expect(torch.from_numpy(prior.space.features_of_codes(translated)))
+
+    return expect
+
+
+def fits(prior: Prior, space: SearchSpace) -> bool:
+    """Whether the prior says something of this space."""
+    try:
+        expectation(prior, space)
+    except UserError:
+        return False
+    return True
+
+
+def _column(step: Tunable, space: SearchSpace, name: str) -> _Column:
+    """From the study's codes (B, n) to the codes (B,) of one of the prior's steps."""
+    at = {tuned.name: index for index, tuned in enumerate(space.steps)}
+    own = next((parameter for parameter in space.parameters if parameter.name == step.name), None)
+    if own is None:
+        raise UserError(
+            f"prior: {name} knows of {step.name}, which this space lacks; tune it ({describe_domain(step)}), fix it "
+            "({type: fixed, value: …}), or leave the prior out (prior: none)"
+        )
+    misfit = UserError(
+        f"prior: {step.name} is {describe_domain(own)} here, but {name} has seen {describe_domain(step)}; stay within "
+        "that, or leave the prior out (prior: none)"
+    )
+    if isinstance(own, Fixed):
+        try:
+            code = step.code(own.value)
+        except ValueError as error:
+            raise misfit from error
+        return lambda codes: np.full(len(codes), code)
+    index = at[step.name]
+    if isinstance(step, Categorical | Bool) != isinstance(own, Categorical | Bool):
+        raise misfit
+    if isinstance(own, Categorical | Bool):
+        try:
+            table = np.array([step.code(value) for value in own.values])
+        except ValueError as error:
+            raise misfit from error
+        return lambda codes: np.where(
+            np.isnan(codes[:, index]), np.nan, table[np.nan_to_num(codes[:, index]).astype(int)]
+        )
+    assert not isinstance(step, Categorical | Bool)
+    slack = _SLACK * (step.high - step.low)
+    if own.low < step.low - slack or own.high > step.high + slack:
+        raise misfit
+    low, high = step.low, step.high
+    return lambda codes: np.clip(codes[:, index], low, high)
+
+
+def starting_agent(prior: Prior, space: SearchSpace, settings: AgentSettings, one_step: bool, seed: int) -> Agent:
+    """The prior's policy in a study's space: itself where that is the same, else an agent that imitates it.
+
+    Without enough of the policy's draws in the study's space, an agent that has learnt nothing.
+    """
+    agent = Agent(space, settings, one_step, seed)
+    if space.steps == prior.space.steps and settings == prior.settings and not one_step:
+        agent.load_state_dict(prior.agent().state_dict())
+        return agent
+    noise = torch.randn((EPISODES, len(prior.space.steps)), generator=torch.Generator().manual_seed(seed))
+    drawn = prior.space.decode(prior.agent().play(noise).actions_or_nan())
+    actions = torch.from_numpy(_translated(drawn, prior, space, seed)).float()
+    if len(actions) < LEAST:
+        return agent
+    rollout = agent.play(torch.zeros(actions.shape), actions)
+    _imitate(agent, rollout)
+    return agent
+
+
+def portfolio(prior: Prior, space: SearchSpace, seed: int, regardless: bool) -> Floats:
+    """Actions (B, n) in a study's space of those of the prior's first configurations that lie in it.
+
+    ``regardless``: of how long they take, if the prior knows.
+    """
+    return _translated(prior.regardless if regardless else prior.portfolio, prior, space, seed)
+
+
+def _translated(configs: Sequence[Config], prior: Prior, space: SearchSpace, seed: int) -> Floats:
+    """Actions (B, n) in the study's space of those of the prior's configurations that lie in it; what the prior does
+    not know is drawn uniformly.
+    """
+    free = np.random.default_rng(seed).uniform(-1, 1, (len(configs), len(space.steps)))
+    rows = []
+    for config, anywhere in zip(configs, space.decode(free), strict=True):
+        known = {parameter.name for parameter in prior.space.parameters}
+        whole = {name: value for name, value in anywhere.items() if name not in known} | config
+        whole |= {p.name: p.value for p in space.parameters if isinstance(p, Fixed) and p.name in whole}
+        try:
+            rows.append(space.encode([whole])[0])
+        except ValueError:
+            continue
+    # The agent learns from actions in single precision: what is decoded must be the very same.
+    return np.array(rows, dtype=np.float32).astype(np.float64).reshape(len(rows), len(space.steps))
+
+
+def _imitate(agent: Agent, rollout: Rollout) -> None:
+    """Make the agent play these episodes, in place, by maximum likelihood."""
+    optimizer = torch.optim.Adam(agent.parameters(), lr=LEARNING_RATE)
+    for _ in range(STEPS):
+        loss = -masked_mean(agent(rollout).log_prob(rollout.actions), rollout.active)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()

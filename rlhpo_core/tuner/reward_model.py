@@ -1,0 +1,259 @@
+"""The learned reward model F, which stands in for real trainings: features of a configuration → its reward's mean, std.
+
+``mlp``
+    The paper's: one multilayer perceptron. Its uncertainty is the deviation of its held-out residuals, the same
+    everywhere.
+``ensemble``
+    Bootstrapped perceptrons. Where they disagree, the model is uncertain (Lakshminarayanan et al., NeurIPS 2017).
+``gp``
+    Exact Gaussian process with a Matérn-5/2 kernel, which can lean on a prior from other studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhpo_core.arrays import Floats
+from rlhpo_core.study.tuner_settings import Acquisition, Kind
+from rlhpo_core.tuner import gaussian_process, perceptrons
+from rlhpo_core.tuner.acquisition import acquisition
+from rlhpo_core.tuner.gaussian_process import Expected
+
+#: What a prior says of configurations with features (B, d).
+Expect = Callable[[Tensor], Expected]
+
+#: Half width, in deviations, of the central 80 % interval of a normal distribution.
+Z80 = 1.2815515655446004
+MEMBERS = {"mlp": 1, "ensemble": 10}
+#: How many interquartile ranges below the lower quartile a reward may lie before it is drawn in.
+FENCE = 1.5
+#: Rewards beyond ± this count as this: their squares would overflow.
+LARGEST_REWARD = 1e100
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How well the model predicts trials that it was not fitted on."""
+
+    r2: float
+    """1 − squared error / variance of the rewards; 0.0 if they are all equal."""
+    rank_correlation: float
+    """Spearman's; 0.0 if predictions or rewards are all equal."""
+    coverage: float
+    """Fraction of rewards inside the model's central 80 % interval; 0.8 is calibrated."""
+    n: int
+    """Trials predicted."""
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A fitted model: its kind and the tensors that make it up, which nobody changes; a prior, if it leans on one."""
+
+    kind: Kind
+    tensors: dict[str, Tensor]
+    expect: Expect | None = None
+
+    @property
+    def diagnostics(self) -> Diagnostics | None:
+        """From held-out predictions; ``None`` below four trials."""
+        if "diagnostics" not in self.tensors:
+            return None
+        r2, rank_correlation, coverage, n = self.tensors["diagnostics"].tolist()
+        return Diagnostics(r2, rank_correlation, coverage, int(n))
+
+    @property
+    def informed(self) -> bool:
+        """Whether it has seen trials; before, its rewards are in units of the prior."""
+        return self.kind != "gp" or len(self.tensors["x"]) > 0
+
+    def predict(self, features: Floats, noisy: bool = True) -> tuple[Floats, Floats]:
+        """Mean and std, each (B,) in reward units, of the reward of configurations with features (B, d).
+
+        ``noisy``: of the reward that a training would measure; otherwise, where the model can tell, of the true one.
+        """
+        return self._predict(features, noisy)[:2]
+
+    def _predict(self, features: Floats, noisy: bool) -> tuple[Floats, Floats, Tensor | None]:
+        """Mean, std and, where a prior knows of it, cost, each (B,)."""
+        x = torch.from_numpy(np.array(features, dtype=np.float64))
+        with torch.no_grad(), one_thread():
+            expected = self.expect(x) if self.expect is not None else None
+            if self.kind == "gp":
+                mean, std = gaussian_process.predict(self.tensors, x, expected)
+                if noisy:
+                    std = (std.square() + self.tensors["hyperparameters"][-3].exp()).sqrt()
+            else:
+                mean, std = perceptrons.predict(self.tensors, x)
+            centre, scale = self.tensors["centre"], self.tensors["scale"]
+            return (centre + scale * mean).numpy(), (scale * std).numpy(), expected.cost if expected else None
+
+    def worth(
+        self, name: Acquisition, features: Floats, best: float, noisy: bool = True, tolerance: float | None = None
+    ) -> Floats:
+        """What configurations with features (B, d) are worth trying, (B,): ``acquisition``, per cost where it is known.
+
+        Expected improvement is divided by 1 + cost / ``tolerance``, as by the cost in Snoek et al. (NeurIPS 2012, sec.
+        3.2), its logarithm accordingly. A mean, which may be negative, and ``ucb`` stay as they are, and so does all
+        without a ``tolerance`` or without a prior that knows of costs.
+        """
+        mean, std, cost = self._predict(features, noisy)
+        value = acquisition(name, mean, std, best)
+        if tolerance is None or cost is None or name not in ("ei", "log_ei"):
+            return value
+        dear = np.log1p(cost.numpy() / tolerance)
+        return np.asarray(value - dear if name == "log_ei" else value * np.exp(-dear))
+
+    def conditioned(self, features: Floats) -> RewardModel:
+        """The model as if trials with features (B, d) had come out as it predicts; perceptrons stay as they are."""
+        if self.kind != "gp":
+            return self
+        x = torch.from_numpy(np.array(features, dtype=np.float64))
+        with torch.no_grad(), one_thread():
+            grown = gaussian_process.conditioned(self.tensors, x, self.expect(x) if self.expect else None)
+        return replace(self, tensors=grown)
+
+    def state(self) -> dict[str, Tensor]:
+        """Contiguous tensors from which ``from_state`` restores the same predictions, bit for bit."""
+        return dict(self.tensors)
+
+
+def fit(
+    kind: Kind,
+    features: Floats,
+    rewards: Floats,
+    seed: int,
+    warm_start: RewardModel | None = None,
+    weights: Floats | None = None,
+    judged: int | None = None,
+    expect: Expect | None = None,
+) -> RewardModel:
+    """Fit a model to trials with features (N, d) in [0, 1] and rewards (N,) of any scale; the seed decides all chance.
+
+    ``weights`` (N,) in (0, 1] say how much each trial tells: its noise variance is 1/weight times as large; 1 if not
+    given. The diagnostics are those of the last ``judged`` trials, or of all.
+
+    A Gaussian process starts its search for hyperparameters from those of ``warm_start``; perceptrons always start
+    afresh, since warm-started ones generalise worse (Ash & Adams, NeurIPS 2020). It alone leans on ``expect``, and then
+    makes do with one trial.
+
+    Raises: ValueError on fewer than two trials, shapes that disagree, NaN, infinity or an unknown kind.
+    """
+    _check_kind(kind)
+    x, y = np.asarray(features, dtype=np.float64), np.asarray(rewards, dtype=np.float64)
+    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1] == 0:
+        raise ValueError(f"features (N, d) and rewards (N,) are wanted, not {x.shape} and {y.shape}")
+    expect = expect if kind == "gp" else None
+    if len(y) < (2 if expect is None else 1):
+        raise ValueError("a reward model needs at least two trials")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("features and rewards must be finite")
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
+    own = np.arange(len(y)) >= len(y) - (len(y) if judged is None else judged)
+    y = drawn_in(y)
+    if kind == "gp":
+        rows = gaussian_process.subset(x, y)
+        x, y, w, own = x[rows], y[rows], w[rows], own[rows]
+    centre, scale = float(y.mean()), _scale(y) if len(y) > 1 else 1.0
+    standardised = (y - centre) / scale
+    points, targets, told = torch.from_numpy(x.copy()), torch.from_numpy(standardised), torch.from_numpy(w.copy())
+    with one_thread():
+        if kind == "gp":
+            known = warm_start.tensors if warm_start is not None and warm_start.kind == "gp" else {}
+            previous, seen = known.get("hyperparameters"), len(known.get("x", ()))
+            expected = expect(points) if expect is not None else None
+            state, mean, std = gaussian_process.fit(points, targets, previous, seen, told, expected)
+        else:
+            state, mean, std = perceptrons.fit(points, targets, MEMBERS[kind], seed, told)
+    state |= {name: torch.tensor(v, dtype=torch.float64) for name, v in (("centre", centre), ("scale", scale))}
+    if own.sum() >= 4:
+        found = _diagnose(standardised[own], mean.numpy()[own], std.numpy()[own])
+        values = [found.r2, found.rank_correlation, found.coverage, float(found.n)]
+        state["diagnostics"] = torch.tensor(values, dtype=torch.float64)
+    return RewardModel(kind, state, expect)
+
+
+def before_trials(width: int, expect: Expect) -> RewardModel:
+    """What a prior says before the first trial, of configurations with features (B, width).
+
+    Its rewards are in units of the prior: 0 for a middling configuration, 1 for the best.
+    """
+    with one_thread():
+        state = gaussian_process.unfitted(width, expect(torch.zeros(0, width, dtype=torch.float64)))
+    one = torch.tensor(1.0, dtype=torch.float64)
+    return RewardModel("gp", {**state, "centre": one * 0, "scale": one}, expect)
+
+
+def from_state(kind: Kind, state: dict[str, Tensor], expect: Expect | None = None) -> RewardModel:
+    """The model whose ``state()`` this was. Raises: KeyError if a tensor is missing, ValueError on an unknown kind."""
+    _check_kind(kind)
+    names = gaussian_process.STATE if kind == "gp" else perceptrons.STATE
+    for name in (*names, "centre", "scale"):
+        if name not in state:
+            raise KeyError(name)
+    return RewardModel(kind, dict(state), expect if kind == "gp" else None)
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in get_args(Kind):
+        raise ValueError(f"unknown kind of reward model: {kind!r}; choose one of {', '.join(get_args(Kind))}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The result must not depend on how many threads share a sum; at these sizes one thread is also the fastest."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+# -- what the kinds share --------------------------------------------------------------------------------------------
+
+
+def drawn_in(rewards: Floats) -> Floats:
+    """Rewards (N,) with low outliers drawn in.
+
+    A few configurations score terribly. How terribly does not matter, but would dominate the squared error: rewards
+    further below the lower quartile than FENCE interquartile ranges are set to that limit.
+    """
+    rewards = np.clip(rewards, -LARGEST_REWARD, LARGEST_REWARD)
+    low, high = np.quantile(rewards, [0.25, 0.75])
+    return np.maximum(rewards, low - FENCE * (high - low)) if high > low else rewards
+
+
+def _scale(rewards: Floats) -> float:
+    """Deviation of the rewards; tiny if they are equal, but never so tiny that rounding errors count as differences."""
+    return max(float(rewards.std()), 1e-9 * float(np.abs(rewards).max())) or 1e-9
+
+
+def _diagnose(rewards: Floats, mean: Floats, std: Floats) -> Diagnostics:
+    """The diagnostics of held-out predictions of standardised rewards, all (N,)."""
+    variance = float(rewards.var())
+    return Diagnostics(
+        r2=1 - float(np.mean((rewards - mean) ** 2)) / variance if variance > 1e-12 else 0.0,
+        rank_correlation=rank_correlation(rewards, mean),
+        coverage=float(np.mean(np.abs(rewards - mean) <= Z80 * std)),
+        n=len(rewards),
+    )
+
+
+def rank_correlation(a: Floats, b: Floats) -> float:
+    """Spearman's, of a and b (N,); 0.0 if either is all equal."""
+    ranks_a, ranks_b = _ranks(a), _ranks(b)
+    scale = float(ranks_a.std() * ranks_b.std())
+    return float(np.mean((ranks_a - ranks_a.mean()) * (ranks_b - ranks_b.mean()))) / scale if scale > 0 else 0.0
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks (N,), ties share their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse], dtype=np.float64)

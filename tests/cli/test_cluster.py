@@ -1,0 +1,162 @@
+"""``rlhpo submit | schedule | runs`` against a KFP server on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from rlhpo_core.cli.main import app
+from rlhpo_core.kubeflow import connection
+from rlhpo_core.study.spec import parse_study
+from tests.helpers.kfp_server import KfpServer
+from tests.kubeflow.test_steps import study
+
+NIGHTLY = "0 30 2 * * *"
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KfpServer]:
+    backend = KfpServer(tokens={"mine"}, namespaces={"team"})
+    for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(connection, "TOKEN_FILE", tmp_path / "no-token")
+    monkeypatch.setattr(connection, "_POD_NAMESPACE", tmp_path / "no-namespace")
+    monkeypatch.setenv("KFP_API_HOST", backend.url)
+    monkeypatch.setenv("RLHPO_KFP_NAMESPACE", "team")
+    monkeypatch.setenv("RLHPO_KFP_TOKEN", "mine")
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Seven trials, three a round: three rounds."""
+    path = tmp_path / "study.yaml"
+    path.write_text(study())
+    return path
+
+
+def rlhpo(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path) -> None:
+    done = rlhpo(
+        "submit",
+        file,
+        *("--store", "s3://bucket/it", "--table", "s3://bucket/table.csv", "--rounds", "2"),
+        *("--image", "registry.example.com/rlhpo:2", "--experiment", "tuning", "--service-account", "rlhpo-runner"),
+    )
+    assert done.exit_code == 0, done.output
+    (run,) = backend.runs.values()
+    assert f"run {run['run_id']}  {backend.url}/#/runs/details/{run['run_id']}" in done.output
+    assert "up to 1 more follow by themselves" in done.output
+    parameters = run["runtime_config"]["parameters"]
+    assert parse_study(parameters.pop("study"), "sent").name == "stepwise"
+    assert parameters == {
+        "store": "s3://bucket/it",
+        "table_source": "s3://bucket/table.csv",
+        "image": "registry.example.com/rlhpo:2",
+        "further_runs": 1,
+    }
+    assert run["service_account"] == "rlhpo-runner"
+    rounds = [name for name in run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"] if "round" in name]
+    assert len(rounds) == 2
+    (experiment,) = backend.experiments.values()
+    assert (experiment["display_name"], experiment["namespace"]) == ("tuning", "team")
+
+
+@pytest.mark.parametrize("arguments", [["--no-continue", "--rounds", "1"], ["--rounds", "3"], []])
+def test_a_run_that_is_to_stay_alone_sends_no_other(backend: KfpServer, file: Path, arguments: list[str]) -> None:
+    done = rlhpo("submit", file, "--store", "s3://bucket/it", *arguments)
+    assert done.exit_code == 0, done.output
+    assert "follow" not in done.output
+    (run,) = backend.runs.values()
+    assert run["runtime_config"]["parameters"]["further_runs"] == 0
+
+
+def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path) -> None:
+    options = ["--store", "s3://bucket/it", "--rounds", "1", "--pipeline-version"]
+    assert rlhpo("submit", file, *options, "v1").exit_code == 0
+    assert rlhpo("schedule", file, *options, "v2", "--cron", NIGHTLY).exit_code == 0
+    assert [one["name"] for one in backend.pipelines.values()] == ["rlhpo-hpo-loop"]
+    ids = {one["name"]: version for version, one in backend.versions.items()}
+    (run,), (recurring,) = backend.runs.values(), backend.recurring_runs.values()
+    assert run["pipeline_version_reference"]["pipeline_version_id"] == ids["v1"]
+    assert recurring["pipeline_version_reference"]["pipeline_version_id"] == ids["v2"]
+    again = rlhpo("submit", file, *options, "v1")
+    assert again.exit_code == 1
+    assert "has a version 'v1'; choose another name" in str(again.exception)
+
+
+def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path) -> None:
+    for state, code in (("SUCCEEDED", 0), ("FAILED", 1)):
+        backend.states = [state]
+        done = rlhpo("submit", file, "--store", "s3://bucket/it", "--rounds", "1", "--wait")
+        assert done.exit_code == code, done.output
+        assert f"stepwise: {state}" in done.output
+    assert "ended as FAILED: a step failed" in str(done.exception)
+
+
+def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(backend: KfpServer, file: Path) -> None:
+    done = rlhpo("schedule", file, "--store", "s3://bucket/it", "--rounds", "1", "--cron", NIGHTLY)
+    assert done.exit_code == 0, done.output
+    assert f"schedule stepwise: {NIGHTLY}" in done.output
+    (one,) = backend.recurring_runs.values()
+    assert one["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
+    assert (one["max_concurrency"], one["no_catchup"]) == ("1", True)
+    assert "further_runs" not in one["runtime_config"]["parameters"], "the next one comes by the clock"
+    wrong = rlhpo("schedule", file, "--store", "s3://bucket/it", "--rounds", "1", "--cron", "30 2 * * *")
+    assert wrong.exit_code == 1
+    assert "Did you mean '0 30 2 * * *'" in str(wrong.exception)
+
+
+def test_runs_are_listed(backend: KfpServer, file: Path) -> None:
+    assert "no runs" in rlhpo("runs").output
+    rlhpo("submit", file, "--store", "s3://bucket/it", "--rounds", "1", "--experiment", "a")
+    rlhpo("submit", file, "--store", "s3://bucket/it", "--rounds", "1", "--experiment", "b")
+    first, second = backend.runs
+    listed = rlhpo("runs").output
+    assert listed.index(second) < listed.index(first)
+    assert "2026-01-01 00:00" in listed
+    only = rlhpo("runs", "--experiment", "a").output
+    assert first in only
+    assert second not in only
+
+
+def test_options_go_before_the_environment(backend: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_API_HOST", "http://nonesuch.invalid")
+    monkeypatch.setenv("RLHPO_KFP_NAMESPACE", "another")
+    monkeypatch.setenv("RLHPO_KFP_TOKEN", "wrong")
+    done = rlhpo("runs", "--host", backend.url, "--namespace", "team", "--token", "mine")
+    assert "no runs" in done.output, done.exception
+
+
+def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text(study(trials=99))
+    done = rlhpo("submit", path, "--store", "s3://bucket/it", "--rounds", "21")
+    assert done.exit_code == 1
+    assert "--rounds: a run holds at most 20" in str(done.exception)
+    assert backend.runs == {}
+
+
+def test_retunings_are_runs_of_a_pipeline_of_their_own(backend: KfpServer, file: Path, tmp_path: Path) -> None:
+    for command in (["submit"], ["schedule", "--cron", NIGHTLY]):
+        done = rlhpo(*command, file, "--store", "s3://bucket/it", "--retune")
+        assert done.exit_code == 0, done.exception
+    (run,), (recurring,) = backend.runs.values(), backend.recurring_runs.values()
+    assert recurring["display_name"] == "stepwise-retune"
+    for one in (run, recurring):
+        assert one["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-retune"
+        assert one["runtime_config"]["parameters"].keys() == {"study", "store", "table_source"}
+    path = tmp_path / "other.yaml"
+    path.write_text(study(trials=99))
+    refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--retune")
+    assert "a retuning is one run of at most 20 rounds; these are 33" in str(refused.exception)
+    path.write_text(study(registry={}))
+    refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--retune")
+    assert "registry.model: a retuning needs the name" in str(refused.exception)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlhpo_core.data.holdout import from_bytes, row_keys, slices, to_bytes, unseen
+from rlhpo_core.data.table import Table, load_table, split
+from rlhpo_core.errors import UserError
+from rlhpo_core.production.answers import ask
+from rlhpo_core.study.spec import DataSpec
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
+
+
+def table(path: Path, frame: pd.DataFrame) -> Table:
+    frame.to_csv(path, index=False)
+    return load_table(DataSpec(path=path, target="target"), seed=0)
+
+
+class Constant:
+    """Knows one class, whatever it is asked."""
+
+    def predict(self, data: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"prediction": 1, "probability_1": np.full(len(data), 0.75)})
+
+
+class Picky:
+    def predict(self, data: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"prediction": data["not there"]})
+
+
+def test_rows_are_known_again_in_another_table(tmp_path: Path) -> None:
+    frame = pd.read_csv(EXAMPLES / "german_credit.csv")
+    whole = table(tmp_path / "whole.csv", frame)
+    # Another order of rows and columns, other categories, a gap that turns whole numbers into others.
+    part = frame.iloc[500:][[*frame.columns[::-1]]].sample(frac=1, random_state=0).rename(columns={})
+    part = pd.concat([part, part.iloc[:1].assign(age=np.nan, purpose="A99")])
+    some = table(tmp_path / "some.csv", part)
+    keys, known = row_keys(some, np.arange(len(some))), row_keys(whole, np.arange(len(whole)))
+    assert np.isin(keys, known).sum() == 500
+    assert not np.isin(keys[-1], known)
+    assert len(np.unique(known)) == len(frame)
+    assert np.array_equal(np.unique(known), from_bytes(to_bytes(known)))
+
+
+def test_no_row_that_a_training_has_seen_is_judged_by(tmp_path: Path) -> None:
+    frame = pd.read_csv(EXAMPLES / "winequality_white.csv")  # a fifth of its rows are there twice
+    whole = table(tmp_path / "wine.csv", frame)
+    parts = split(whole, DataSpec(path=tmp_path / "wine.csv", target="target"), seed=0)
+    seen = row_keys(whole, np.concatenate([parts.train, parts.validation]))
+    judged = unseen(whole, parts.holdout, [seen])
+    assert 0 < len(judged) < len(parts.holdout)
+    trained = pd.concat([frame.iloc[parts.train], frame.iloc[parts.validation]])
+    rows = judged.rows.assign(target=[judged.classes[int(code)] for code in judged.target])
+    assert len(rows.merge(trained.drop_duplicates().astype("float64"), on=list(frame.columns))) == 0
+
+
+def test_slices_are_the_values_of_a_column_or_quarters_of_its_range(tmp_path: Path) -> None:
+    whole = table(tmp_path / "credit.csv", pd.read_csv(EXAMPLES / "german_credit.csv").assign(
+        housing=lambda frame: frame["housing"].where(frame.index % 10 > 0)
+    ))  # fmt: skip
+    rows = unseen(whole, np.arange(1000), [])
+    found = slices(rows, ["housing", "duration"])
+    housing = [name for name in found if name.startswith("housing")]
+    assert sorted(housing) == ["housing missing", "housing=A151", "housing=A152", "housing=A153"]
+    assert sum(int(found[name].sum()) for name in housing) == 1000
+    quarters = [name for name in found if name.startswith("duration")]
+    assert len(quarters) == 4
+    assert sum(int(found[name].sum()) for name in quarters) == 1000
+    with pytest.raises(UserError, match="no column 'colour'"):
+        slices(rows, ["colour"])
+
+
+def test_a_model_that_does_not_know_a_class_gives_it_nothing(tmp_path: Path) -> None:
+    rows = unseen(table(tmp_path / "credit.csv", pd.read_csv(EXAMPLES / "german_credit.csv")), np.arange(50), [])
+    found = ask({"old": (Constant(), 10)}, rows)["old"]
+    assert found.output.shape == (50, 2)
+    assert found.output[0] == pytest.approx([0.75, 0.0])
+    assert found.size == 10
+    assert 0 < found.seconds_per_row < 1
+    with pytest.raises(UserError, match="the champion cannot answer the current data: KeyError: 'not there'"):
+        ask({"the champion": (Picky(), 10)}, rows)

@@ -1,0 +1,271 @@
+"""Tables: what is read, what is refused and how it is divided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhpo_core.data.table import Table, folds, load_table, split
+from rlhpo_core.errors import UserError
+from rlhpo_core.study.spec import DataSpec
+
+
+def frame(rows: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "height": rng.normal(size=rows),
+            "colour": rng.choice(["red", "green", "blue"], rows),
+            "target": rng.choice(["no", "yes"], rows),
+        }
+    )
+
+
+def load(table: pd.DataFrame, folder: Path, **spec: object) -> Table:
+    path = folder / "table.csv"
+    table.to_csv(path, index=False)
+    return load_table(DataSpec.model_validate({"path": path, "target": "target", **spec}), seed=0)
+
+
+def refusal(table: pd.DataFrame, folder: Path, **spec: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load(table, folder, **spec)
+    return str(caught.value)
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_stay_numbers_and_text_becomes_categories_and_gaps_stay_gaps(tmp_path: Path) -> None:
+    raw = frame()
+    raw.loc[3, "height"] = np.nan
+    raw.loc[4, "colour"] = None
+    table = load(raw, tmp_path)
+    assert table.features["height"].dtype == np.float64
+    assert table.categories == {"colour": ["blue", "green", "red"]}
+    assert np.isnan(table.features.loc[3, "height"])
+    assert table.features["colour"].isna().tolist() == [row == 4 for row in range(60)]
+    assert table.classes == ("no", "yes")
+    assert [table.classes[int(code)] for code in table.target] == raw["target"].tolist()
+
+
+def test_csv_and_parquet_of_the_same_content_are_the_same_table(tmp_path: Path) -> None:
+    raw = frame()
+    raw.to_parquet(tmp_path / "table.parquet")
+    parquet = load_table(DataSpec(path=tmp_path / "table.parquet", target="target"), seed=0)
+    csv = load(raw, tmp_path)
+    assert csv.digest == parquet.digest
+    pd.testing.assert_frame_equal(csv.features, parquet.features)
+
+
+def test_npz_images_are_flattened_and_their_test_part_is_the_holdout(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "images.npz",
+        x_train=rng.integers(0, 255, (40, 4, 4), dtype=np.uint8),
+        y_train=np.arange(40) % 2,
+        x_test=rng.integers(0, 255, (10, 4, 4), dtype=np.uint8),
+        y_test=np.arange(10) % 2,
+    )
+    spec = DataSpec(path=tmp_path / "images.npz")
+    table = load_table(spec, seed=0)
+    assert table.features.shape == (50, 16)
+    assert split(table, spec, seed=0).holdout.tolist() == list(range(40, 50))
+
+
+def test_digest_tells_contents_apart(tmp_path: Path) -> None:
+    changed = frame()
+    changed.loc[7, "height"] += 1e-9
+    assert load(frame(), tmp_path).digest != load(changed, tmp_path).digest
+    assert len(load(frame(), tmp_path).digest) <= 36
+
+
+@pytest.mark.parametrize(
+    ("target", "task"),
+    [
+        (["a", "b"], "classification"),
+        ([True, False], "classification"),
+        ([1, 2, 3], "classification"),
+        ([1.5, 2.25, 3.125], "regression"),
+        (list(range(60)), "regression"),
+    ],
+)
+def test_the_task_follows_from_the_target(target: list[object], task: str, tmp_path: Path) -> None:
+    raw = frame().assign(target=[target[row % len(target)] for row in range(60)])
+    assert load(raw, tmp_path).task == task
+
+
+def test_few_grades_with_text_among_them_are_categories(tmp_path: Path) -> None:
+    raw = frame().assign(doors=[("2", "3", "4", "5more")[row % 4] for row in range(60)])
+    assert load(raw, tmp_path).categories["doors"] == ["2", "3", "4", "5more"]
+
+
+def test_dropped_columns_are_not_used(tmp_path: Path) -> None:
+    assert list(load(frame(), tmp_path, drop=["colour"]).features) == ["height"]
+
+
+def test_a_draw_keeps_rare_classes(tmp_path: Path) -> None:
+    raw = frame(2000)
+    raw["target"] = ["rare"] * 4 + ["common"] * 1996
+    table = load(raw, tmp_path, max_rows=100)
+    assert 100 <= len(table) <= 103
+    assert (table.target == table.classes.index("rare")).sum() == 3
+
+
+# -- refusing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file .*absent\.csv"):
+        load_table(DataSpec(path=tmp_path / "absent.csv", target="target"), seed=0)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet", "table.npz", "table.xlsx"])
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe\x80 not a table \x00"])
+def test_empty_damaged_and_foreign_files_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="table"):
+        load_table(DataSpec(path=tmp_path / name, target="target"), seed=0)
+
+
+def test_a_header_without_rows_is_refused(tmp_path: Path) -> None:
+    assert "has no rows" in refusal(frame().iloc[:0], tmp_path)
+
+
+def test_a_misspelt_target_gets_a_suggestion(tmp_path: Path) -> None:
+    message = refusal(frame(), tmp_path, target="tarset")
+    assert "no column 'tarset'" in message
+    assert "did you mean 'target'?" in message
+
+
+def test_without_a_target_the_columns_are_listed(tmp_path: Path) -> None:
+    assert "height, colour, target" in refusal(frame(), tmp_path, target=None)
+
+
+def test_a_missing_value_in_the_target_is_located(tmp_path: Path) -> None:
+    raw = frame()
+    raw.loc[[4, 9], "target"] = None
+    assert "missing in 2 of 60 rows (first in row 5)" in refusal(raw, tmp_path)
+
+
+def test_one_class_is_not_enough(tmp_path: Path) -> None:
+    assert "one class only (yes)" in refusal(frame().assign(target="yes"), tmp_path)
+
+
+def test_a_class_too_rare_to_divide_is_named(tmp_path: Path) -> None:
+    raw = frame()
+    raw.loc[0, "target"] = "odd"
+    table = load(raw, tmp_path)
+    with pytest.raises(UserError, match="class 'odd' has 1 rows"):
+        split(table, DataSpec(path=tmp_path, target="target"), seed=0)
+
+
+def test_identifiers_as_classes_are_refused(tmp_path: Path) -> None:
+    assert "60 classes in 60 rows" in refusal(frame().assign(target=[f"id{row}" for row in range(60)]), tmp_path)
+
+
+def test_stray_text_among_numbers_is_located(tmp_path: Path) -> None:
+    raw = frame()
+    raw["height"] = raw["height"].astype(object)
+    raw.loc[6, "height"] = "n.a. (broken)"
+    message = refusal(raw, tmp_path)
+    assert "'height' should hold numbers, but row 7 has 'n.a. (broken)' (1 of 60" in message
+
+
+def test_names_are_not_categories(tmp_path: Path) -> None:
+    message = refusal(frame(300).assign(name=[f"person {row}" for row in range(300)]), tmp_path)
+    assert "'name' has 300 different texts" in message
+    assert "data.drop" in message
+
+
+def test_infinite_values_are_refused(tmp_path: Path) -> None:
+    raw = frame()
+    raw.loc[0, "height"] = np.inf
+    assert "'height' holds infinite values" in refusal(raw, tmp_path)
+
+
+def test_dates_and_lists_are_refused(tmp_path: Path) -> None:
+    for name, values in {"day": pd.date_range("2026-01-01", periods=60), "tags": [["a", "b"]] * 60}.items():
+        frame().assign(**{name: values}).to_parquet(tmp_path / "table.parquet")
+        with pytest.raises(UserError, match=f"column '{name}' holds values of type"):
+            load_table(DataSpec(path=tmp_path / "table.parquet", target="target"), seed=0)
+
+
+def test_text_cannot_be_regressed_on(tmp_path: Path) -> None:
+    assert "is not a number" in refusal(frame(), tmp_path, task="regression")
+
+
+def test_a_constant_cannot_be_regressed_on(tmp_path: Path) -> None:
+    assert "1.5 in every row" in refusal(frame().assign(target=1.5), tmp_path, task="regression")
+
+
+def test_a_table_of_a_target_alone_is_refused(tmp_path: Path) -> None:
+    assert "no column to predict" in refusal(frame()[["target"]], tmp_path)
+
+
+def test_npz_without_its_arrays_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "table.npz", inputs=np.zeros((3, 2)))
+    with pytest.raises(UserError, match="lacks x_train, y_train; it has inputs"):
+        load_table(DataSpec(path=tmp_path / "table.npz"), seed=0)
+
+
+def test_npz_with_pickled_objects_is_not_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "table.npz", x=np.array([{"a": 1}], dtype=object), y=np.zeros(1))
+    with pytest.raises(UserError, match="cannot read"):
+        load_table(DataSpec(path=tmp_path / "table.npz"), seed=0)
+
+
+# -- dividing --------------------------------------------------------------------------------------------------------
+
+
+def table_of(counts: list[int]) -> Table:
+    target = np.repeat(np.arange(len(counts)), counts).astype(np.float64)
+    target = np.random.default_rng(0).permutation(target)
+    features = pd.DataFrame({"x": np.arange(len(target))})
+    return Table(features, target, "classification", tuple(range(len(counts))), "y", 0, "0" * 32)
+
+
+@given(
+    counts=st.lists(st.integers(3, 60), min_size=2, max_size=6),
+    validation=st.floats(0.05, 0.45),
+    holdout=st.floats(0.05, 0.45),
+    seed=st.integers(0, 2**31),
+)
+def test_every_row_is_in_one_part_and_every_class_in_every_part(
+    counts: list[int], validation: float, holdout: float, seed: int
+) -> None:
+    table = table_of(counts)
+    spec = DataSpec(path=Path("x.csv"), validation=validation, holdout=holdout)
+    parts = split(table, spec, seed)
+    rows = np.concatenate([parts.train, parts.validation, parts.holdout])
+    assert sorted(rows.tolist()) == list(range(len(table)))
+    for part in (parts.train, parts.validation, parts.holdout):
+        assert set(table.target[part]) == set(range(len(counts)))
+    again = split(table, spec, seed)
+    np.testing.assert_array_equal(parts.holdout, again.holdout)
+
+
+def test_parts_have_their_sizes_and_depend_on_the_seed() -> None:
+    table = table_of([700, 300])
+    spec = DataSpec(path=Path("x.csv"), validation=0.1, holdout=0.3)
+    parts = split(table, spec, 0)
+    assert (len(parts.train), len(parts.validation), len(parts.holdout)) == (600, 100, 300)
+    assert (table.target[parts.validation] == 0).sum() == 70
+    assert split(table, spec, 1).holdout.tolist() != parts.holdout.tolist()
+
+
+@given(counts=st.lists(st.integers(3, 40), min_size=2, max_size=5), count=st.integers(2, 5), seed=st.integers(0, 2**31))
+def test_folds_cover_the_rows_once_and_are_equally_large(counts: list[int], count: int, seed: int) -> None:
+    table = table_of(counts)
+    rows = np.flatnonzero(np.arange(len(table)) % 7 != 0)
+    found = folds(table, rows, count, seed)
+    assert sorted(np.concatenate([validation for _, validation in found]).tolist()) == rows.tolist()
+    sizes = [len(validation) for _, validation in found]
+    assert max(sizes) - min(sizes) <= 1
+    for training, validation in found:
+        assert not set(training) & set(validation)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.execution import beginning
+from rlhpo_core.execution.beginning import begin_study
+from rlhpo_core.priors.store import builtin_names
+from rlhpo_core.storage.study_files import StudyRecord
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import StudySpec, load_study
+from rlhpo_core.tuner.algorithm import initial_state
+from rlhpo_core.tuner.state_file import to_bytes
+from tests.helpers.studies import CUBE, after_rounds, bowl, small_settings
+
+SETTINGS = small_settings(model={"kind": "gp"}, screening={"candidates": 64})
+
+
+def write(place: Path, name: str, **more: object) -> StudySpec:
+    fields = {
+        "name": name, "evaluator": {"kind": "function", "function": "tests.helpers.functions:act"},
+        "objective": {"metric": "score", "direction": "maximize"}, "space": CUBE.model_dump(),
+        "tuner": SETTINGS.model_dump(mode="json"), **more,
+    }  # fmt: skip
+    path = place / f"{name}.json"
+    path.write_text(StudySpec.model_validate(fields).model_dump_json())
+    return load_study(path)
+
+
+def test_a_study_names_an_earlier_one_by_its_folder(tmp_path: Path) -> None:
+    before = write(tmp_path, "before")
+    folder = StudyFolder.create(tmp_path / "runs" / "before", before, StudyRecord(study_id="earlier"))
+    state = after_rounds(initial_state("earlier", 0, CUBE, "maximize", SETTINGS), bowl, 4)
+    folder.write_state(state)
+    spec = write(tmp_path, "after", warm_start="runs/before")
+    assert spec.warm_start is not None
+    assert spec.warm_start.study == str(tmp_path / "runs" / "before")
+    files = StudyFolder.create(tmp_path / "runs" / "after", spec, StudyRecord(study_id="after"))
+    start = begin_study(files, spec)
+    assert to_bytes(files.state()) == to_bytes(start)
+    assert start.inherited is not None
+    assert start.inherited.source == "earlier"
+    going = replace(start, round=1)
+    files.write_state(going)
+    assert begin_study(files, spec).round == 1, "a study that has begun is left alone"
+
+    lost = write(tmp_path, "lost", warm_start="runs/nowhere")
+    with pytest.raises(UserError, match="holds no study"):
+        begin_study(StudyFolder.create(tmp_path / "runs" / "lost", lost, StudyRecord.new(lost)), lost)
+    f1 = {"metric": "f1", "direction": "maximize"}
+    other = write(tmp_path, "other", warm_start="runs/before", objective=f1)
+    with pytest.raises(UserError, match="has the objective score; scores do not mix"):
+        begin_study(StudyFolder.create(tmp_path / "runs" / "other", other, StudyRecord.new(other)), other)
+
+
+def begun(tmp_path: Path, name: str, spec: StudySpec) -> StudyFolder:
+    return StudyFolder.create(tmp_path / "runs" / name, spec, StudyRecord(study_id=name))
+
+
+def test_the_first_state_is_worked_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = write(tmp_path, "once")
+    folder = begun(tmp_path, "once", spec)
+    first = begin_study(folder, spec)
+
+    def again(*_: object) -> None:
+        raise AssertionError("the first state is worked out again")
+
+    monkeypatch.setattr(beginning, "_first_state", again)
+    assert to_bytes(begin_study(folder, spec)) == to_bytes(first) == to_bytes(folder.state())
+
+
+def test_what_auto_means_is_fixed_when_the_study_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name, *_) = builtin_names()
+    wide = {"evaluator": {"kind": "xgboost"}, "space": name, "objective": "accuracy", "tuner": {}}
+    spec = write(tmp_path, "pinned", data={"path": "table.csv", "target": "y"}, **wide)
+    folder = begun(tmp_path, "pinned", spec)
+    assert (prior := begin_study(folder, spec).prior) is not None
+    assert prior.card.name == name
+    monkeypatch.setattr(beginning, "builtin_names", list)
+    assert (kept := begin_study(folder, spec).prior) is not None
+    assert kept.card == prior.card
+
+
+def test_of_several_that_begin_at_once_all_go_on_from_one_state(tmp_path: Path) -> None:
+    spec = write(tmp_path, "race")
+    folder = begun(tmp_path, "race", spec)
+    others = [initial_state("race", seed, CUBE, "maximize", SETTINGS) for seed in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        found = {to_bytes(state) for state in threads.map(folder.begin_state, others)}
+    assert found == {to_bytes(folder.state())}

@@ -1,0 +1,738 @@
+import datetime
+import ipaddress
+import itertools
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import kfp
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from kfp import compiler, dsl, kubernetes
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.kubeflow import client, connection
+from rlhpo_core.kubeflow.client import RunInfo
+from rlhpo_core.kubeflow.compiled_pipeline import caches, read_package, uncached
+from rlhpo_core.kubeflow.connection import Server
+from tests.helpers.kfp_server import KfpServer
+
+NIGHTLY = "0 30 2 * * *"
+SECRET = "eyJhbGciOiJSUzI1NiJ9.c2VjcmV0"
+
+
+@dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
+def _step(text: str, count: int) -> str:
+    return text * count
+
+
+@dsl.pipeline(name="inner")
+def _inner(text: str) -> str:
+    return _step(text=text, count=2).output
+
+
+@dsl.pipeline(name="hello")
+def _hello(text: str, count: int = 3, options: dict = {}, rate: float = 0.5) -> None:  # noqa: B006
+    first = _step(text=text, count=count)
+    _inner(text=first.output)
+
+
+@dsl.pipeline(name="inner-uncached")
+def _inner_uncached(text: str) -> None:
+    _step(text=text, count=2).set_caching_options(False)
+
+
+@dsl.pipeline(name="with-secret")
+def _with_secret(text: str = "hello") -> None:
+    _inner_uncached(text=text)
+    task = _step(text=text, count=1).set_caching_options(False)
+    kubernetes.use_secret_as_env(task, "store", {"key": "AWS_SECRET_ACCESS_KEY"})
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("package") / "hello.yaml"
+    compiler.Compiler().compile(_hello, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def package_with_secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("package") / "secret.yaml"
+    compiler.Compiler().compile(_with_secret, str(path))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (
+        "KFP_API_HOST",
+        "KF_PIPELINES_ENDPOINT",
+        "KF_PIPELINES_UI_ENDPOINT",
+        "KF_PIPELINES_SA_TOKEN_PATH",
+        "KUBERNETES_SERVICE_HOST",
+        "RLHPO_KFP_TOKEN",
+        "RLHPO_KFP_NAMESPACE",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(connection, "TOKEN_FILE", tmp_path / "no-token")
+    monkeypatch.setattr(connection, "_POD_NAMESPACE", tmp_path / "no-namespace")
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., KfpServer]]:
+    started: list[KfpServer] = []
+
+    def one(**options: Any) -> KfpServer:
+        started.append(KfpServer(**options))
+        return started[-1]
+
+    yield one
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def backend(start: Callable[..., KfpServer]) -> KfpServer:
+    return start()
+
+
+@pytest.fixture
+def server(backend: KfpServer) -> Server:
+    return Server.of(backend.url)
+
+
+def submit(server: Server, package: Any, name: str = "one", **options: Any) -> RunInfo:
+    given: dict[str, Any] = {"parameters": {"text": "a"}, "experiment": "tuning"} | options
+    return client.submit(server, package, name, **given)
+
+
+def schedule(server: Server, package: Any, name: str = "nightly", **options: Any) -> client.ScheduleInfo:
+    given: dict[str, Any] = {"parameters": {"text": "a"}, "experiment": "tuning", "cron": NIGHTLY} | options
+    return client.schedule(server, package, name, **given)
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_arrives_as_it_was_sent(backend: KfpServer, server: Server, package: Path) -> None:
+    parameters = {"text": "a", "count": 2, "options": {"depth": 3}}
+    run = submit(
+        server, package, "first", parameters=parameters, pipeline_root="s3://bucket/root", service_account="trainer"
+    )
+    (sent,) = backend.runs.values()
+    assert (run.id, run.name, run.state) == (sent["run_id"], "first", "PENDING")
+    assert run.created == datetime.datetime(2026, 1, 1, 0, 0, 2, tzinfo=datetime.UTC)
+    assert run.finished is None
+    assert run.url == f"{backend.url}/#/runs/details/{run.id}"
+    assert sent["runtime_config"] == {"parameters": parameters, "pipeline_root": "s3://bucket/root"}
+    assert sent["service_account"] == "trainer"
+    assert [one["display_name"] for one in backend.experiments.values()] == ["tuning"]
+
+
+def test_an_experiment_is_created_once(backend: KfpServer, server: Server, package: Path) -> None:
+    submit(server, package)
+    submit(server, package)
+    submit(server, package, experiment="other")
+    assert sorted(one["display_name"] for one in backend.experiments.values()) == ["other", "tuning"]
+
+
+def test_an_archived_experiment_takes_no_run(backend: KfpServer, server: Server, package: Path) -> None:
+    submit(server, package)
+    next(iter(backend.experiments.values()))["storage_state"] = "ARCHIVED"
+    with pytest.raises(UserError, match="'tuning' is archived; restore it"):
+        submit(server, package)
+
+
+def test_an_experiment_that_appears_meanwhile_is_taken(
+    backend: KfpServer, server: Server, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(server, package)
+    look = client._experiment
+    answers = itertools.chain([lambda *a: None], itertools.repeat(look))
+    monkeypatch.setattr(client, "_experiment", lambda *a: next(answers)(*a))
+    submit(server, package)
+    assert len(backend.experiments) == 1
+    assert len(backend.runs) == 2
+
+
+def _cached(spec: dict[str, Any]) -> list[bool]:
+    pipeline = spec.get("pipeline_spec", spec)
+    dags = [part["dag"] for part in (pipeline["root"], *pipeline["components"].values()) if "dag" in part]
+    return [bool(task.get("cachingOptions", {}).get("enableCache")) for dag in dags for task in dag["tasks"].values()]
+
+
+def test_no_step_is_cached_unless_asked_for_not_even_in_a_nested_pipeline(
+    backend: KfpServer, server: Server, package: Path
+) -> None:
+    assert _cached(read_package(package)) == [True, True, True]
+    submit(server, package, "fresh")
+    submit(server, package, "cached", cache=True)
+    sent = {run["display_name"]: run["pipeline_spec"] for run in backend.runs.values()}
+    assert _cached(sent["fresh"]) == [False, False, False]
+    assert _cached(sent["cached"]) == [True, True, True]
+    assert caches(read_package(package))
+    assert not caches(uncached(read_package(package)))
+
+
+def test_what_only_kubernetes_has_is_sent_too(backend: KfpServer, server: Server, package_with_secret: Path) -> None:
+    submit(server, package_with_secret, parameters={})
+    (sent,) = backend.runs.values()
+    assert "store" in str(sent["pipeline_spec"]["platform_spec"])
+    assert sent["pipeline_spec"]["pipeline_spec"]["pipelineInfo"] == {"name": "with-secret"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({}, "parameter text is not optional"),
+        ({"text": "a", "txet": "b"}, "not required by pipeline: txet"),
+        ({"text": 1}, "parameter text requires type string"),
+        ({"text": "a", "count": "3"}, "parameter count requires type double or integer"),
+        ({"text": "a", "count": True}, "parameter count requires type double or integer"),
+        ({"text": "a", "options": [1]}, "parameter options requires type struct"),
+        ({"text": "a", "rate": float("nan")}, "without NaN and infinity"),
+        ({"text": "a", "rate": Path("x")}, "parameters must be what JSON knows"),
+    ],
+)
+def test_wrong_parameters_are_refused(server: Server, package: Path, parameters: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        submit(server, package, parameters=parameters)
+
+
+def test_runs_are_listed_newest_first_over_many_pages(
+    backend: KfpServer, server: Server, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [submit(server, package, f"run-{number % 3}") for number in range(7)]
+    submit(server, package, "elsewhere", experiment="other")
+    newest_first = [run.id for run in reversed(made)]
+    monkeypatch.setattr(client, "_PAGE", 2)
+    assert [run.id for run in client.runs(server, "tuning")] == newest_first
+    assert [run.id for run in client.runs(server, "tuning", limit=3)] == newest_first[:3]
+    assert [run.name for run in client.runs(server, limit=1)] == ["elsewhere"]
+    assert len(client.runs(server, limit=50)) == 8
+    assert [run.id for run in client.runs(server, name="run-0")] == [made[6].id, made[3].id, made[0].id]
+    backend.set_state(made[0].id, "FAILED")
+    failed = client.runs(server, "tuning")[-1]
+    assert (failed.state, failed.ended, failed.succeeded, failed.error) == ("FAILED", True, False, "a step failed")
+    assert failed.finished is not None
+
+
+def test_runs_of_an_unknown_experiment(server: Server) -> None:
+    assert client.runs(server) == []
+    with pytest.raises(UserError, match="there is no experiment 'nonesuch'; `rlhpo submit` creates one"):
+        client.runs(server, "nonesuch")
+
+
+@pytest.mark.filterwarnings("ignore:This client only works with Kubeflow Pipeline:FutureWarning")
+def test_kfps_own_client_and_this_one_see_the_same(
+    backend: KfpServer, server: Server, package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The server in these tests is not made to measure for our client."""
+    monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    own = kfp.Client(host=backend.url)
+    theirs = own.create_run_from_pipeline_package(
+        str(package), {"text": "a"}, run_name="theirs", experiment_name="tuning", enable_caching=False
+    )
+    ours = submit(server, package, "ours")
+    assert [run.id for run in client.runs(server, "tuning")] == [ours.id, theirs.run_id]
+    listed = own.list_runs(experiment_id=own.get_experiment(experiment_name="tuning").experiment_id, page_size=1)
+    assert [run.run_id for run in listed.runs] == [theirs.run_id]
+    assert listed.next_page_token
+    assert own.get_run(ours.id).display_name == "ours"
+    made = schedule(server, package)
+    assert own.get_recurring_run(made.id).trigger.cron_schedule.cron == NIGHTLY
+    version = client.upload(server, package, "hello", "v1")
+    assert own.get_pipeline_version(version.pipeline_id, version.id).display_name == "v1"
+
+
+# -- waiting and stopping ---------------------------------------------------------------------------------------------
+
+
+def test_waiting_tells_of_each_state_once(backend: KfpServer, server: Server, package: Path) -> None:
+    run = submit(server, package)
+    backend.states = ["PENDING", "RUNNING", "RUNNING", "SUCCEEDED"]
+    told: list[str] = []
+    ended = client.wait(server, run.id, poll=0.001, on_state=lambda info: told.append(info.state))
+    assert told == ["PENDING", "RUNNING", "SUCCEEDED"]
+    assert ended.succeeded
+    assert ended.finished is not None
+
+
+@pytest.mark.parametrize("state", sorted(client.ENDED))
+def test_waiting_ends_with_every_last_state(backend: KfpServer, server: Server, package: Path, state: str) -> None:
+    run = submit(server, package)
+    backend.states = [state]
+    assert client.wait(server, run.id, poll=0.001).state == state
+
+
+def test_waiting_lives_through_an_outage(backend: KfpServer, server: Server, package: Path) -> None:
+    run = submit(server, package)
+    backend.states = ["RUNNING", "SUCCEEDED"]
+
+    def fail(info: RunInfo) -> None:
+        if info.state == "RUNNING":
+            backend.failures = [503, 500, 429]
+
+    assert client.wait(server, run.id, poll=0.001, on_state=fail).succeeded
+    assert backend.failures == []
+
+
+def test_waiting_lives_through_a_restart_of_the_server(
+    start: Callable[..., KfpServer], package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = start()
+    server = Server.of(backend.url)
+    run = submit(server, package)
+    backend.set_state(run.id, "RUNNING")
+    pauses = iter([backend.stop, lambda: None, lambda: restarted.extend([_restarted(start, backend)])])
+    restarted: list[KfpServer] = []
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: next(pauses)())
+    assert client.wait(server, run.id).succeeded
+    assert restarted
+
+
+def _restarted(start: Callable[..., KfpServer], before: KfpServer) -> KfpServer:
+    again = start(port=before.port)
+    again.experiments, again.runs = before.experiments, before.runs
+    again.states = ["SUCCEEDED"]
+    return again
+
+
+def test_pauses_grow_in_an_outage_and_have_an_end(
+    backend: KfpServer, server: Server, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = submit(server, package)
+    clock, pauses = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock[0] += seconds
+        backend.failures = [503]
+
+    monkeypatch.setattr(client.time, "sleep", sleep)
+    monkeypatch.setattr(client.time, "monotonic", lambda: clock[0])
+    with pytest.raises(UserError, match=f"(?s)status 503.*The run {run.id} goes on without being watched"):
+        client.wait(server, run.id, poll=10, outage=300)
+    assert pauses == [10, 20, 40, 60, 60, 60, 60]
+
+
+def test_waiting_is_bounded(backend: KfpServer, server: Server, package: Path) -> None:
+    run = submit(server, package)
+    with pytest.raises(UserError, match=r"has not ended within 0.01 seconds; it goes on"):
+        client.wait(server, run.id, poll=0.001, timeout=0.01)
+
+
+def test_waiting_does_not_go_on_without_hope(backend: KfpServer, server: Server) -> None:
+    with pytest.raises(UserError, match="there is no run 'nonesuch'; see `rlhpo runs`"):
+        client.wait(server, "nonesuch")
+    backend.failures = [503]
+    with pytest.raises(UserError, match="status 503"):
+        client.wait(server, "nonesuch")
+
+
+def test_a_run_is_stopped_once(backend: KfpServer, server: Server, package: Path) -> None:
+    run = submit(server, package)
+    client.terminate(server, run.id)
+    assert client.runs(server)[0].state == "CANCELING"
+    with pytest.raises(UserError, match="cannot be stopped: it has ended, or is being stopped"):
+        client.terminate(server, run.id)
+    with pytest.raises(UserError, match="there is no run 'nonesuch'"):
+        client.terminate(server, "nonesuch")
+
+
+# -- pipeline versions ------------------------------------------------------------------------------------------------
+
+
+def test_versions_of_a_pipeline(backend: KfpServer, server: Server, package: Path) -> None:
+    first = client.upload(server, package, "hpo loop/ü", "v1")
+    second = client.upload(server, package, "hpo loop/ü", "v2")
+    assert first.pipeline_id == second.pipeline_id
+    assert {one["name"] for one in backend.versions.values()} == {"v1", "v2"}
+    assert [one["name"] for one in backend.pipelines.values()] == ["hpo loop/ü"]
+    assert second.url == f"{backend.url}/#/pipelines/details/{second.pipeline_id}/version/{second.id}"
+    with pytest.raises(UserError, match="has a version 'v1'; choose another name"):
+        client.upload(server, package, "hpo loop/ü", "v1")
+
+
+def test_a_run_of_a_version(backend: KfpServer, server: Server, package: Path, package_with_secret: Path) -> None:
+    version = client.upload(server, package_with_secret, "secret", "v1")
+    assert _cached(read_package(package_with_secret)) == [True, False, False], "a nested pipeline, not its steps"
+    submit(server, version, parameters={"text": "b"})
+    (sent,) = backend.runs.values()
+    assert sent["pipeline_version_reference"] == {
+        "pipeline_id": version.pipeline_id,
+        "pipeline_version_id": version.id,
+    }
+    with pytest.raises(UserError, match="parameter text requires type string"):
+        submit(server, version, parameters={"text": 3})
+    with pytest.raises(UserError, match="PipelineVersion gone not found"):
+        submit(server, replace(version, id="gone"))
+
+
+def test_a_version_that_caches_is_not_run_as_if_it_did_not(server: Server, package: Path) -> None:
+    version = client.upload(server, package, "hello", "v1")
+    with pytest.raises(UserError, match="was compiled with caching"):
+        submit(server, version)
+    with pytest.raises(UserError, match="was compiled with caching"):
+        schedule(server, version)
+    assert submit(server, version, cache=True).state == "PENDING"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "not a compiled pipeline"),
+        ("", "0 documents"),
+        ("- 1", "not a compiled pipeline"),
+        ("root: {dag: {tusks: {}}}", 'no field named "tusks"'),
+        ("pipelineInfo: {name: x}", "it has no root"),
+        ("apiVersion: argoproj.io/v1alpha1", "not a compiled pipeline"),
+    ],
+)
+def test_a_file_that_is_no_pipeline_is_refused_here(
+    backend: KfpServer, server: Server, tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text)
+    for send in (lambda: submit(server, path), lambda: client.upload(server, path, "p", "v")):
+        with pytest.raises(UserError, match=said):
+            send()
+    assert backend.requests == []
+
+
+def test_a_missing_file(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        submit(server, tmp_path / "nonesuch.yaml")
+
+
+def test_a_pipeline_that_only_the_server_finds_wrong(server: Server, package: Path, tmp_path: Path) -> None:
+    spec = yaml.safe_load(package.read_text())
+    spec["components"].pop("comp-inner")
+    path = tmp_path / "dangling.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    with pytest.raises(UserError, match="no component 'comp-inner'"):
+        submit(server, path)
+    with pytest.raises(UserError, match="no component 'comp-inner'"):
+        client.upload(server, path, "p", "v")
+
+
+# -- schedules --------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_arrives_as_it_was_sent(backend: KfpServer, server: Server, package: Path) -> None:
+    made = schedule(server, package, service_account="trainer")
+    (sent,) = backend.recurring_runs.values()
+    assert sent["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
+    assert (sent["max_concurrency"], sent["no_catchup"], sent["mode"]) == ("1", True, "ENABLE")
+    assert sent["service_account"] == "trainer"
+    assert _cached(sent["pipeline_spec"]) == [False, False, False]
+    assert made == client.schedules(server)[0]
+    assert (made.name, made.cron, made.enabled, made.max_concurrency) == ("nightly", NIGHTLY, True, 1)
+    assert made.url == f"{backend.url}/#/recurringrun/details/{made.id}"
+
+
+def test_a_schedule_replaces_that_of_the_same_name(backend: KfpServer, server: Server, package: Path) -> None:
+    schedule(server, package, "other")
+    first = schedule(server, package)
+    second = schedule(server, package, cron="0 0 4 * * 1", enabled=False, max_concurrency=2, no_catchup=False)
+    assert {one.name: one.cron for one in client.schedules(server)} == {"other": NIGHTLY, "nightly": "0 0 4 * * 1"}
+    assert first.id not in backend.recurring_runs
+    assert (second.enabled, second.max_concurrency) == (False, 2)
+    assert backend.recurring_runs[second.id]["no_catchup"] is False
+    assert schedule(server, package).enabled
+    assert len(backend.recurring_runs) == 2
+
+
+def test_a_schedule_that_is_refused_leaves_the_old_one(backend: KfpServer, server: Server, package: Path) -> None:
+    first = schedule(server, package)
+    for wrong in ({"parameters": {}}, {"cron": "30 2 * * *"}, {"max_concurrency": 11}):
+        with pytest.raises(UserError):
+            schedule(server, package, **wrong)
+    assert list(backend.recurring_runs) == [first.id]
+
+
+def test_a_schedule_that_was_interrupted_is_mended(backend: KfpServer, server: Server, package: Path) -> None:
+    schedule(server, package)
+    twin = {**next(iter(backend.recurring_runs.values())), "recurring_run_id": "twin"}
+    backend.recurring_runs["twin"] = twin
+    last = schedule(server, package)
+    assert list(backend.recurring_runs) == [last.id]
+
+
+def test_unscheduling(backend: KfpServer, server: Server, package: Path) -> None:
+    schedule(server, package)
+    schedule(server, package, "weekly")
+    client.unschedule(server, "nightly")
+    with pytest.raises(UserError, match="there is no schedule 'nightly'; there are: weekly"):
+        client.unschedule(server, "nightly")
+    client.unschedule(server, "weekly")
+    with pytest.raises(UserError, match="there are: none"):
+        client.unschedule(server, "weekly")
+
+
+def test_the_server_itself_would_take_five_fields(backend: KfpServer, server: Server, package: Path) -> None:
+    """What makes our own check necessary."""
+    import kfp_server_api as api
+
+    submit(server, package)
+    body = api.V2beta1RecurringRun(
+        display_name="five",
+        experiment_id=next(iter(backend.experiments)),
+        max_concurrency="1",
+        mode="ENABLE",
+        pipeline_spec=read_package(package)["pipeline_spec"],
+        runtime_config=api.V2beta1RuntimeConfig(parameters={"text": "a"}),
+        trigger=api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron="30 2 * * *")),
+    )
+    made = connection.call(server, "recurring_run_service_create_recurring_run", body)
+    assert made.trigger.cron_schedule.cron == "30 2 * * *"
+    with pytest.raises(UserError, match=r"Did you mean '0 30 2 \* \* \*'"):
+        schedule(server, package, cron="30 2 * * *")
+
+
+# -- who asks ---------------------------------------------------------------------------------------------------------
+
+
+def test_namespaces_of_a_server_with_several_users(start: Callable[..., KfpServer], package: Path) -> None:
+    backend = start(namespaces={"team-a", "team-b"})
+    mine, yours = Server.of(backend.url, "team-a"), Server.of(backend.url, "team-b")
+    submit(mine, package, "mine")
+    submit(yours, package, "yours")
+    version = client.upload(mine, package, "hello", "v1")
+    client.upload(yours, package, "hello", "v1")
+    schedule(mine, package)
+    assert [run.name for run in client.runs(mine)] == ["mine"]
+    assert [run.name for run in client.runs(yours, "tuning")] == ["yours"]
+    assert client.schedules(yours) == []
+    assert backend.pipelines[version.pipeline_id]["namespace"] == "team-a"
+    with pytest.raises(UserError, match=r"(?s)has several users: give a --namespace"):
+        submit(Server.of(backend.url), package)
+    for attempt in (
+        lambda server: submit(server, package),
+        lambda server: client.runs(server),
+        lambda server: client.upload(server, package, "hello", "v1"),
+        lambda server: schedule(server, package),
+    ):
+        with pytest.raises(UserError, match=r"(?s)denies access.*kubeflow-edit in the namespace team-x"):
+            attempt(Server.of(backend.url, "team-x"))
+
+
+def test_a_server_for_one_user_ignores_the_namespace(backend: KfpServer, package: Path) -> None:
+    submit(Server.of(backend.url, "team-a"), package)
+    assert len(client.runs(Server.of(backend.url))) == 1
+
+
+def test_a_wrong_token_is_refused_without_being_shown(
+    start: Callable[..., KfpServer], package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = start(tokens={"right"})
+    assert submit(Server.of(backend.url, token="right\n"), package).id
+    with pytest.raises(UserError, match="does not accept a request without a token") as missing:
+        submit(Server.of(backend.url), package)
+    assert "RLHPO_KFP_TOKEN" in str(missing.value)
+    monkeypatch.setenv("RLHPO_KFP_TOKEN", SECRET)
+    server = Server.of(backend.url)
+    with pytest.raises(UserError, match="does not accept the token that was given") as wrong:
+        submit(server, package)
+    assert SECRET not in str(wrong.value)
+    assert SECRET not in repr(server)
+
+
+def test_a_server_that_repeats_the_token_does_not_get_it_shown(backend: KfpServer, package: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        submit(Server.of(backend.url, token=SECRET), package, parameters={"text": "a", SECRET: 1})
+    assert "not required by pipeline: ***" in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "ümlaut", "nul\0"])
+def test_what_cannot_be_a_token_is_not_sent_nor_shown(token: str) -> None:
+    with pytest.raises(UserError, match="is not a token") as refused:
+        Server.of("http://localhost", token=token)
+    assert token not in str(refused.value)
+
+
+def test_a_token_file_is_read_again_when_it_changes(
+    start: Callable[..., KfpServer], package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = start(tokens={"monday"})
+    file = tmp_path / "token"
+    file.write_text("monday\n")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(file))
+    server = Server.of(backend.url)
+    run = submit(server, package)
+    backend.states = ["RUNNING", "SUCCEEDED"]
+
+    def renew(info: RunInfo) -> None:
+        if info.state == "RUNNING":
+            backend.tokens = {"tuesday"}
+            file.write_text("tuesday\n")
+
+    assert client.wait(server, run.id, poll=0.001, on_state=renew).succeeded
+    backend.tokens = {"wednesday"}
+    with pytest.raises(UserError, match=f"does not accept the token in {file}"):
+        client.runs(server)
+    file.write_text("")
+    with pytest.raises(UserError, match=f"what is in {file} is not a token"):
+        client.runs(server)
+    file.unlink()
+    with pytest.raises(UserError, match=f"cannot read the token file {file}"):
+        client.runs(server)
+
+
+def test_a_given_token_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("from-file")
+    monkeypatch.setattr(connection, "TOKEN_FILE", tmp_path / "token")
+    assert Server.of("http://localhost").bearer() == "from-file"
+    monkeypatch.setenv("RLHPO_KFP_TOKEN", "from-variable")
+    assert Server.of("http://localhost").bearer() == "from-variable"
+    assert Server.of("http://localhost", token="from-option").bearer() == "from-option"
+    monkeypatch.delenv("RLHPO_KFP_TOKEN")
+    (tmp_path / "token").unlink()
+    assert Server.of("http://localhost").bearer() is None
+
+
+def test_where_the_server_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="which KFP server"):
+        Server.of()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    (tmp_path / "namespace").write_text("team-a\n")
+    monkeypatch.setattr(connection, "_POD_NAMESPACE", tmp_path / "namespace")
+    inside = Server.of()
+    assert (inside.host, inside.namespace, inside.page("runs")) == (connection.IN_CLUSTER, "team-a", None)
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "kubeflow.example.com/pipeline/")
+    assert Server.of().host == "https://kubeflow.example.com/pipeline"
+    monkeypatch.setenv("KFP_API_HOST", "http://localhost:8080/#/runs")
+    assert Server.of().host == "http://localhost:8080"
+    monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "https://pages.example.com/")
+    assert Server.of("http://other").page("runs") == "https://pages.example.com/#/runs"
+    monkeypatch.setenv("RLHPO_KFP_NAMESPACE", "team-b")
+    assert Server.of("http://other").namespace == "team-b"
+    assert Server.of("http://other", "team-c").namespace == "team-c"
+
+
+@pytest.mark.parametrize(
+    "host", ["ftp://example.com", "http://", "https://example.com/?a=b", "https://a:pw@example.com"]
+)
+def test_what_cannot_be_a_server(host: str) -> None:
+    with pytest.raises(UserError, match="--host") as refused:
+        Server.of(host)
+    assert "pw" not in str(refused.value).replace("password", "")
+
+
+# -- servers that are down, slow, or something else -------------------------------------------------------------------
+
+
+def test_a_server_that_is_down(start: Callable[..., KfpServer], package: Path) -> None:
+    backend = start()
+    backend.stop()
+    with pytest.raises(UserError, match=r"(?s)cannot be reached: .*refused.*port-forward"):
+        submit(Server.of(backend.url), package)
+    with pytest.raises(UserError, match="cannot be reached"):
+        client.wait(Server.of(backend.url), "any")
+
+
+def test_a_name_that_does_not_exist(package: Path) -> None:
+    with pytest.raises(UserError, match=r"KFP at http://nonesuch.invalid \(from --host\) cannot be reached"):
+        client.runs(Server.of("http://nonesuch.invalid"))
+
+
+def test_a_server_that_hangs(backend: KfpServer, package: Path) -> None:
+    submit(Server.of(backend.url), package)
+    server = Server.of(backend.url, timeout=0.2)
+    backend.hanging = True
+    with pytest.raises(UserError, match=r"did not answer within 0.2 seconds\.$"):
+        client.runs(server)
+
+
+def test_a_server_that_hangs_over_a_change(backend: KfpServer, server: Server, package: Path) -> None:
+    run = submit(server, package)
+    backend.hanging = True
+    with pytest.raises(UserError, match="may have been carried out all the same: look before you repeat it"):
+        client.terminate(replace(server, timeout=0.2), run.id)
+
+
+def test_a_server_that_closes_the_connection(backend: KfpServer, server: Server) -> None:
+    backend.hanging = True
+    timer = threading.Timer(0.1, backend.silence.set)
+    timer.start()
+    with pytest.raises(UserError, match="broke off"):
+        client.runs(server)
+    timer.join()
+
+
+def test_a_login_page(start: Callable[..., KfpServer], package: Path) -> None:
+    backend = start(tokens={"right"})
+    backend.login_page = True
+    with pytest.raises(UserError, match=r"(?s)sends to another page, maybe to log in.*RLHPO_KFP_TOKEN"):
+        submit(Server.of(backend.url), package)
+    assert submit(Server.of(backend.url, token="right"), package).id
+
+
+def test_a_page_that_is_not_kfp(backend: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.helpers.kfp_server import _Handler
+
+    def page(self: Any) -> None:
+        self._send(200, b"<html>welcome</html>", "text/html")
+
+    monkeypatch.setattr(_Handler, "do_GET", page)
+    with pytest.raises(UserError, match=r"(?s)answers with text/html, not as KFP does.*--host"):
+        client.runs(Server.of(backend.url))
+
+
+def test_a_wrong_path(backend: KfpServer) -> None:
+    with pytest.raises(UserError, match=r"(?s)has no such page.*Correct --host"):
+        client.runs(Server.of(f"{backend.url}/wrong"))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kfp")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_tls(start: Callable[..., KfpServer], certificate: Path, tmp_path: Path) -> None:
+    backend = start(certificate=certificate)
+    with pytest.raises(UserError, match=r"(?s)cannot be trusted: self-signed certificate.*--ca-cert"):
+        client.runs(Server.of(backend.url))
+    assert client.runs(Server.of(backend.url, ca_cert=certificate)) == []
+    assert client.runs(Server.of(backend.url, verify_ssl=False)) == []
+    with pytest.raises(UserError, match="there is no certificate file"):
+        Server.of(backend.url, ca_cert=tmp_path / "nonesuch.pem")
+
+
+def test_importing_the_client_imports_nothing_slow() -> None:
+    program = (
+        "import sys, rlhpo_core.kubeflow.client; "
+        "print([name for name in ('kfp', 'kfp_server_api', 'urllib3', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

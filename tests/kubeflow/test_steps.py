@@ -1,0 +1,213 @@
+"""The pipeline's steps, run one after another as KFP would, and again after every kind of interruption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.execution.runner import run
+from rlhpo_core.execution.trial_pool import TrialPool
+from rlhpo_core.kubeflow import steps
+from rlhpo_core.storage.study_files import StudyRecord
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import parse_study
+from rlhpo_core.trial import Trial, TrialStatus
+
+DATA = Path(__file__).parents[2] / "examples" / "data" / "german_credit.csv"
+SPACE = {
+    "n_estimators": {"type": "int", "low": 2, "high": 20},
+    "max_depth": {"type": "int", "low": 1, "high": 4},
+    "learning_rate": {"type": "float", "low": 0.05, "high": 0.5, "log": True},
+}
+
+
+def study(trials: int = 7, **fields: Any) -> str:
+    text: str = yaml.safe_dump(
+        {
+            "name": "stepwise",
+            "data": {"path": str(DATA), "target": "target", "max_rows": 200},
+            "evaluator": {"kind": "xgboost"},
+            "objective": "auc",
+            "space": SPACE,
+            "budget": {"trials": trials},
+            "tuner": {"trials_per_round": 3},
+            "execution": {"drill": [2], "threads": 1},
+            "registry": {"model": "stepwise"},
+            **fields,
+        }
+    )
+    return text
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        # KFP's backend sets this in every pod; trials must not end up in that run (mlflow#15713).
+        patch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        yield uri
+
+
+class Chunk:
+    """A run of the pipeline: rounds after one another, artifacts as files."""
+
+    def __init__(self, text: str, store: Path, folder: Path) -> None:
+        self.text, self.store, self.folder = text, str(store), folder
+        folder.mkdir()
+        self.table, self.state = folder / "table", folder / "state-0"
+        self.prepared = steps.prepare(text, self.store, "", self.table, self.state)
+
+    def train(self, proposals: list[str]) -> list[Path]:
+        paths = []
+        for index, proposal in enumerate(proposals):
+            paths.append(self.folder / f"{self.state.name}-trial-{index}")
+            run_id, name = self.prepared.run_id, self.prepared.table_name
+            steps.train(self.text, self.store, run_id, proposal, self.table, name, paths[-1])
+        return paths
+
+    def round(self, number: int) -> None:
+        trials = self.train(steps.propose(self.text, self.store, self.state))
+        fitted, after = self.folder / f"fitted-{number}", self.folder / f"state-{number}"
+        steps.fit_reward_model(self.state, trials, fitted)
+        steps.update_policy(self.text, self.store, self.prepared.run_id, fitted, after)
+        self.state = after
+
+    def end(self) -> str:
+        html, note = self.folder / "report", self.folder / "note"
+        registered = steps.conclude(self.text, self.store, self.table, self.prepared.table_name, html, note)
+        assert "<h1>stepwise</h1>" in html.read_text()
+        assert "stepwise" in note.read_text()
+        return registered
+
+
+def comparable(trials: tuple[Trial, ...]) -> list[dict[str, Any]]:
+    changing = {"proposal": {"trial_id"}, "started_at": True, "seconds": True}
+    return [trial.model_dump(exclude=changing) for trial in trials]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The trials of the same study by the runner on one machine."""
+    spec = parse_study(study(), "here")
+    folder = StudyFolder.create(tmp_path_factory.mktemp("whole") / "study", spec, StudyRecord.new(spec))
+    with TrialPool(spec, 2, 1) as pool:
+        run(folder, spec, pool, [])
+    return comparable(folder.history().trials)
+
+
+def test_the_steps_make_the_trials_that_the_runner_makes(
+    tracking: str, expected: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
+    for number in range(1, math.ceil(7 / 3) + 2):
+        chunk.round(number)
+    assert chunk.end() == "stepwise version 1"
+    folder = StudyFolder(tmp_path / "store")
+    trials = folder.history().trials
+    assert comparable(trials) == expected
+    assert [trial.status for trial in trials].count(TrialStatus.FAILED) == 1
+    assert "on purpose" in (trials[1].error or "")
+
+    store = MlflowClient(tracking)
+    children = store.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{chunk.prepared.run_id}'")
+    assert sorted(int(run.data.tags["rlhpo.trial"]) for run in children) == list(range(1, 8))
+    assert sorted(run.info.status for run in children) == ["FAILED", *["FINISHED"] * 6]
+    rounds = store.get_metric_history(chunk.prepared.run_id, "round.trials")
+    assert [metric.step for metric in rounds] == [1, 2, 3]
+
+
+def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_anything(
+    tracking: str, expected: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    first = Chunk(study(), store, tmp_path / "first")
+    first.round(1)
+    # Killed after two of three trials of the second round.
+    first.train(steps.propose(study(), str(store), first.state)[:2])
+
+    second = Chunk(study(), store, tmp_path / "second")
+    before = {path.name: path.stat().st_mtime_ns for path in (store / "trials").iterdir()}
+    second.round(1)
+    # KFP may repeat any step: none of them changes anything the second time.
+    steps.update_policy(
+        study(), str(store), second.prepared.run_id, tmp_path / "second" / "fitted-1", tmp_path / "again"
+    )
+    assert (tmp_path / "again").read_bytes() == second.state.read_bytes()
+    for number in (2, 3):
+        second.round(number)
+    folder = StudyFolder(store)
+    assert comparable(folder.history().trials) == expected
+    assert {name: (store / "trials" / name).stat().st_mtime_ns for name in before} == before
+    assert second.end()
+
+
+def test_a_stopped_round_is_not_learnt_from(tracking: str, tmp_path: Path) -> None:
+    chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
+    proposals = steps.propose(study(), chunk.store, chunk.state)
+    trials = chunk.train(proposals[:1])
+    StudyFolder(tmp_path / "store").request_stop()
+    trials += chunk.train(proposals[1:])[-2:]
+    assert [bool(path.read_bytes()) for path in trials].count(True) <= 1
+    steps.fit_reward_model(chunk.state, trials, tmp_path / "fitted")
+    assert (tmp_path / "fitted").read_bytes() == chunk.state.read_bytes()
+    assert steps.propose(study(), chunk.store, chunk.state) == [steps.NOTHING]
+    assert chunk.end() == "", "budget is left: nothing is registered yet"
+    again = Chunk(study(), tmp_path / "store", tmp_path / "again")
+    assert steps.propose(study(), again.store, again.state) == proposals
+
+
+def test_a_step_stands_alone_without_store_and_mlflow(tracking: str, tmp_path: Path) -> None:
+    chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
+    (proposal, *_) = steps.propose(study(), chunk.store, chunk.state)
+    found = steps.train(study(), "", "", proposal, chunk.table, chunk.prepared.table_name, tmp_path / "trial")
+    assert found is not None
+    assert Trial.model_validate_json((tmp_path / "trial").read_text()) == found
+    assert list((tmp_path / "store" / "trials").glob("*")) == []
+
+
+def test_a_store_with_another_study_is_refused(tracking: str, tmp_path: Path) -> None:
+    Chunk(study(), tmp_path / "store", tmp_path / "chunk")
+    with pytest.raises(UserError, match="holds a study that differs in seed"):
+        Chunk(study(seed=1), tmp_path / "store", tmp_path / "other")
+    Chunk(study(trials=9), tmp_path / "store", tmp_path / "longer")
+
+
+def test_a_table_from_elsewhere_takes_the_place_of_the_studys(tracking: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the table .*absent\.csv"):
+        steps.prepare(study(), str(tmp_path / "store"), "absent.csv", tmp_path / "table", tmp_path / "state")
+    found = steps.prepare(study(), str(tmp_path / "store"), str(DATA), tmp_path / "table", tmp_path / "state")
+    assert found.table_name == "german_credit.csv"
+
+
+def test_without_a_server_a_pipeline_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match="a pipeline needs an MLflow server"):
+        steps.prepare(study(), str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
+
+
+def test_a_study_of_failures_ends_with_their_cause(tracking: str, tmp_path: Path) -> None:
+    text = study(trials=2, execution={"drill": [1, 2], "threads": 1})
+    chunk = Chunk(text, tmp_path / "store", tmp_path / "chunk")
+    chunk.round(1)
+    with pytest.raises(UserError, match="none of the 2 trials succeeded"):
+        chunk.end()
+
+
+def test_steps_log_nothing_if_another_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    table, state = tmp_path / "table", tmp_path / "state"
+    # No server is needed, where a step that logs would refuse to log into a pod's own files.
+    prepared = steps.prepare(study(), str(tmp_path / "store"), "", table, state, log_trials=False)
+    assert prepared.run_id == ""
+    assert prepared.rows > 0
+    (proposal, *_) = steps.propose(study(), str(tmp_path / "store"), state)
+    steps.train(study(), str(tmp_path / "store"), "", proposal, table, prepared.table_name, tmp_path / "trial")
+    assert Trial.model_validate_json((tmp_path / "trial").read_bytes()).value is not None

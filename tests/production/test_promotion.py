@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.production import promotion
+from rlhpo_core.production.gate import Decision, Verdict
+from rlhpo_core.production.ledger import Candidate, Ledger, Record
+from rlhpo_core.production.promotion import decide, promote, rollback
+from tests.helpers.servers import shared_s3_server
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+
+
+@pytest.fixture
+def ledger(client: MlflowClient, tmp_path: Path, request: pytest.FixtureRequest) -> Ledger:
+    """Of a model with four versions, the first of which is champion."""
+    name = f"{request.node.name[:50]}-{uuid.uuid4().hex[:6]}"
+    client.create_registered_model(name)
+    for _ in range(4):
+        client.create_model_version(name, source=str(tmp_path))
+    client.set_registered_model_alias(name, "champion", "1")
+    client.set_registered_model_alias(name, "challenger", "4")
+    return Ledger.of(name, str(tmp_path / "ledger"))
+
+
+def verdict(gain: float, decision: Decision | None = None) -> Verdict:
+    decision = decision or ("promote" if gain > 0 else "keep")
+    return Verdict(
+        decision=decision, reason=f"gain {gain}", metric="accuracy", rows=500, margin=0.0, confidence=0.95,
+        champion=0.8, challenger=0.8 + gain, gain=gain, low=gain - 0.01, high=gain + 0.01,
+    )  # fmt: skip
+
+
+class Gate:
+    """Verdicts by gain, and what was asked for."""
+
+    def __init__(self, gains: Mapping[str, float]) -> None:
+        self.gains = gains
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def __call__(self, champion: str, challengers: Sequence[str]) -> dict[str, Verdict]:
+        self.asked.append((champion, tuple(challengers)))
+        base = self.gains.get(champion, 0.0)
+        return {one: verdict(self.gains[one] - base) for one in challengers}
+
+
+def aliases(client: MlflowClient, ledger: Ledger) -> dict[str, str]:
+    found = client.get_registered_model(ledger.model).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def enter(ledger: Ledger, *versions: str, champion: str = "1") -> None:
+    for version in versions:
+        ledger.enter(Candidate(version=version, study_id=f"study-{version}", champion=champion))
+
+
+def ask(client: MlflowClient, ledger: Ledger, version: str, gate: promotion.Judge) -> Record:
+    return decide(client, ledger, version, f"study-{version}", "digest", gate)
+
+
+def test_a_better_challenger_is_promoted_and_can_be_rolled_back(client: MlflowClient, ledger: Ledger) -> None:
+    enter(ledger, "4")
+    record = ask(client, ledger, "4", Gate({"4": 0.05}))
+    assert (record.event, record.champion_before, record.champion, record.previous) == ("promoted", "1", "4", "1")
+    assert aliases(client, ledger) == {"champion": "4", "previous": "1"}
+    tags = client.get_model_version(ledger.model, "4").tags
+    assert tags.items() >= {
+        "rlhpo.gate.decision": "promoted", "rlhpo.gate.gain": "0.05", "rlhpo.gate.against": "1",
+        "rlhpo.gate.data_digest": "digest", "rlhpo.gate.rows": "500",
+    }.items()  # fmt: skip
+
+    back = rollback(client, ledger, "complaints")
+    assert (back.event, back.champion, back.previous) == ("rolled_back", "1", "4")
+    assert aliases(client, ledger) == {"champion": "1", "previous": "4"}
+    assert [r.event for r in ledger.records()] == ["promoted", "rolled_back"]
+    assert [r.number for r in ledger.records()] == [1, 2]
+    assert ledger.records()[1].reason == "complaints"
+
+
+def test_one_that_is_not_better_is_kept_out(client: MlflowClient, ledger: Ledger) -> None:
+    enter(ledger, "4")
+    record = ask(client, ledger, "4", Gate({"4": -0.01}))
+    assert (record.event, record.champion, record.champion_before) == ("kept", "1", "1")
+    assert aliases(client, ledger) == {"champion": "1", "challenger": "4"}
+    with pytest.raises(UserError, match="no previous champion"):
+        rollback(client, ledger, "")
+
+
+def test_of_two_that_wait_the_better_one_is_promoted_whoever_comes_first(client: MlflowClient, ledger: Ledger) -> None:
+    enter(ledger, "2", "3")
+    gate = Gate({"2": 0.03, "3": 0.06})
+    worse = ask(client, ledger, "2", gate)
+    assert worse.event == "kept"
+    assert "version 3, which waited at the same time, gains more" in worse.reason
+    assert aliases(client, ledger)["champion"] == "3"
+    assert gate.asked == [("1", ("2", "3"))]
+    better = ask(client, ledger, "3", gate)
+    assert (better.event, better.champion, better.study_id) == ("promoted", "3", "study-3")
+    assert gate.asked == [("1", ("2", "3"))], "it was decided already, and is not judged again"
+    assert [r.event for r in ledger.records()] == ["promoted", "kept"]
+
+
+def test_a_latecomer_is_judged_against_the_new_champion(client: MlflowClient, ledger: Ledger) -> None:
+    enter(ledger, "2")
+    gate = Gate({"2": 0.03, "3": 0.02})
+    assert ask(client, ledger, "2", gate).event == "promoted"
+    enter(ledger, "3")  # it had begun when 1 was champion
+    record = ask(client, ledger, "3", gate)
+    assert (record.event, record.champion_before) == ("kept", "2")
+    assert gate.asked[-1] == ("2", ("3",))
+    assert aliases(client, ledger)["champion"] == "2"
+
+
+def test_the_champion_is_read_again_just_before_the_alias_moves(client: MlflowClient, ledger: Ledger) -> None:
+    """Someone sets the alias by hand while the challenger is being judged."""
+    enter(ledger, "4")
+    inner, asked = Gate({"2": 0.07, "4": 0.05}), []
+
+    def judge(champion: str, challengers: Sequence[str]) -> dict[str, Verdict]:
+        asked.append(champion)
+        if len(asked) == 1:
+            client.set_registered_model_alias(ledger.model, "champion", "2")
+        return inner(champion, challengers)
+
+    assert ask(client, ledger, "4", judge).event == "kept"
+    assert asked == ["1", "2"]
+    assert aliases(client, ledger)["champion"] == "2"
+
+
+def test_a_refusal_concerns_only_the_one_that_asked(client: MlflowClient, ledger: Ledger) -> None:
+    enter(ledger, "2", "3")
+
+    def judge(champion: str, challengers: Sequence[str]) -> dict[str, Verdict]:
+        return {one: verdict(0.0, "refuse") for one in challengers}
+
+    assert ask(client, ledger, "2", judge).event == "refused"
+    assert [one.version for one in ledger.waiting("1")] == ["3"]
+
+
+def test_a_crash_between_the_decision_and_the_aliases_is_made_good(
+    client: MlflowClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(ledger, "4")
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "_apply", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ask(client, ledger, "4", Gate({"4": 0.05}))
+    assert aliases(client, ledger)["champion"] == "1"
+    assert ask(client, ledger, "4", Gate({})).event == "promoted"
+    assert aliases(client, ledger) == {"champion": "4", "previous": "1"}
+    # What people change by hand afterwards is theirs.
+    client.set_registered_model_alias(ledger.model, "champion", "2")
+    promotion.settle(client, ledger)
+    assert aliases(client, ledger)["champion"] == "2"
+
+
+def test_records_are_never_overwritten(ledger: Ledger) -> None:
+    record = Record(at=0.0, by="me", event="failed", model=ledger.model, reason="first")
+    assert ledger.append(record, after=0) is not None
+    assert ledger.append(record.model_copy(update={"reason": "second"}), after=0) is None
+    assert ledger.add(record.model_copy(update={"reason": "third"})).number == 2
+    assert [one.reason for one in ledger.records()] == ["first", "third"]
+    ledger.store.write("audit/00000001.json", b"{}")
+    with pytest.raises(UserError, match="damaged; restore it from a backup"):
+        ledger.records()
+
+
+def test_keeps_in_a_row_are_counted_over_what_was_skipped(ledger: Ledger) -> None:
+    for event, count in (("kept", 1), ("skipped", 1), ("vetoed", 2), ("promoted", 0), ("refused", 1), ("failed", 0)):
+        ledger.add(Record.model_validate({"at": 0, "by": "", "event": event, "model": "", "reason": ""}))
+        assert ledger.keeps_in_row() == count
+
+
+def test_by_hand(client: MlflowClient, ledger: Ledger) -> None:
+    record = promote(client, ledger, None, "the gate lacks rows")
+    assert (record.champion, record.reason) == ("4", "by hand: the gate lacks rows")
+    assert aliases(client, ledger) == {"champion": "4", "previous": "1"}
+    with pytest.raises(UserError, match=r"is the champion of .* already"):
+        promote(client, ledger, "4", "")
+    assert promote(client, ledger, "2", "").previous == "4"
+    with pytest.raises(UserError, match="no challenger; name a version"):
+        promote(client, ledger, None, "")
+
+
+# -- two processes ---------------------------------------------------------------------------------------------------
+
+#: Waits for the start, then has its version decided about; gains by version as in the gate above.
+FINISH = """
+import sys, time
+from pathlib import Path
+from mlflow import MlflowClient
+from rlhpo_core.ledger import Ledger
+from tests.production.test_promotion import Gate, ask
+
+uri, model, store, version, start = sys.argv[1:]
+Path(start + version).touch()
+while not Path(start).exists():
+    time.sleep(0.01)
+record = ask(MlflowClient(uri), Ledger.of(model, store), version, Gate({"2": 0.03, "3": 0.06}))
+print(record.event)
+"""
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_two_that_finish_at_once_bring_one_promotion_and_not_of_the_worse(
+    client: MlflowClient, ledger: Ledger, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes, started by the same signal; both versions were entered when their trainings ended."""
+    store = str(tmp_path / "ledger")
+    if kind == "s3":
+        server = shared_s3_server()
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        store = f"s3://{server.bucket}/{uuid.uuid4().hex}"
+        ledger = Ledger.of(ledger.model, store)
+    enter(ledger, "2", "3")
+    start = tmp_path / "start"
+    place = ["sqlite:///" + client._tracking_client.tracking_uri.removeprefix("sqlite:///"), ledger.model]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FINISH, *place, store, version, str(start)],
+            cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+        )
+        for version in ("2", "3")
+    ]  # fmt: skip
+    while not (start.with_name("start2").exists() and start.with_name("start3").exists()):
+        assert all(process.poll() is None for process in processes)
+    start.touch()
+    outputs = [process.communicate(timeout=250)[0].split()[-1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert outputs == ["kept", "promoted"]
+    assert aliases(client, ledger)["champion"] == "3"
+    assert aliases(client, ledger)["previous"] == "1"
+    assert sorted(record.event for record in ledger.records()) == ["kept", "promoted"]

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from rlhpo_core.report.charts import charts, script
+from rlhpo_core.report.figures import CAPTIONS, figures
+from rlhpo_core.report.page import html_report
+from rlhpo_core.report.sensitivity import analyse
+from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.trial import History, RoundSummary
+from tests.helpers.studies import RICH_SPACE
+from tests.report.test_page import Page, line_space, make_spec, trials_of
+
+
+def test_a_study_has_its_charts_in_the_place_of_pictures() -> None:
+    spec = make_spec(RICH_SPACE)
+    history = trials_of(spec, [{"value": float(i % 7), "curve": ((1, 0.5), (2, 0.7))} for i in range(20)])
+    summaries = [RoundSummary(round=i, trials=5 * i + 5, best=6.0, model_r2=-3e9, kl=0.2) for i in range(4)]
+    found = analyse(spec, history)
+    drawn = charts(spec, history, summaries, found)
+    assert drawn.keys() == CAPTIONS.keys() - {
+        "parallel_coordinates.png",
+        "predicted_vs_real.png",
+        "curves.png",
+        "timeline.png",
+    }
+    pngs = figures(spec, history, summaries, found)
+    page = html_report(spec, history, summaries, pngs, None, drawn, script())
+    assert page.count("plotly.js v") == 1, "the script is there once"
+    assert set(re.findall(r'id="chart-([\w-]+)"', page)) == {
+        name.removesuffix(".png").replace("_", "-") for name in drawn
+    }
+    parsed = Page(page)
+    assert len([1 for name, _ in parsed.attributes if name == "alt"]) == len(pngs.keys() - drawn.keys())
+    assert not any(name in ("src", "href") and value.startswith("http") for name, value in parsed.attributes)
+    assert "default-src 'none'" in page
+    plain = html_report(spec, history, summaries, pngs)
+    assert "script" not in Page(plain).tags
+    assert "script-src" not in plain
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        [],
+        [{"value": 0.5}],
+        [{"value": 0.0}] * 12,
+        [{"status": "failed", "error": "no"}] * 4,
+        [{"value": 1e308 * (-1) ** i} for i in range(12)],
+        [{"value": 1e-300 * i} for i in range(20)],
+    ],
+    ids=["none", "one", "equal", "failed", "huge", "tiny"],
+)
+@pytest.mark.parametrize("space", [RICH_SPACE, line_space(1)], ids=["rich", "line"])
+def test_no_outcome_breaks_a_chart(space: SearchSpace, direction: Any, outcomes: list[dict[str, Any]]) -> None:
+    spec = make_spec(space, direction)
+    history = trials_of(spec, outcomes) if outcomes else History(direction=direction)
+    drawn = charts(spec, history, (), analyse(spec, history))
+    assert ("progress.png" in drawn) == any("value" in outcome for outcome in outcomes)
+
+
+def test_names_are_shown_literally() -> None:
+    space = {
+        "</script><b>": {"type": "float", "low": 1e-3, "high": 1, "log": True},
+        "choice": {"type": "categorical", "choices": ["<i>x</i>", "y" * 200]},
+    }
+    spec = make_spec(SearchSpace.model_validate(space), objective={"metric": "<u>m", "direction": "maximize"})
+    drawn = charts(spec, trials_of(spec, [{"value": float(i % 7)} for i in range(20)]), (), None)
+    for chart in drawn.values():
+        assert chart.count("</script>") == chart.count("<script")
+        for tag in ("<b>", "<i>", "<u>"):
+            assert tag not in chart
+            assert tag.replace("<", "\\u003c").replace(">", "\\u003e") not in chart

@@ -1,0 +1,151 @@
+"""A study's files are the same, and a study goes the same way, wherever they lie."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.execution.beginning import begin_study
+from rlhpo_core.execution.runner import run
+from rlhpo_core.execution.trial_pool import TrialPool
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles, StudyRecord, Winner
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.trial import Proposal, Trial, TrialStatus
+from rlhpo_core.tuner import algorithm
+from rlhpo_core.tuner.state_file import to_bytes
+from tests.helpers.servers import S3Server, shared_s3_server
+
+SPEC = StudySpec.model_validate(
+    {
+        "name": "test",
+        "data": {"path": "tables/wine.csv", "target": "quality"},
+        "evaluator": {"kind": "function", "function": "tests.helpers.functions:act"},
+        "objective": {"metric": "score", "direction": "maximize"},
+        "space": {"act": {"type": "fixed", "value": "score"}, "x": {"type": "float", "low": 0.0, "high": 1.0}},
+        "budget": {"trials": 12},
+    }
+)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    server = shared_s3_server()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> StudyFiles:
+    if request.param == "folder":
+        return StudyFiles(open_store(str(tmp_path / "study")))
+    server: S3Server = request.getfixturevalue("s3")
+    return StudyFiles(open_store(f"s3://{server.bucket}/studies/{uuid.uuid4().hex}"))
+
+
+def finished(proposal: Proposal, value: float = 0.5) -> Trial:
+    return Trial(proposal=proposal, status=TrialStatus.COMPLETE, value=value, seconds=1.0)
+
+
+def test_what_is_written_is_read(files: StudyFiles) -> None:
+    record = StudyRecord.new(SPEC)
+    assert files.spec_or_none() is None
+    files.write_spec(SPEC)
+    files.write_record(record)
+    assert files.spec() == files.spec_or_none() == SPEC
+    assert str(SPEC.data and SPEC.data.path) == "tables/wine.csv"
+    assert files.record() == record
+    won = record.model_copy(update={"seconds": 3.5, "winner": Winner(trial_id="0" * 16, holdout={"accuracy": 0.5})})
+    files.write_record(won)
+    assert files.record() == won
+    assert files.store.keys() == ["study.json", "study.yaml"]
+
+
+def test_the_state_and_the_trials_of_a_round_under_way_are_kept(files: StudyFiles) -> None:
+    files.write_record(StudyRecord.new(SPEC))
+    with pytest.raises(UserError, match=r"state\.safetensors is missing: the study has not begun"):
+        files.state()
+    state = begin_study(files, SPEC)
+    assert to_bytes(state) == to_bytes(files.state())
+    proposals = algorithm.propose(state, 3)
+    for proposal in reversed(proposals):
+        assert files.trial(proposal.trial_id) is None
+        files.write_trial(finished(proposal))
+    assert files.trial(proposals[1].trial_id) == finished(proposals[1])
+    assert files.history().trials == tuple(map(finished, proposals))
+    learnt = algorithm.update_policy(
+        algorithm.fit_reward_model(algorithm.observe(state, list(map(finished, proposals))))
+    )
+    files.write_state(learnt)
+    assert to_bytes(files.state()) == to_bytes(learnt)
+    (next_one,) = algorithm.propose(learnt, 1)
+    files.write_trial(finished(next_one))
+    assert files.history().trials == tuple(map(finished, [*proposals, next_one]))
+
+
+def test_a_study_gets_one_identity(files: StudyFiles) -> None:
+    first, second = StudyRecord.new(SPEC), StudyRecord.new(SPEC)
+    assert files.begin(first)
+    assert not files.begin(second)
+    assert files.record() == first
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "message"),
+    [
+        ("study.yaml", None, "holds no study; `rlhpo tune STUDY.yaml` starts one"),
+        ("study.yaml", b"name: 3", r"/study\.yaml:\nname: "),
+        ("study.yaml", b"\xff", r"cannot read the study file .*/study\.yaml"),
+        ("study.json", None, r"/study\.json is missing or damaged"),
+        ("study.json", b'{"study_id": 3}', r"/study\.json is missing or damaged"),
+        ("state.safetensors", b"{", r"/state\.safetensors: this is not an rlhpo state file, or it is damaged"),
+        ("trials/0123.json", b"{", r"/trials/0123\.json is damaged; remove it to have the trial run again"),
+    ],
+)
+def test_missing_and_damaged_files_are_named(files: StudyFiles, key: str, content: bytes | None, message: str) -> None:
+    files.write_spec(SPEC)
+    files.write_record(StudyRecord.new(SPEC))
+    if content is None:
+        files.store.delete(key)
+    else:
+        files.store.write(key, content)
+    with pytest.raises(UserError, match=message) as caught:
+        (files.spec(), files.record(), files.history())
+    assert files.store.uri in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[TrialPool]:
+    with pytest.MonkeyPatch.context() as patch, TrialPool(SPEC, workers=2, threads=1) as started:
+        patch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+        yield started
+
+
+def comparable(files: StudyFiles) -> list[dict[str, Any]]:
+    """All but times."""
+    return [trial.model_dump(exclude={"started_at", "seconds"}) for trial in files.history().trials]
+
+
+def test_a_study_is_interrupted_and_continued_wherever_its_files_lie(
+    files: StudyFiles, tmp_path: Path, pool: TrialPool
+) -> None:
+    record = StudyRecord.new(SPEC)
+    local = StudyFolder.create(tmp_path / "local", SPEC, record)
+    run(local, SPEC, pool, [])
+    files.begin(record)
+    assert not run(files, SPEC, pool, [], lambda: len(files.store.keys("trials/")) >= 7).finished
+    again = StudyFiles(open_store(files.store.uri))
+    assert run(again, SPEC, pool, []).finished
+    assert comparable(again) == comparable(local)
+    files.write_spec(SPEC)
+    assert again.store.keys() == local.store.keys()

@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rlhpo_core.space.search_space import SearchSpace, load_space
+from rlhpo_core.study.tuner_settings import TunerSettings
+from rlhpo_core.trial import Config, Trial, TrialStatus
+from rlhpo_core.tuner import algorithm, state_file
+from rlhpo_core.tuner.algorithm import TunerState, initial_state
+from tests.helpers.studies import CUBE, RICH_SPACE, VARIANTS, after_rounds, bowl, rich, small_settings, trials_of
+
+variants = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+
+
+def start(settings: TunerSettings, seed: int = 0, space: SearchSpace = RICH_SPACE) -> TunerState:
+    return initial_state("study-1", seed, space, "maximize", settings)
+
+
+# -- the four steps --------------------------------------------------------------------------------------------------
+
+
+@variants
+def test_rounds_leave_a_whole_history_and_a_summary_each(settings: TunerSettings) -> None:
+    state = after_rounds(start(settings), rich, 3)
+    assert state.round == 3
+    assert [trial.proposal.number for trial in state.history.trials] == list(range(12))
+    assert [trial.proposal.round for trial in state.history.trials] == [0] * 4 + [1] * 4 + [2] * 4
+    assert len({trial.trial_id for trial in state.history.trials}) == 12
+    assert [summary.trials for summary in state.summaries] == [4, 8, 12]
+    assert state.summaries[-1].best == max(trial.value or 0.0 for trial in state.history.trials)
+    assert all(parameter.isfinite().all() for parameter in state.agent.parameters())
+    uses_model = settings.mode == "mbrl_sdp"
+    assert [summary.model_phase for summary in state.summaries] == ["ran" if uses_model else "off"] * 3
+    assert (state.model is not None) == uses_model
+    assert state.model_trials == (12 if uses_model else 0)
+    assert [t.proposal.predicted is not None for t in state.history.trials] == [False] * 4 + [uses_model] * 8
+
+
+@variants
+def test_steps_leave_the_state_they_were_given_as_it_was_and_can_be_run_again(settings: TunerSettings) -> None:
+    state = after_rounds(start(settings), rich, 1)
+    before = state_file.to_bytes(state)
+    proposals = algorithm.propose(state)
+    observed = algorithm.observe(state, trials_of(proposals, rich))
+    assert algorithm.propose(state) == proposals
+    assert state_file.to_bytes(state) == before
+    before = state_file.to_bytes(observed)
+    fitted = algorithm.fit_reward_model(observed)
+    assert state_file.to_bytes(algorithm.fit_reward_model(observed)) == state_file.to_bytes(fitted)
+    assert state_file.to_bytes(observed) == before
+    before = state_file.to_bytes(fitted)
+    updated = algorithm.update_policy(fitted)
+    assert state_file.to_bytes(algorithm.update_policy(fitted)) == state_file.to_bytes(updated)
+    assert state_file.to_bytes(fitted) == before
+
+
+@variants
+def test_the_seed_decides_everything(settings: TunerSettings) -> None:
+    def configs(seed: int) -> list[Config]:
+        return [proposal.config for proposal in algorithm.propose(after_rounds(start(settings, seed), rich, 1))]
+
+    assert configs(4) == configs(4)
+    assert configs(4) != configs(5)
+
+
+def test_the_global_random_state_and_the_number_of_threads_are_neither_used_nor_touched() -> None:
+    settings = VARIANTS["mbrl extended gp screened"]
+    torch.manual_seed(1)
+    np.random.seed(1)
+    expected = state_file.to_bytes(after_rounds(start(settings), rich, 2))
+    torch.manual_seed(2)
+    np.random.seed(2)
+    left, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert state_file.to_bytes(after_rounds(start(settings), rich, 2)) == expected
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.random.get_rng_state(), left)
+
+
+_ELSEWHERE = """
+import hashlib
+from rlhpo_core.tuner import state_file
+from rlhpo_core.tuner.algorithm import initial_state
+from tests.helpers.studies import RICH_SPACE, VARIANTS, after_rounds, rich
+
+for name in {names!r}:
+    final = after_rounds(initial_state("study-1", 0, RICH_SPACE, "maximize", VARIANTS[name]), rich, 2)
+    print(hashlib.sha256(state_file.to_bytes(final)).hexdigest())
+"""
+
+
+def test_another_process_with_other_hashes_and_threads_comes_to_the_same_bytes() -> None:
+    names = ["mbrl paper ensemble", "mbrl extended gp screened"]
+    here = [hashlib.sha256(state_file.to_bytes(after_rounds(start(VARIANTS[n]), rich, 2))).hexdigest() for n in names]
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    there = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE.format(names=names)],
+        cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert there.stdout.split() == here
+
+
+# -- propose ---------------------------------------------------------------------------------------------------------
+
+
+@variants
+def test_a_round_that_is_cut_short_starts_with_the_same_proposals(settings: TunerSettings) -> None:
+    state = after_rounds(start(settings), rich, 1)
+    whole = algorithm.propose(state)
+    for count in (1, 2, 3):
+        assert algorithm.propose(state, count) == whole[:count]
+    assert len(algorithm.propose(state, 7)) == 7
+
+
+@variants
+def test_proposals_lie_in_the_space_and_decode_from_their_actions(settings: TunerSettings) -> None:
+    state = after_rounds(start(settings), rich, 2)
+    for proposal in algorithm.propose(state):
+        assert RICH_SPACE.snap(proposal.config) == proposal.config
+        actions = np.array([[np.nan if action is None else action for action in proposal.actions]])
+        assert state.space.decode(actions) == [proposal.config]
+        assert np.nanmax(np.abs(actions)) <= 1
+        # The agent computes in single precision: it must learn from the very action that was decoded.
+        if settings.mode != "random":
+            assert np.array_equal(actions, actions.astype(np.float32), equal_nan=True)
+
+
+def test_numbers_and_identities_stay_when_part_of_the_round_is_known() -> None:
+    state = after_rounds(start(VARIANTS["mbrl paper mlp"]), rich, 1)
+    proposals = algorithm.propose(state)
+    resumed = algorithm.observe(state, trials_of(proposals[1:3], rich))
+    assert algorithm.propose(resumed) == proposals
+
+
+def test_numbers_go_on_behind_a_round_that_left_some_out() -> None:
+    state = start(small_settings(mode="random"))
+    state = algorithm.observe(state, trials_of(algorithm.propose(state)[2:], rich))
+    state = algorithm.update_policy(state)
+    assert [proposal.number for proposal in algorithm.propose(state)] == [4, 5, 6, 7]
+
+
+def test_a_round_has_at_least_one_trial() -> None:
+    with pytest.raises(ValueError, match="at least one trial"):
+        algorithm.propose(start(small_settings()), 0)
+
+
+def test_predictions_are_the_models() -> None:
+    state = after_rounds(start(VARIANTS["mbrl paper gp"]), rich, 2)
+    assert state.model is not None
+    proposals = algorithm.propose(state)
+    mean, std = state.model.predict(state.space.features([proposal.config for proposal in proposals]))
+    np.testing.assert_allclose([proposal.predicted for proposal in proposals], mean, rtol=1e-6)
+    np.testing.assert_allclose([proposal.predicted_std for proposal in proposals], std, rtol=1e-6)
+
+
+def test_the_order_seed_shuffles_what_the_agent_chooses_first() -> None:
+    listed, shuffled = (start(small_settings(order_seed=seed)).space for seed in (None, 1))
+    assert [step.name for step in listed.steps] != [step.name for step in shuffled.steps]
+    assert {step.name for step in listed.steps} == {step.name for step in shuffled.steps}
+
+
+def test_a_study_that_knows_nothing_begins_in_the_middle_unless_it_is_the_papers() -> None:
+    space = load_space("x: {type: float, low: 0.0, high: 1.0}\ny: {type: float, low: 0.01, high: 1.0, log: true}")
+
+    def first(settings: TunerSettings) -> list[float]:
+        state = initial_state("s", 0, space, "maximize", settings)
+        return [float(value) for value in algorithm.propose(state)[0].config.values()]
+
+    assert first(TunerSettings()) == pytest.approx([0.5, 0.1], abs=0.02)
+    assert first(TunerSettings(middle_first=False)) != pytest.approx([0.5, 0.1], abs=0.02)
+    assert not TunerSettings.model_validate("paper").middle_first
+
+
+def test_screened_proposals_are_promising_and_lie_apart() -> None:
+    settings = small_settings(model={"kind": "gp"}, screening={"candidates": 200, "reward": "mean", "spread": 0.05})
+    state = after_rounds(start(settings, space=CUBE), bowl, 5)
+    assert state.model is not None
+    proposals = algorithm.propose(state)
+    predicted = [proposal.predicted for proposal in proposals]
+    drawn = state.agent.play(torch.randn(200, 4, generator=torch.Generator().manual_seed(0))).actions_or_nan()
+    typical, _ = state.model.predict(CUBE.features_of_actions(drawn))
+    assert min(mean or 0.0 for mean in predicted) > np.quantile(typical, 0.9)
+    points = CUBE.features([proposal.config for proposal in proposals])
+    known = CUBE.features([trial.config for trial in state.history.trials])
+    for index, point in enumerate(points):
+        others = np.concatenate([known, points[:index]])
+        assert np.linalg.norm(others - point, axis=1).min() > 0.05 * 2
+
+
+def test_screening_a_space_of_four_configurations_repeats_itself_rather_than_failing() -> None:
+    space = load_space("a: {type: bool}\nb: {type: bool}")
+    settings = small_settings(model={"kind": "gp"}, screening={"candidates": 16})
+    state = after_rounds(start(settings, space=space), lambda c: float(c["a"]) + 0.5 * float(c["b"]), 4)
+    assert len(algorithm.propose(state)) == 4
+    assert state.history.best_so_far()[-1] == 1.5
+
+
+# -- observe ---------------------------------------------------------------------------------------------------------
+
+
+def test_observing_is_idempotent_and_heeds_no_order() -> None:
+    state = after_rounds(start(VARIANTS["mbrl paper mlp"]), rich, 1)
+    trials = trials_of(algorithm.propose(state), rich)
+    expected = algorithm.observe(state, trials).history
+    assert algorithm.observe(state, trials[::-1]).history == expected
+    assert algorithm.observe(state, trials + trials).history == expected
+    assert algorithm.observe(algorithm.observe(state, trials), trials).history == expected
+    in_parts = state
+    for trial in (trials[2], trials[0], trials[3], trials[0], trials[1]):
+        in_parts = algorithm.observe(in_parts, [trial])
+    assert in_parts.history == expected
+
+
+def test_the_first_report_of_a_trial_counts() -> None:
+    state = start(small_settings())
+    first = trials_of(algorithm.propose(state), rich)
+    again = trials_of(algorithm.propose(state), lambda config: 99.0)
+    assert algorithm.observe(algorithm.observe(state, first), again).history.trials == tuple(first)
+
+
+def test_trials_of_another_study_or_round_are_refused() -> None:
+    state = start(small_settings())
+    stranger = initial_state("study-2", 0, RICH_SPACE, "maximize", small_settings())
+    with pytest.raises(ValueError, match="not of round 0 of study study-1"):
+        algorithm.observe(state, trials_of(algorithm.propose(stranger), rich))
+    trials = trials_of(algorithm.propose(state), rich)
+    later = algorithm.update_policy(algorithm.observe(state, trials))
+    with pytest.raises(ValueError, match="not of round 1"):
+        algorithm.observe(later, trials)
+    with pytest.raises(ValueError, match="no trials"):
+        algorithm.observe(state, [])
+
+
+def test_a_round_without_trials_cannot_teach() -> None:
+    with pytest.raises(ValueError, match="observe before you update"):
+        algorithm.update_policy(start(small_settings()))
+
+
+# -- learning --------------------------------------------------------------------------------------------------------
+
+FULL = {
+    "paper": TunerSettings.model_validate("paper"),
+    "default": TunerSettings(trials_per_round=5),
+}
+
+
+@pytest.mark.parametrize("settings", FULL.values(), ids=FULL)
+def test_the_method_finds_better_configurations_than_chance(settings: TunerSettings) -> None:
+    """The seeds are fixed; the margins are a fraction of what was measured over others."""
+
+    def results(settings: TunerSettings) -> tuple[float, float]:
+        best, late = [], []
+        for seed in range(3):
+            history = after_rounds(start(settings, seed, CUBE), bowl, 8).history
+            best.append(history.best_so_far()[-1])
+            late.append(np.mean([trial.value for trial in history.trials[-10:]]))
+        return float(np.mean(best)), float(np.mean(late))
+
+    best, late = results(settings)
+    best_by_chance, late_by_chance = results(TunerSettings(mode="random", trials_per_round=5))
+    assert late > late_by_chance / 2
+    assert best > best_by_chance / 1.3
+
+
+def test_minimising_is_maximising_the_negative() -> None:
+    settings = VARIANTS["mbrl extended gp"]
+    up = after_rounds(initial_state("s", 0, CUBE, "maximize", settings), bowl, 3)
+    down = after_rounds(initial_state("s", 0, CUBE, "minimize", settings), lambda c: -bowl(c), 3)
+    assert [trial.config for trial in up.history.trials] == [trial.config for trial in down.history.trials]
+
+
+def fails_on_the_right(config: Config) -> float | None:
+    return None if float(config["a"]) > 0.5 else float(config["b"])
+
+
+@pytest.mark.parametrize("mode", ["rl_sdp", "mbrl_sdp"])
+def test_what_fails_is_avoided(mode: str) -> None:
+    """Half of the space fails, and half of the first policy's draws are in it; later ones are rarely."""
+    settings = TunerSettings.model_validate(
+        {"mode": mode, "trials_per_round": 8, "agent": {"profile": "extended"}, "model": {"kind": "gp"}}
+    )
+    rounds = {"rl_sdp": 25, "mbrl_sdp": 6}[mode]
+    state = after_rounds(start(settings, space=CUBE), fails_on_the_right, rounds)
+    draws = state.agent.play(torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))).actions_or_nan()
+    assert np.mean([float(config["a"]) > 0.5 for config in CUBE.decode(draws)]) < 0.25
+    if state.model is not None:
+        left, right = np.full((1, 4), 0.5), np.full((1, 4), 0.5)
+        left[0, 0], right[0, 0] = 0.2, 0.8
+        assert state.model.predict(left)[0] > state.model.predict(right)[0]
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gp"])
+def test_where_all_that_works_is_equally_good_the_failures_still_teach(kind: str) -> None:
+    state = start(small_settings(trials_per_round=30, model={"kind": kind}), space=CUBE)
+    state = algorithm.observe(
+        state, trials_of(algorithm.propose(state), lambda c: None if float(c["a"]) > 0.5 else 0.9)
+    )
+    model = algorithm.fit_reward_model(state).model
+    assert model is not None
+    points = np.full((2, 4), 0.5)
+    points[:, 0] = 0.1, 0.9
+    works, fails = model.predict(points)[0]
+    assert works > 0.7
+    assert fails < 0.5
+
+
+@variants
+def test_a_round_in_which_everything_fails_ends_nothing(settings: TunerSettings) -> None:
+    state = after_rounds(start(settings), lambda config: None, 2)
+    assert state.model is None
+    assert state.history.best() is None
+    assert state.summaries[-1].best is None
+    if settings.mode == "mbrl_sdp":
+        assert state.summaries[-1].model_phase == "skipped: no reward model yet"
+    recovered = after_rounds(state, rich, 1)
+    assert len(recovered.history) == 12
+    assert (recovered.model is not None) == (settings.mode == "mbrl_sdp")
+
+
+@pytest.mark.parametrize("value", [-1e300, 1e300, -1e-300, 1e-300, 1.7e308])
+@pytest.mark.parametrize("kind", ["mlp", "gp"])
+def test_absurd_scores_do_not_poison_the_policy(kind: str, value: float) -> None:
+    def score(config: Config) -> float:
+        return value if float(config["a"]) > 0.3 else value / 2 + float(config["b"]) * 1e-310
+
+    settings = small_settings(model={"kind": kind, "reward": "log_ei"}, screening={"candidates": 16})
+    with np.errstate(all="ignore"):
+        state = after_rounds(start(settings, space=CUBE), score, 3)
+    assert all(parameter.isfinite().all() for parameter in state.agent.parameters())
+    assert state_file.from_bytes(state_file.to_bytes(state)).round == 3
+
+
+def test_one_diverged_training_does_not_drown_the_others() -> None:
+    """The update from a round with a score of −1e9 is nearly that from one with a merely bad score."""
+
+    def moved(bad: float) -> torch.Tensor:
+        state = start(small_settings(mode="rl_sdp", trials_per_round=12), space=CUBE)
+        trials = trials_of(algorithm.propose(state), bowl)
+        trials[3] = trials[3].model_copy(update={"value": bad})
+        after = algorithm.update_policy(algorithm.observe(state, trials)).agent
+        pairs = zip(after.parameters(), state.agent.parameters(), strict=True)
+        return torch.cat([(new - old).detach().flatten() for new, old in pairs])
+
+    bad, terrible = moved(-3.0), moved(-1e9)
+    assert torch.nn.functional.cosine_similarity(bad, terrible, dim=0) > 0.99
+
+
+def test_a_pruned_trial_counts_with_the_value_that_it_reached() -> None:
+    state = start(small_settings(), space=CUBE)
+    proposals = algorithm.propose(state)
+    trials = [Trial(proposal=p, status=TrialStatus.PRUNED, value=bowl(p.config)) for p in proposals]
+    state = algorithm.fit_reward_model(algorithm.observe(state, trials))
+    assert state.model is not None
+    assert algorithm.update_policy(state).summaries[-1].best is None
+
+
+# -- the model phase -------------------------------------------------------------------------------------------------
+
+
+def test_the_model_phase_stops_at_delta_or_at_the_cap() -> None:
+    def phase(delta: float, max_updates: int) -> tuple[float, int]:
+        model = {"delta": delta, "max_updates": max_updates, "episodes": 32, "kind": "gp"}
+        summary = after_rounds(start(small_settings(model=model), space=CUBE), bowl, 1).summaries[-1]
+        assert summary.kl is not None
+        return summary.kl, summary.imagined_updates
+
+    kl, updates = phase(delta=0.1, max_updates=100)
+    assert kl > 0.1
+    assert 1 < updates < 100
+    before, _ = phase(delta=0.1, max_updates=updates - 1)
+    assert before <= 0.1
+    _, capped = phase(delta=1000.0, max_updates=3)
+    assert capped == 3
+
+
+def test_the_model_phase_moves_the_policy_to_where_the_model_expects_more() -> None:
+    settings = small_settings(trials_per_round=30, model={"kind": "gp", "max_updates": 30, "episodes": 64})
+    state = start(settings, space=CUBE)
+    state = algorithm.fit_reward_model(algorithm.observe(state, trials_of(algorithm.propose(state), bowl)))
+    assert state.model is not None
+    noise = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+
+    def expected(agent: algorithm.Agent) -> float:
+        assert state.model is not None
+        return float(state.model.predict(CUBE.features_of_actions(agent.play(noise).actions_or_nan()))[0].mean())
+
+    assert expected(algorithm.update_policy(state).agent) > expected(state.agent) + 0.1
+
+
+def test_the_gate_skips_a_model_that_predicts_nothing_and_says_so() -> None:
+    rng = np.random.default_rng(0)
+    settings = small_settings(trials_per_round=20, model={"min_r2": 0.3})
+    state = after_rounds(start(settings, space=CUBE), lambda config: float(rng.standard_normal()), 1)
+    summary = state.summaries[-1]
+    assert summary.model_r2 is not None
+    assert summary.model_r2 < 0.3
+    assert summary.model_phase == f"skipped: R² on held-out trials is {summary.model_r2:.2f}, below 0.3"
+    assert summary.imagined_updates == 0
+    assert summary.kl is None
+
+
+def test_the_gate_waits_for_trials() -> None:
+    settings = small_settings(model={"min_trials": 9})
+    phases = [s.model_phase for s in after_rounds(start(settings), rich, 3).summaries]
+    assert phases == ["skipped: fewer than 9 trials", "skipped: fewer than 9 trials", "ran"]
+    settings = small_settings(trials_per_round=3, model={"min_trials": 2, "min_r2": -10.0})
+    phases = [s.model_phase for s in after_rounds(start(settings), rich, 2).summaries]
+    assert phases == ["skipped: too few trials to tell whether the reward model predicts well", "ran"]
+
+
+def test_a_copied_optimizer_goes_on_with_its_moments() -> None:
+    state = after_rounds(start(VARIANTS["rl_sdp paper"]), rich, 2)
+    moments = copy.deepcopy(state.optimizer.state_dict()["state"])
+    later = after_rounds(state, rich, 1)
+    steps = [float(found["step"]) for found in later.optimizer.state_dict()["state"].values()]
+    assert set(steps) == {3.0 * state.settings.ppo.epochs}
+    for index, found in state.optimizer.state_dict()["state"].items():
+        assert torch.equal(found["exp_avg"], moments[index]["exp_avg"])

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.study.tuner_settings import TunerSettings
+from rlhpo_core.tuner import algorithm, state_file
+from rlhpo_core.tuner.algorithm import TunerState, initial_state
+from rlhpo_core.tuner.state_file import from_bytes, load, save, to_bytes
+from tests.helpers.studies import RICH_SPACE, VARIANTS, after_rounds, rich, small_settings, steps_of_a_round, trials_of
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "state-v1.safetensors"
+FIXTURE_SETTINGS = small_settings(
+    agent={"profile": "extended", "layers": 1, "nodes": 8},
+    model={"kind": "gp"},
+    screening={"candidates": 32, "spread": 0.1},
+)
+
+
+def start(settings: TunerSettings) -> TunerState:
+    return initial_state("study-1", 0, RICH_SPACE, "minimize", settings)
+
+
+@pytest.fixture(scope="module")
+def small() -> TunerState:
+    return after_rounds(start(VARIANTS["mbrl extended gp"]), rich, 1)
+
+
+# -- there and back --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_a_study_that_is_saved_and_loaded_after_every_step_is_the_one_that_never_stopped(
+    settings: TunerSettings, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.safetensors"
+    straight = stopped = start(settings)
+    for _ in range(3):
+        save(stopped, path)
+        stopped = load(path)
+        assert to_bytes(stopped) == to_bytes(straight)
+        assert algorithm.propose(stopped) == algorithm.propose(straight)
+        step = steps_of_a_round(straight, rich)
+        straight = next(step)
+        stopped = algorithm.observe(stopped, trials_of(algorithm.propose(stopped), rich))
+        for function in (algorithm.fit_reward_model, algorithm.update_policy):
+            save(stopped, path)
+            stopped = load(path)
+            assert to_bytes(stopped) == to_bytes(straight)
+            straight, stopped = next(step), function(stopped)
+    assert to_bytes(stopped) == to_bytes(straight)
+
+
+def test_everything_is_restored(small: TunerState) -> None:
+    found = from_bytes(to_bytes(small))
+    for field in ("study_id", "seed", "settings", "space", "round", "history", "model_trials", "summaries"):
+        assert getattr(found, field) == getattr(small, field)
+    assert [step.name for step in found.space.steps] == [step.name for step in small.space.steps]
+    for trial, expected in zip(found.history.trials, small.history.trials, strict=True):
+        assert [type(value) for value in trial.config.values()] == [type(value) for value in expected.config.values()]
+    assert found.model is not None
+    assert small.model is not None
+    assert found.model.diagnostics == small.model.diagnostics
+    dtypes = {name: tensor.dtype for name, tensor in small.model.state().items()}
+    assert {name: tensor.dtype for name, tensor in found.model.state().items()} == dtypes
+    assert found.agent.input.weight.dtype == torch.float32
+
+
+def test_a_loaded_state_does_not_share_memory_with_its_file(small: TunerState) -> None:
+    data = bytearray(to_bytes(small))
+    state = from_bytes(bytes(data))
+    expected = to_bytes(state)
+    data[-64:] = bytes(64)
+    assert to_bytes(state) == expected
+
+
+def test_nothing_in_the_file_is_executable(small: TunerState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is the safetensors format, and reading it goes through no unpickler."""
+    data = to_bytes(small)
+    assert set(load_tensors(data)) >= {"agent/input.weight", "optimizer/0/exp_avg", "model/cholesky"}
+    assert json.loads(header(data)["__metadata__"]["rlhpo"])["study_id"] == "study-1"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    assert from_bytes(data).round == 1
+    malicious = tmp_path / "state.safetensors"
+    malicious.write_bytes(pickle.dumps({"agent": [1, 2, 3]}))
+    with pytest.raises(UserError, match="not an rlhpo state file"):
+        load(malicious)
+
+
+# -- files that are no states ----------------------------------------------------------------------------------------
+
+
+def header(data: bytes) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")
+    found: dict[str, Any] = json.loads(data[8 : 8 + length])
+    return found
+
+
+def rewritten(data: bytes, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object]) -> bytes:
+    """The file with something changed in its document or its tensors."""
+    document = json.loads(header(data)["__metadata__"]["rlhpo"])
+    tensors = load_tensors(data)
+    change(document, tensors)
+    return save_tensors(tensors, metadata={"rlhpo": json.dumps(document)})
+
+
+def test_a_rewritten_file_that_nothing_was_changed_in_is_still_read(small: TunerState) -> None:
+    data = to_bytes(small)
+    assert to_bytes(from_bytes(rewritten(data, lambda document, tensors: None))) == data
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 100, 5000, -5000, -1])
+def test_a_truncated_file_is_refused(small: TunerState, length: int) -> None:
+    with pytest.raises(UserError, match="not an rlhpo state file, or it is damaged"):
+        from_bytes(to_bytes(small)[:length])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"name: study\n",
+        b"\xff" * 64,
+        save_tensors({"x": torch.zeros(2)}),
+        save_tensors({"x": torch.zeros(2)}, metadata={"format": "pt"}),
+        save_tensors({"x": torch.zeros(2)}, metadata={"rlhpo": "{"}),
+        save_tensors({"x": torch.zeros(2)}, metadata={"rlhpo": "[1]"}),
+        save_tensors({"x": torch.zeros(2)}, metadata={"rlhpo": "{}"}),
+    ],
+    ids=["text", "bytes", "foreign", "foreign metadata", "no json", "no mapping", "no version"],
+)
+def test_a_foreign_file_is_refused(data: bytes) -> None:
+    with pytest.raises(UserError, match="not an rlhpo state file, or it is damaged"):
+        from_bytes(data)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_a_state_of_an_unknown_version_is_refused_with_a_way_out(small: TunerState, version: object) -> None:
+    changed = rewritten(to_bytes(small), lambda document, tensors: document.update(format_version=version))
+    with pytest.raises(UserError, match=f"has format version {version}, this rlhpo reads version 1; continue with"):
+        from_bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document, tensors: document.pop("history"),
+        lambda document, tensors: document["history"]["trials"].reverse(),
+        lambda document, tensors: document["settings"].update(mode="other"),
+        lambda document, tensors: document["settings"]["agent"].update(nodes=8),
+        lambda document, tensors: document["space"].pop("depth"),
+        lambda document, tensors: document.update(space=None),
+        lambda document, tensors: document["model"].update(kind="svm"),
+        lambda document, tensors: document["summaries"].append({}),
+        lambda document, tensors: tensors.pop("agent/lstm.weight_ih_l0"),
+        lambda document, tensors: tensors.pop("model/alpha"),
+        lambda document, tensors: tensors.update({"optimizer/x/exp_avg": torch.zeros(1)}),
+    ],
+)
+def test_a_state_that_contradicts_itself_is_refused(
+    small: TunerState, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object]
+) -> None:
+    with pytest.raises(UserError, match="is damaged or was changed by hand; take it from a backup"):
+        from_bytes(rewritten(to_bytes(small), change))
+
+
+def test_the_message_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the state: .*missing"):
+        load(tmp_path / "missing")
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=rf"^{path}: this is not an rlhpo state file"):
+        load(path)
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_old_file_stays_whole_when_writing_fails(
+    small: TunerState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.safetensors"
+    save(small, path)
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(after_rounds(small, rich, 1), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+# -- older formats ---------------------------------------------------------------------------------------------------
+
+
+def test_a_state_of_version_1_is_still_read() -> None:
+    """The file was made with ``python -m tests.tuner.test_state_file``; it must never be made again.
+
+    What a later release computes from it may differ in the last digits, what it holds may not.
+    """
+    state = load(FIXTURE)
+    assert (state.study_id, state.seed, state.round, len(state.history)) == ("fixture-v1", 11, 3, 12)
+    assert state.settings == FIXTURE_SETTINGS
+    assert state.space == RICH_SPACE
+    measured = [trial.value or 0.0 for trial in state.history.trials]
+    assert measured == pytest.approx([rich(trial.config) for trial in state.history.trials])
+    assert [summary.model_phase for summary in state.summaries] == ["ran"] * 3
+    assert state.model is not None
+    mean, _ = state.model.predict(state.space.features([trial.config for trial in state.history.trials]))
+    assert mean.tolist() == pytest.approx(measured, abs=0.5)
+    assert len(after_rounds(state, rich, 1).history) == 16
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    first = initial_state("fixture-v1", 11, RICH_SPACE, "maximize", FIXTURE_SETTINGS)
+    FIXTURE.parent.mkdir(exist_ok=True)
+    FIXTURE.write_bytes(to_bytes(after_rounds(first, rich, 3)))
+    print(FIXTURE, FIXTURE.stat().st_size, "bytes, format", state_file.FORMAT_VERSION)
