@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts unit e2e-docker e2e-chunks format figures lock clean
+.PHONY: help install run ui test lint types contracts unit kernels e2e-docker e2e-chunks format figures lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ contracts: install ## which module may import which
 
 unit: install ## unit, property-based and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
+
+kernels: install ## numerical tests as other processors would compute them, and with two threads: make kernels TESTS=tests for all
+	$(BIN)/python -m tests.kernels $(TESTS)
 
 e2e-docker: install ## build the image and run the pipeline in containers of it (many minutes; a Docker engine or root)
 	RLHPO_E2E_DOCKER=1 $(BIN)/python -m pytest -s -rs tests/e2e/test_docker.py
