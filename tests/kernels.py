@@ -1,12 +1,12 @@
 """The tests as other processors and other numbers of threads would compute them: ``python -m tests.kernels [PATH…]``.
 
-Numerical libraries choose their routines (kernels) by the processor, and each of these rounds in its own way. Here other
-ones are chosen by hand. Each line of the table also names the libraries that then really computed something else, so
-that no setting is tried in vain unnoticed: the names are those of Intel's and AMD's processors.
+Numerical libraries choose their routines (kernels) by the processor, and each of these rounds in its own way. Here
+others are chosen by hand. Each line of the table also names the libraries that then really computed something else,
+lest a setting be tried in vain: the names are those of Intel's and AMD's processors.
 
-On an Intel Xeon with AVX-512 (torch 2.13 with MKL 2024.2 and oneDNN 3.12, NumPy 2.4.6 and SciPy 1.17.1 with OpenBLAS
-0.3.3x) all of the variables have an effect. MKL_CBWR has one on exponentials and logarithms of tensors, too. Two
-threads change the matrix products of OpenBLAS alone. XGBoost has no such setting.
+On an Intel Xeon with AVX-512 (torch 2.13 with MKL 2024.2 and oneDNN 3.12; NumPy 2.4 and SciPy 1.17 with OpenBLAS 0.3)
+all of the variables have an effect. That of MKL_CBWR is one on exponentials and logarithms of tensors, too. Two threads
+change the matrix products of OpenBLAS alone. XGBoost has no such setting.
 """
 
 from __future__ import annotations
