@@ -25,6 +25,7 @@ import torch
 
 #: Tests whose outcome depends on what is computed.
 NUMERICAL = (
+    "tests/space",
     "tests/tuner",
     "tests/priors/test_portfolio.py",
     "tests/priors/test_training.py",
@@ -34,7 +35,6 @@ NUMERICAL = (
     "tests/execution/test_runner.py",
     "tests/production/test_bootstrap.py",
     "tests/production/test_gate.py",
-    "tests/report/test_page.py",
 )
 #: What has the libraries take their routines for a processor without AVX-512, and for one without AVX.
 OLDER = {
