@@ -73,7 +73,7 @@ RUN set -eu; \
     find torch/bin -type f ! -name torch_shm_manager -delete; \
     find . -path ./torch -prune -o -type d -name tests -prune -exec rm -rf {} +
 
-COPY README.md ./
+COPY README.md LICENSE ./
 COPY rlhpo_core ./rlhpo_core
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,target=/wheels \
     set -eu; \
@@ -108,6 +108,7 @@ ARG COMMIT=unknown
 # Goes into the records of promotions.
 ENV RLHPO_CODE_COMMIT=${COMMIT}
 LABEL org.opencontainers.image.title="rlhpo" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.description="Hyperparameter tuning by model-based reinforcement learning" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${COMMIT}"

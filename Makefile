@@ -2,17 +2,18 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-STUDY ?= examples/loop.yaml
+STUDY ?= examples/05-pipeline.yaml
 ENGINE ?= kfp
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.prior_cards benchmarks.measurements
 
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts unit kernels e2e-docker e2e-chunks format figures lock clean
+.PHONY: help install run ui test lint types contracts packages unit e2e kernels e2e-docker e2e-chunks format generate check-generated lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,13 +27,13 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
-run: install ## run the looping pipeline on an example: make run STUDY=examples/wine.yaml ENGINE=inprocess
+run: install ## run the looping pipeline on an example: make run STUDY=examples/02-regression.yaml ENGINE=inprocess
 	$(BIN)/rlhpo tune $(STUDY) --engine $(ENGINE)
 
 ui: install ## open MLflow on the studies under runs/
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
 
-test: lint types contracts unit ## everything that has to pass
+test: lint types contracts unit ## everything that has to pass at every change
 
 lint: install ## style
 	$(BIN)/ruff check .
@@ -44,10 +45,16 @@ types: install ## mypy, strict for rlhpo_core
 contracts: install ## which module may import which
 	$(BIN)/lint-imports
 
-unit: install ## unit, property-based and end-to-end tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
+packages: install ## the tree of packages: layers, sizes, imports, and what is wrong with it
+	$(BIN)/python -m tools.packages
 
-kernels: install ## numerical tests as other processors would compute them, and with two threads: make kernels TESTS=tests for all
+unit: install ## unit and property-based tests, whole studies in one process, one by the command line
+	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist worksteal --durations=10
+
+e2e: install ## whole studies by the command line, as pipelines by KFP's local runner, and in a browser
+	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --durations=10
+
+kernels: install ## the numerical tests with the routines of other processors and with two threads; all with TESTS=tests
 	$(BIN)/python -m tests.kernels $(TESTS)
 
 e2e-docker: install ## build the image and run the pipeline in containers of it (many minutes; a Docker engine or root)
@@ -59,6 +66,12 @@ e2e-chunks: install ## thirty rounds in runs of ten by KFP's local runner, with 
 format: install ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generate: install ## write generated files: pipelines, READMEs of components, the picture of layers, cards of priors, measurements
+	@for module in $(GENERATORS); do $(BIN)/python -m $$module || exit 1; done
+
+check-generated: install ## whether generated files are what `make generate` would write
+	@for module in $(GENERATORS); do $(BIN)/python -m $$module --check || exit 1; done
 
 lock: ## resolve the newest versions that pyproject.toml allows into requirements.lock
 	$(PYTHON) -m venv build/lock

@@ -1,1 +1,1 @@
-"""Comparisons with peers and with the paper. Each script prints tables; docs/benchmarks.md has them."""
+"""Comparisons with peers and with the paper: ``python -m benchmarks.NAME``. docs/measurements has their tables."""

@@ -1,7 +1,7 @@
 """Time of the learning parts on one core, and where a whole study's goes.
 
-    OMP_NUM_THREADS=1 python benchmarks/performance.py
-    OMP_NUM_THREADS=1 python benchmarks/performance.py --trials 2000
+    OMP_NUM_THREADS=1 python -m benchmarks.performance
+    OMP_NUM_THREADS=1 python -m benchmarks.performance --trials 2000
 
 256 episodes of 14 steps are sampled, then learnt from by one PPO update of 4 epochs; each reward model is fitted to 100
 trials. Medians. With ``--trials`` a study of so many trials is made instead, in the default settings, on a function

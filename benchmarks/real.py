@@ -1,7 +1,7 @@
 """Real trainings: XGBoost on tables, rlhpo with and without prior against TPE and random search.
 
-    python benchmarks/real.py --data DIR --optimisers random,tpe,rlhpo,rlhpo+prior --trials 50 --seeds 3
-    python benchmarks/real.py --print
+    python -m benchmarks.real --data DIR --optimisers random,tpe,rlhpo,rlhpo+prior --trials 50 --seeds 3
+    python -m benchmarks.real --print
 
 Validation error of the best configuration so far, its error on a holdout that no trial has seen (refitted on training +
 validation rows), and the wall time that this took, optimiser included. One thread. A training that takes longer than
@@ -20,26 +20,24 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from benchmarks import optimisers, traces
+from benchmarks import markdown, optimisers, report, traces
 from rlhpo_core.evaluators.protocol import StopTrial
 from rlhpo_core.space.search_space import SearchSpace, builtin_space
 from rlhpo_core.trial import Value
 
 #: Runs of each optimiser.
-Own = Mapping[str, Sequence[traces.Trace]]
+Runs = Mapping[str, Sequence[traces.Trace]]
 BUDGETS = (1, 2, 5, 10, 25, 50)
 SECONDS = (5, 15, 60, 300)
-RESULTS = Path(__file__).parent / "results" / "real"
+RESULTS = markdown.RESULTS / "real"
 #: Data sets that no source task of the shipped prior is about.
 TABLES = ("breast_cancer_wisconsin_original", "car", "german_credit", "htru2", "wilt")
-IMAGES = Path(__file__).parents[1] / "docs" / "images"
 MOST_ROWS = 1500
-SPACE, PRIOR = "xgboost-wide", "xgboost-wide"
+SPACE, NARROW, PRIOR = "xgboost-wide", "xgboost-paper", "xgboost-wide"
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ def _error(trace: traces.Trace, part: str, marks: Sequence[float], budget: float
     return 1 - float(values[int(np.searchsorted(marks, budget, side="right")) - 1]) if there else float("nan")
 
 
-def comparable(found: Sequence[traces.Trace]) -> Own:
+def comparable(found: Sequence[traces.Trace]) -> Runs:
     """Each optimiser's runs on the tables and seeds that all of them have."""
     names = sorted({trace["optimiser"] for trace in found})
     pairs = [{_pair(trace) for trace in found if trace["optimiser"] == name} for name in names]
@@ -156,83 +154,127 @@ def comparable(found: Sequence[traces.Trace]) -> Own:
     return {name: [trace for trace in kept if trace["optimiser"] == name] for name in names}
 
 
-def print_tables(own: Own) -> None:
-    """Mean errors, mean ranks, and the last error on each table."""
-    names = list(own)
-    if not names or not own[names[0]]:
-        print("no table has been run with all optimisers yet")
-        return
-    tables = sorted({trace["task"] for trace in own[names[0]]})
-    print(f"tables: {len(tables)}, runs of each optimiser: {len(own[names[0]])}")
-    print("\n| a run, on average | seconds | trials that took too long |\n|---|---|---|")
-    for name in names:
-        seconds, late = (np.mean([trace[key] for trace in own[name]]) for key in ("seconds", "timed_out"))
-        print(f"| {name} | {seconds:.0f} | {late:.1f} of {own[name][0]['trials']} |")
+def tables(runs: Runs) -> list[str]:
+    """Mean errors, mean ranks if there is anyone to compare with, and the last error on each table."""
+    if not any(runs.values()):
+        return ["no table has been run with all optimisers yet"]
+    parts = [effort(runs)]
     for part in ("validation", "holdout"):
-        for axis, budgets, errors in (("trials", BUDGETS, at_trials), ("seconds", SECONDS, at_seconds)):
-            print(f"\n| mean {part} error after {axis} | " + " | ".join(str(budget) for budget in budgets) + " |")
-            print("|---|" + "---|" * len(budgets))
-            for name in names:
-                rows = np.array([errors(trace, part, budgets) for trace in own[name]])
-                print(f"| {name} | " + " | ".join(_cell(column) for column in rows.T) + " |")
-        _print_ranks(part, own)
-        print(f"\n| last {part} error | " + " | ".join(tables) + " |")
-        print("|---|" + "---|" * len(tables))
-        for name in names:
-            last = {
-                table: [at_trials(trace, part, [trace["trials"]])[0] for trace in own[name] if trace["task"] == table]
-                for table in tables
-            }
-            print(f"| {name} | " + " | ".join(f"{np.mean(last[table]):.4f}" for table in tables) + " |")
+        parts.append(mean_errors(runs, part, "trials", BUDGETS))
+        parts.append(mean_errors(runs, part, "seconds", SECONDS))
+        if len(runs) > 1:
+            parts.append(mean_ranks(runs, part))
+        parts.append(last_errors(runs, part))
+    return parts
 
 
-def _print_ranks(part: str, own: Own) -> None:
+def effort(runs: Runs) -> str:
+    """Wall time of a run, and how many of its trials took too long."""
+    rows = []
+    for name, of in runs.items():
+        seconds, late = (np.mean([trace[key] for trace in of]) for key in ("seconds", "timed_out"))
+        rows.append([name, len(of), f"{seconds:.0f}", f"{late:.1f} of {of[0]['trials']}"])
+    return markdown.table(["a run, on average", "runs", "seconds", "trials that took too long"], rows)
+
+
+def mean_errors(runs: Runs, part: str, axis: str, budgets: Sequence[int]) -> str:
+    """Errors after so many ``trials`` or ``seconds``; none where a run has none yet."""
+    errors = at_trials if axis == "trials" else at_seconds
+    rows = []
+    for name, of in runs.items():
+        columns = np.array([errors(trace, part, budgets) for trace in of]).T
+        rows.append([name, *(_cell(column) for column in columns)])
+    return markdown.table([f"mean {part} error after {axis}", *budgets], rows)
+
+
+def mean_ranks(runs: Runs, part: str) -> str:
     """Mean ranks by error, 1 the best, ties shared: tables differ in how large errors are."""
-    print(f"\n| mean rank by {part} error after trials | " + " | ".join(str(budget) for budget in BUDGETS) + " |")
-    print("|---|" + "---|" * len(BUDGETS))
-    errors = np.array([[at_trials(trace, part, BUDGETS) for trace in of] for of in own.values()])
+    errors = np.array([[at_trials(trace, part, BUDGETS) for trace in of] for of in runs.values()])
     there = ~np.isnan(errors).any(axis=(0, 1))
-    for name, ranks in zip(own, rankdata(errors, axis=0), strict=True):
-        cells = (f"{mean:.2f}" if known else "–" for mean, known in zip(ranks.mean(axis=0), there, strict=True))
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    rows = []
+    for name, ranks in zip(runs, rankdata(errors, axis=0), strict=True):
+        means = zip(ranks.mean(axis=0), there, strict=True)
+        rows.append([name, *(f"{mean:.2f}" if known else "–" for mean, known in means)])
+    return markdown.table([f"mean rank by {part} error after trials", *BUDGETS], rows)
+
+
+def last_errors(runs: Runs, part: str) -> str:
+    """The error at the end of a run, a mean over seeds."""
+    names = sorted({trace["task"] for of in runs.values() for trace in of})
+    rows = []
+    for optimiser, of in runs.items():
+        last = [
+            np.mean([at_trials(trace, part, [trace["trials"]])[0] for trace in of if trace["task"] == name])
+            for name in names
+        ]
+        rows.append([optimiser, *(f"{error:.4f}" for error in last)])
+    return markdown.table([f"last {part} error", *(name.split("/")[-1] for name in names)], rows)
 
 
 def _pair(trace: traces.Trace) -> tuple[str, int]:
     return trace["task"], trace["seed"]
 
 
-def plot(own: Own, file: Path) -> None:
+def plot(runs: Runs, file: Path) -> None:
     """Mean validation error by trials and by wall time; it begins where every run has ended a trial."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    every = [trace for of in own.values() for trace in of]
+    every = [trace for of in runs.values() for trace in of]
     if not every:
         return
     trials = [float(n) for n in range(1, 1 + min(trace["trials"] for trace in every))]
     seconds = np.geomspace(0.1, max(trace["seconds"] for trace in every), 200).tolist()
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     for axis, label, marks, errors in zip(
         axes, ("trials", "seconds of wall time"), (trials, seconds), (at_trials, at_seconds), strict=True
     ):
-        for index, (name, of) in enumerate(own.items()):
+        for index, (name, of) in enumerate(runs.items()):
             mean = np.array([errors(trace, "validation", marks) for trace in of]).mean(axis=0)
             style = "-" if name.startswith("rlhpo") else "--"
             axis.step(marks, np.maximum(mean, 1e-4), style, where="post", color=f"C{index}", label=name)
         axis.set(xscale="log", yscale="log", xlabel=label)
     axes[0].set(ylabel="mean validation error")
     axes[0].legend(fontsize=8)
-    tables = len({trace["task"] for trace in every})
-    figure.suptitle(f"XGBoost on {tables} real tables, {len(every) // len(own)} runs an optimiser", fontsize=10)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
-    pyplot.close(figure)
+    count = len({trace["task"] for trace in every})
+    figure.suptitle(f"XGBoost on {count} real tables, {len(every) // len(runs)} runs an optimiser", fontsize=10)
+    report.save(figure, file)
 
 
 def _cell(values: Any) -> str:
     return "–" if np.isnan(values).any() else f"{np.mean(values):.4f}"
+
+
+def _runs(results: Path, space: str) -> Runs:
+    return comparable([trace for trace in traces.load([results]) if trace["task"].startswith(f"{space}/")])
+
+
+INTRO = """
+XGBoost on five tables of UCI (at most 1,500 rows, drawn by seed; 20 % validation, 20 % holdout), 50 trials, one
+thread. A training run that takes longer than 10 s fails. `rlhpo+prior` begins from the prior that comes with rlhpo,
+which was trained on surrogates of other data sets. Errors are 1 − accuracy. The holdout is scored after refitting on
+training and validation rows. Wall times are those of two cores shared with other work.
+[benchmarks.md](../benchmarks.md#real-tables) says what to take from the tables.
+"""
+COMMAND = """
+python -m benchmarks.real --data DIR --trials 50 --seeds 3
+python -m benchmarks.real --data DIR --trials 50 --seeds 3 --space xgboost-paper --optimisers rlhpo
+"""
+
+
+def pages() -> dict[str, str]:
+    """The file of docs/measurements about real tables."""
+    content = [
+        "## Wide ranges: 13 hyperparameters",
+        "![Validation error by trials and by wall time](../images/real.png)",
+        *tables(_runs(RESULTS, SPACE)),
+        "## Narrow ranges: the paper's ten hyperparameters, without a prior",
+        *tables(_runs(RESULTS, NARROW)),
+    ]
+    return {"real.md": markdown.page("Real tables", INTRO, "real", [RESULTS], COMMAND, content)}
+
+
+def pictures(folder: Path) -> None:
+    """The picture of this file."""
+    plot(_runs(RESULTS, SPACE), folder / "real.png")
 
 
 def main() -> None:
@@ -250,7 +292,6 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds that a trial may take")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--images", type=Path, default=IMAGES, help="folder for the plot")
     parser.add_argument("--workers", type=int, default=1, help="runs at once, one thread each")
     parser.add_argument("--print", action="store_true", dest="only_print", help="run nothing")
     given = parser.parse_args()
@@ -272,9 +313,7 @@ def main() -> None:
             for name in chosen
         ]
         failed = traces.run_all(jobs, given.results, given.workers, run)
-    own = comparable([trace for trace in traces.load([given.results]) if trace["task"].startswith(given.space + "/")])
-    print_tables(own)
-    plot(own, given.images / "real.png")
+    print("\n\n".join(tables(_runs(given.results, given.space))))
     sys.exit(failed > 0)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from benchmarks.markdown import table as table_of
 from benchmarks.surrogates import SurrogateTask
 from benchmarks.traces import Trace, best_so_far
 
@@ -34,7 +37,6 @@ class Table:
     regret: Mapping[str, Floats]
     cpu: Mapping[str, Mapping[int, Floats]]
     """Optimiser → number of trials → CPU seconds a trial of its runs."""
-    versions: Mapping[str, str]
     reached: NDArray[np.bool_]
     """(tasks,) whether random search alone reaches the reference best in any of its runs."""
 
@@ -69,7 +71,6 @@ class Table:
             best=best,
             regret={name: (top - values) / (top - median) for name, values in best.items()},
             cpu={name: {n: np.array(s) for n, s in sorted(found.items())} for name, found in cpu.items()},
-            versions={trace["optimiser"]: trace["version"] for trace in own},
             reached=reached,
         )
 
@@ -96,9 +97,14 @@ def interval(values: Floats, statistic: Callable[..., Any]) -> tuple[float, floa
     """The statistic of (tasks,) and its bootstrap interval; NaN without tasks, or if one has no value."""
     if not len(values) or np.isnan(values).any():
         return (np.nan, np.nan, np.nan)
-    picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(statistic(values[picks], axis=1), [0.025, 0.975])
+    low, high = np.quantile(statistic(values[_picks(len(values))], axis=1), [0.025, 0.975])
     return float(statistic(values)), float(low), float(high)
+
+
+@cache
+def _picks(count: int) -> NDArray[np.int64]:
+    """(RESAMPLES, count) indices, the same for every table."""
+    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
 
 
 def regrets(table: Table, name: str, statistic: Callable[..., Any]) -> list[tuple[float, float, float]]:
@@ -129,91 +135,107 @@ def wins(table: Table, name: str, other: str, budget: int, other_budget: int | N
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
+def coverage(traces: Iterable[Trace], tasks: Sequence[str]) -> str:
+    """Which runs the tables are made of: seeds, runs, tasks, trials and version of each optimiser."""
+    of: dict[str, list[Trace]] = {}
+    for trace in traces:
+        if trace["task"] in set(tasks):
+            of.setdefault(trace["optimiser"], []).append(trace)
+    rows = []
+    for name, runs in of.items():
+        seeds = sorted({trace["seed"] for trace in runs})
+        each = ", ".join(f"{seed}: {sum(trace['seed'] == seed for trace in runs)}" for seed in seeds)
+        lengths = " or ".join(str(trials) for trials in sorted({trace["trials"] for trace in runs}))
+        versions = ", ".join(sorted({trace["version"] for trace in runs if trace["version"]})) or "–"
+        rows.append([name, each, lengths, versions])
+    return table_of(["optimiser", "tasks run with each seed", "trials", "version"], rows)
+
+
+def tables(table: Table, ours: Sequence[str] | None = None) -> list[str]:
+    """All tables; win rates of ``ours`` (the optimisers named ``rlhpo…`` if not given) against all others."""
+    names = table.complete()
+    parts = []
+    for name in sorted(set(table.best) - set(names)):
+        there = int(np.sum(~np.isnan(table.best[name][:, :, 0]).all(axis=1)))
+        parts.append(f"{name}: left out, with runs on {there} of {len(table.tasks)} tasks")
+    if not names:
+        return [*parts, "nothing is complete yet"]
+    for title, statistic in (("mean", np.mean), ("median", np.median)):
+        rows = [[name, *(_cell(cell) for cell in regrets(table, name, statistic))] for name in names]
+        parts.append(table_of([f"{title} normalised regret after", *table.budgets], rows))
+    ranked = [ranks(table, names, budget) for budget in _range(table)]
+    rows = [[name, *(_cell(interval(rank[name], np.mean), 2) for rank in ranked)] for name in names]
+    parts.append(table_of(["mean rank after", *table.budgets], rows))
+    for own in ours if ours is not None else [name for name in names if name.startswith("rlhpo")]:
+        parts.extend(win_rates(table, own, [name for name in names if name != own]))
+    parts.append(cpu_seconds(table, names))
+    return parts
+
+
+def at_a_glance(table: Table, budgets: Sequence[int]) -> str:
+    """Mean normalised regret without intervals, and CPU seconds a trial at the largest budget that has them."""
+    rows = []
+    for name in table.complete():
+        means = [
+            interval(mean_over_seeds(table.regret[name][:, :, table.budgets.index(b)]), np.mean)[0] for b in budgets
+        ]
+        seconds = list(table.cpu.get(name, {}).items())
+        cost = f"{np.median(seconds[-1][1]):.3f} at {seconds[-1][0]}" if seconds else "–"
+        rows.append([name, *("–" if np.isnan(mean) else f"{mean:.3f}" for mean in means), cost])
+    return table_of(["mean normalised regret after", *budgets, "CPU seconds a trial"], rows)
+
+
+def head_start(table: Table, few: int, many: int) -> str:
+    """How often those that begin with knowledge win with few trials against those that begin without, with many.
+
+    Empty if one of the budgets is not in the table or nobody begins without.
+    """
+    names = table.complete()
+    informed = [name for name in names if "+" in name or name == "portfolio"]
+    cold = [name for name in names if name not in informed]
+    if few not in table.budgets or many not in table.budgets or not cold:
+        return ""
+    short, long = table.budgets.index(few), table.budgets.index(many)
+    rows = [
+        [name, *(_cell(interval(wins(table, name, other, short, long), np.mean), 1, 100) for other in cold)]
+        for name in informed
+    ]
+    return table_of([f"win rate in %, ties ½, after {few} trials against {many} of", *cold], rows)
+
+
+def win_rates(table: Table, own: str, others: Sequence[str]) -> list[str]:
+    """On all tasks, and, if random search reaches the reference best on some, without these."""
+    hard = ~table.reached
+    kept = {f"win rate of {own} in %, ties ½, after": np.ones(len(hard), dtype=np.bool_)}
+    if not hard.all():
+        kept[f"the same without the {int(np.sum(~hard))} tasks whose best random search reaches"] = hard
+    parts = []
+    for title, where in kept.items():
+        won = {other: [wins(table, own, other, budget)[where] for budget in _range(table)] for other in others}
+        rows = [
+            [other, *(_cell(interval(share, np.mean), 1, 100) for share in shares)] for other, shares in won.items()
+        ]
+        parts.append(table_of([title, *table.budgets], rows))
+    return parts
+
+
+def cpu_seconds(table: Table, names: Sequence[str]) -> str:
+    """The optimisers' own time, a median over runs."""
+    at = sorted({trials for name in names for trials in table.cpu.get(name, {})})
+    rows = [
+        [name, *(f"{np.median(table.cpu[name][n]):.3f}" if n in table.cpu.get(name, {}) else "–" for n in at)]
+        for name in names
+    ]
+    return table_of(["median CPU seconds a trial at", *at], rows)
+
+
 def _cell(found: tuple[float, float, float], digits: int = 3, factor: float = 1) -> str:
     value, low, high = (factor * number for number in found)
     return "–" if np.isnan(value) else f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
-def _print_rows(head: str, budgets: Sequence[Any], rows: Iterable[tuple[str, list[str]]]) -> None:
-    print(f"\n| {head} | " + " | ".join(str(budget) for budget in budgets) + " |")
-    print("|---|" + "---|" * len(budgets))
-    for name, cells in rows:
-        print(f"| {name} | " + " | ".join(cells) + " |")
-
-
-def print_all(table: Table, ours: Sequence[str] | None = None) -> None:
-    """All tables; win rates of ``ours`` (the optimisers named ``rlhpo…`` if not given) against all others."""
-    names = table.complete()
-    for name in sorted(set(table.best) - set(names)):
-        there = int(np.sum(~np.isnan(table.best[name][:, :, 0]).all(axis=1)))
-        print(f"{name}: left out, with runs on {there} of {len(table.tasks)} tasks\n")
-    if not names:
-        print("nothing is complete yet")
-        return
-    shapes = [f"{name} {int(np.sum(~np.isnan(table.best[name][:, :, 0])))} runs" for name in names]
-    versions = sorted({version for version in table.versions.values() if version})
-    print(f"{len(table.tasks)} tasks; {', '.join(shapes)}. {', '.join(versions)}")
-    for title, statistic in (("mean", np.mean), ("median", np.median)):
-        found = {name: regrets(table, name, statistic) for name in names}
-        rows = ((name, [_cell(cell) for cell in cells]) for name, cells in found.items())
-        _print_rows(f"{title} normalised regret after", table.budgets, rows)
-    ranked = [ranks(table, names, b) for b in _range(table)]
-    _print_rows(
-        "mean rank after", table.budgets, ((n, [_cell(interval(r[n], np.mean), 2) for r in ranked]) for n in names)
-    )
-    for own in ours if ours is not None else [name for name in names if name.startswith("rlhpo")]:
-        _print_wins(table, own, [name for name in names if name != own])
-    _print_cpu(table, names)
-
-
-def print_head_start(table: Table, few: int, many: int) -> None:
-    """How often those that begin with knowledge win with few trials against those that begin without, with many."""
-    names = table.complete()
-    informed = [name for name in names if "+" in name or name == "portfolio"]
-    cold = [name for name in names if name not in informed]
-    if few not in table.budgets or many not in table.budgets or not cold:
-        return
-    short, long = table.budgets.index(few), table.budgets.index(many)
-    rows = (
-        (name, [_cell(interval(wins(table, name, other, short, long), np.mean), 1, 100) for other in cold])
-        for name in informed
-    )
-    _print_rows(f"win rate in %, ties ½, after {few} trials against {many} of", cold, rows)
-
-
 def _range(table: Table) -> range:
     return range(len(table.budgets))
-
-
-def _print_wins(table: Table, own: str, others: Sequence[str]) -> None:
-    hard = ~table.reached
-    for title, kept in (
-        (f"win rate of {own} in %, ties ½, after", np.ones(len(hard), dtype=np.bool_)),
-        (f"the same without the {int(np.sum(~hard))} tasks whose best random search reaches", hard),
-    ):
-        _print_rows(
-            title,
-            table.budgets,
-            (
-                (other, [_cell(interval(wins(table, own, other, b)[kept], np.mean), 1, 100) for b in _range(table)])
-                for other in others
-            ),
-        )
-
-
-def _print_cpu(table: Table, names: Sequence[str]) -> None:
-    at = sorted({trials for name in names for trials in table.cpu.get(name, {})})
-    _print_rows(
-        "median CPU seconds a trial at",
-        at,
-        (
-            (
-                name,
-                [f"{np.median(table.cpu[name][n]):.3f}" if n in table.cpu.get(name, {}) else "–" for n in at],
-            )
-            for name in names
-        ),
-    )
 
 
 # -- plots -----------------------------------------------------------------------------------------------------------
@@ -221,15 +243,11 @@ def _print_cpu(table: Table, names: Sequence[str]) -> None:
 
 def plot(table: Table, file: Path) -> None:
     """Mean and median normalised regret by trials."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
     names = table.complete()
     if not names:
         return
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
     for axis, (label, statistic) in zip(axes, (("mean", np.mean), ("median", np.median)), strict=True):
         for index, name in enumerate(names):
             points = np.array(
@@ -244,6 +262,24 @@ def plot(table: Table, file: Path) -> None:
         axis.minorticks_off()
     axes[0].legend(fontsize=8)
     figure.suptitle(f"{len(table.tasks)} tasks; bands: 95 % bootstrap intervals over tasks", fontsize=10)
+    save(figure, file)
+
+
+def plot_at(table: Table, budgets: Sequence[int], file: Path) -> None:
+    """Mean normalised regret of each optimiser after these numbers of trials, the best on top."""
+    names = table.complete()
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axis, budget in zip(figure.subplots(1, len(budgets), sharey=True), budgets, strict=True):
+        cells = np.array([regrets(table, name, np.mean)[table.budgets.index(budget)] for name in names])
+        mean, low, high = cells.T
+        axis.barh(names, mean, xerr=(mean - low, high - mean), color="C0", alpha=0.6, capsize=3)
+        axis.set(xlabel=f"mean normalised regret after {budget} trials", xlim=(0, None))
+    axis.invert_yaxis()
+    figure.suptitle(f"{len(table.tasks)} tasks; lines: 95 % bootstrap intervals over tasks", fontsize=10)
+    save(figure, file)
+
+
+def save(figure: Figure, file: Path) -> None:
+    """As a PNG without the version of what drew it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
-    pyplot.close(figure)
+    figure.savefig(file, dpi=110, metadata={"Software": None})

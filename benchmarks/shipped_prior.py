@@ -1,6 +1,6 @@
 """Train the prior that comes with rlhpo: XGBoost's hyperparameters on the 52 source tasks of YAHPO Gym's rbv2_xgboost.
 
-    python benchmarks/shipped_prior.py --yahpo DIR --out rlhpo_core/priors/xgboost-wide.safetensors
+    python -m benchmarks.shipped_prior --yahpo DIR --out rlhpo_core/priors/builtin/xgboost-wide.safetensors
 
 Each task becomes a finished study: random configurations, generations of mutations of the best, and the best of the
 other tasks. The portfolio is searched for on the surrogates themselves. The tasks of the suite take no part.
@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.surrogates import SurrogateTask, load_tasks
 from rlhpo_core.priors.portfolio import Gains
@@ -54,11 +52,13 @@ def under_names_of(prior: Prior, space: SearchSpace) -> Prior:
     known = {parameter.name for parameter in space.parameters}
     back = {own: theirs for theirs, own in NAMES.items() if theirs in known}
     named = {back.get(name, name): definition for name, definition in prior.space.model_dump().items()}
-    portfolio, regardless = (
+    portfolio, ignoring_time = (
         tuple({back.get(name, name): value for name, value in config.items()} for config in configs)
-        for configs in (prior.portfolio, prior.regardless)
+        for configs in (prior.portfolio, prior.portfolio_ignoring_time)
     )
-    return replace(prior, space=SearchSpace.model_validate(named), portfolio=portfolio, regardless=regardless)
+    return replace(
+        prior, space=SearchSpace.model_validate(named), portfolio=portfolio, portfolio_ignoring_time=ignoring_time
+    )
 
 
 def values_of(task: SurrogateTask, configs: list[Config]) -> Floats:
@@ -119,14 +119,14 @@ def seconds_of(configs: list[Config]) -> Floats:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--yahpo", type=Path, required=True, metavar="DIR", help="folder with suite.json")
+    parser.add_argument("--yahpo", type=Path, required=True, metavar="DIR", help="the surrogates")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shuffled", action="store_true")
     given = parser.parse_args()
     started = time.process_time()
     space = builtin_space("xgboost-wide")
-    tasks = load_tasks(given.yahpo, "source")
+    tasks = load_tasks("source", folder=given.yahpo)
     studies = finished_studies(tasks, space, given.seed, given.shuffled)
     name = "xgboost-wide" + ("-shuffled" if given.shuffled else "")
     prior = train(

@@ -1,8 +1,9 @@
 """Tuning tasks that cost a millisecond a trial: the surrogates of YAHPO Gym (Pfisterer et al. 2022).
 
-A scenario's network was fitted to millions of real trainings and answers what accuracy a configuration would reach on
-one of the scenario's data sets. The folder holds per scenario its space, its integer codes and its network, and in
-suite.json the tasks that results are reported on (``suite``) and those that may be learnt from beforehand (``source``).
+A scenario's network was fitted to millions of real training runs and answers what accuracy a configuration would reach
+on one of the scenario's data sets. A folder outside of this repository holds per scenario its space, its integer codes
+and its network. suite.json, beside this file, has the tasks that results are reported on (``suite``), each with its
+references, and those that may be learnt from beforehand (``source``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rlhpo_core.trial import Config, Value
 Floats = NDArray[np.float64]
 Part = Literal["suite", "source"]
 
+SUITE = Path(__file__).parent / "suite.json"
 _INACTIVE = "#na#"
 
 
@@ -136,13 +138,23 @@ class SurrogateTask:
         return np.asarray((self.best - np.asarray(best_so_far)) / (self.best - self.median))
 
 
-def load_tasks(folder: Path, part: Part, scenario: str | None = None) -> list[SurrogateTask]:
-    """The tasks of suite.json in its order. Raises: FileNotFoundError, saying what the folder should hold."""
-    file = folder / "suite.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: not there. --yahpo takes the folder with suite.json and a folder a scenario")
-    rows = json.loads(file.read_text(encoding="utf-8"))[part]
-    return [SurrogateTask(folder, **row) for row in rows if scenario in (None, row["scenario"])]
+def load_tasks(part: Part, scenario: str | None = None, folder: Path | None = None) -> list[SurrogateTask]:
+    """The tasks of suite.json in its order.
+
+    Args:
+        part: Which of its two lists.
+        scenario: Only those of this scenario.
+        folder: Where the networks are. Without it the tasks can say nothing but their references.
+
+    Raises: FileNotFoundError if the folder lacks a scenario's network.
+    """
+    rows = [row for row in json.loads(SUITE.read_text(encoding="utf-8"))[part] if scenario in (None, row["scenario"])]
+    if folder is not None:
+        for name in sorted({row["scenario"] for row in rows}):
+            file = folder / name / "model.onnx"
+            if not file.is_file():
+                raise FileNotFoundError(f"{file}: not there. --yahpo takes the folder with a folder a scenario")
+    return [SurrogateTask(folder or Path(), **row) for row in rows]
 
 
 def space_from_configspace(document: Mapping[str, Any], leave_out: Sequence[str]) -> SearchSpace:

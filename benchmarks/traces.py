@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import optimisers
+from benchmarks.markdown import note_versions
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Config, Value
 
@@ -203,6 +204,7 @@ def run_all(jobs: Sequence[Job], folder: Path, workers: int, perform: Callable[[
                 print(result, file=sys.stderr, flush=True)
                 continue
             append(folder, result)
+            note_versions(folder)
             spent = time.monotonic() - started
             line = f"{count}/{len(waiting)} {result['optimiser']} {result['task']} seed {result['seed']}"
             print(f"{line}: {result['cpu_total']:.1f} CPU s; {spent:.0f} s in all", file=sys.stderr, flush=True)

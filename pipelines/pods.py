@@ -9,7 +9,7 @@ from kfp.dsl.pipeline_channel import PipelineParameterChannel
 Late = str | PipelineParameterChannel
 
 SETTINGS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
-#: What the step needs beside them that talks to KFP.
+#: What the step that talks to KFP needs as well.
 KFP_SETTINGS = ("KF_PIPELINES_ENDPOINT",)
 #: What the deciding step writes into its records, if it is known.
 AUDIT_SETTINGS = ("RLHPO_IMAGE_DIGEST",)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write next to ``path``, flush to disk, and rename over it."""
-    with _beside(path, data) as temporary:
+    with _temporary(path, data) as temporary:
         temporary.replace(path)
 
 
@@ -20,7 +20,7 @@ def create_atomically(path: Path, data: bytes) -> bool:
 
     Returns: whether the file is now there with this data; ``False`` if there was one already, which is left as it is.
     """
-    with _beside(path, data) as temporary:
+    with _temporary(path, data) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -39,7 +39,7 @@ def free_path(wanted: Path) -> Path:
 
 
 @contextmanager
-def _beside(path: Path, data: bytes) -> Iterator[Path]:
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
     """A hidden file with the data, on disk, which is gone afterwards unless it was renamed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

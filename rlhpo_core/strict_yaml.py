@@ -19,6 +19,7 @@ class _Loader(yaml.SafeLoader):
     """YAML lets a later key replace an earlier one of the same name; in a search space that loses a parameter."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As the base class does it. Raises: UserError, with the line, if a key is given twice."""
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True) if key_node.tag != _MERGE else None
@@ -34,6 +35,7 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what _Loader would not read back as text, and writes no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
+        """Always: what occurs twice is written twice."""
         return True
 
 

@@ -81,10 +81,12 @@ class Trial(Frozen):
 
     @property
     def trial_id(self) -> str:
+        """That of the proposal."""
         return self.proposal.trial_id
 
     @property
     def config(self) -> Config:
+        """That of the proposal."""
         return self.proposal.config
 
     @property
@@ -119,6 +121,7 @@ class History(Frozen):
         return History(direction=self.direction, trials=tuple(merged))
 
     def complete(self) -> Iterator[Trial]:
+        """The trials that ended with a value, in the order of their numbers; pruned ones are left out."""
         return (trial for trial in self.trials if trial.status is TrialStatus.COMPLETE)
 
     def ranked(self) -> list[Trial]:
@@ -142,14 +145,14 @@ class History(Frozen):
 
 
 class EarlierTrial(Frozen):
-    """What a trial of an earlier study is still worth to a later one."""
+    """A trial of an earlier study, as a later one takes it over."""
 
     config: Config
     """In the later study's space."""
     reward: FiniteFloat | None
     """As it was measured then, higher is better; ``None`` if the trial had no value."""
     weight: Annotated[float, Field(gt=0, le=1)]
-    """1 counts like a trial of one's own; the reward model takes its noise variance for 1/weight times as large."""
+    """1 counts like a trial of the study itself; in the reward model its noise variance is 1/weight times as large."""
 
 
 class Inherited(Frozen):
@@ -163,7 +166,15 @@ class Inherited(Frozen):
 
 
 def trial_id(study_id: str, round_: int, index: int) -> str:
-    """Identity of a trial: the same step run again makes the same trial (design, *Idempotency*)."""
+    """Identity of a trial: 16 hexadecimal digits, from nothing but its place in the study.
+
+    A step that is run again, after a crash or a lost answer, names the same trials and so does not count them twice.
+
+    Args:
+        study_id: Of the study.
+        round_: Counted from 0.
+        index: Position in the round, counted from 0.
+    """
     return hashlib.sha256(f"{study_id}/{round_}/{index}".encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Let the agent propose a round's configurations."""
+"""Propose the configurations of a round."""
 
 from kfp import dsl
 from kfp.dsl import Input, Model
@@ -8,15 +8,15 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def agent_proposal(study: str, store: str, state: Input[Model]) -> list[str]:
-    """Let the agent propose a round's configurations.
+    """Propose the configurations of a round.
 
     Args:
-        study: The study file's text, YAML or JSON.
-        store: Where the study's files live.
+        study: The text of the study file, YAML or JSON.
+        store: Where the study's files are.
         state: The tuner's state.
 
     Returns:
-        One JSON document for each proposal; a single empty text once the study's budget is spent.
+        One JSON document per proposal; a single empty string when the study's budget is spent.
     """
     from pathlib import Path
 

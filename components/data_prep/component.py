@@ -1,4 +1,4 @@
-"""Check a study and its table, and hand out the state from which the study goes on."""
+"""Check a study and its table, and provide the state from which the study continues."""
 
 from typing import NamedTuple
 
@@ -17,25 +17,25 @@ def data_prep(
     table_source: str = "",
     log_trials: bool = True,
 ) -> NamedTuple("Outputs", run_id=str, table_name=str):  # type: ignore[valid-type]
-    """Check a study and its table, and hand out the state from which the study goes on.
+    """Check a study and its table, and provide the state from which the study continues.
 
     Args:
-        study: The study file's text, YAML or JSON.
-        store: Where the study's files live: s3://bucket/prefix, or a folder that all steps share.
-        table: The table, as it was read.
-        state: The tuner's state: new, or where an earlier run of the study has left it.
-        table_source: A path or s3:// address that takes the place of data.path in the study.
-        log_trials: Whether the steps log trials as they finish; if not, who watches the store does.
+        study: The text of the study file, YAML or JSON.
+        store: Where the study's files are: s3://bucket/prefix, or a folder that all steps share.
+        table: The table as it was read.
+        state: The tuner's state: new, or as an earlier run of the study left it.
+        table_source: A path or s3:// address, used in place of data.path in the study.
+        log_trials: Whether the steps log finished trials in MLflow; if not, the process that watches the store does.
 
     Returns:
-        run_id: The study's run in MLflow, to which further steps log; empty if they should not.
-        table_name: The table's file name, whose ending tells its format.
+        run_id: The study's run in MLflow, to which later steps log; empty if they should not.
+        table_name: The table's file name; its suffix says which format it has.
     """
     from collections import namedtuple
     from pathlib import Path
 
     from rlhpo_core.kubeflow import steps
 
-    found = steps.prepare(study, store, table_source, Path(table.path), Path(state.path), log_trials)
-    table.metadata.update({"rows": found.rows, "digest": found.digest, "file": found.table_name})
-    return namedtuple("Outputs", ["run_id", "table_name"])(found.run_id, found.table_name)
+    prepared = steps.prepare(study, store, table_source, Path(table.path), Path(state.path), log_trials)
+    table.metadata.update({"rows": prepared.rows, "digest": prepared.digest, "file": prepared.table_name})
+    return namedtuple("Outputs", ["run_id", "table_name"])(prepared.run_id, prepared.table_name)

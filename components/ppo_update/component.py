@@ -1,4 +1,4 @@
-"""Move the policy by PPO on real and imagined trials, and end the round."""
+"""Update the policy by PPO on real and imagined trials, and end the round."""
 
 from kfp import dsl
 from kfp.dsl import Input, Metrics, Model, Output
@@ -15,14 +15,14 @@ def ppo_update(
     metrics: Output[Metrics],
     run_id: str = "",
 ):
-    """Move the policy by PPO on real and imagined trials, end the round, and keep the state in the store.
+    """Update the policy by PPO on real and imagined trials, end the round, and save the state.
 
     Args:
-        study: The study file's text, YAML or JSON.
-        store: Where the study's files live.
-        state: The state of reward_model_update.
+        study: The text of the study file, YAML or JSON.
+        store: Where the study's files are.
+        state: The state from reward_model_update.
         updated: The state at the start of the next round.
-        metrics: The round's summary: best value so far, entropy, KL divergence, updates on imagined trials.
+        metrics: The round's summary: best value so far, entropy, KL divergence, number of imagined updates.
         run_id: The study's run in MLflow; empty to log nothing.
     """
     from pathlib import Path

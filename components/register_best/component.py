@@ -1,4 +1,4 @@
-"""Refit the best trial, score it on the holdout, register it and report."""
+"""Refit the best trial, score it on the holdout, register it and write the report."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Dataset, Input, Markdown, Model, Output
@@ -16,16 +16,16 @@ def register_best(
     report: Output[HTML],
     note: Output[Markdown],
 ) -> str:
-    """Refit the best trial, score it on the holdout, register it and report; while budget is left, only report.
+    """Refit the best trial, score it on the holdout and register it. While budget is left, only write the report.
 
     Args:
-        study: The study file's text, YAML or JSON.
-        store: Where the study's files live.
-        state: The state after the last round; its end is what this step waits for.
-        table: The table of data_prep.
-        table_name: The table's file name, whose ending tells its format.
-        report: The study on one page, with pictures.
-        note: The study in short.
+        study: The text of the study file, YAML or JSON.
+        store: Where the study's files are.
+        state: The state after the last round, which this step waits for.
+        table: The table from data_prep.
+        table_name: The table's file name; its suffix says which format it has.
+        report: The study on one page, with figures.
+        note: A summary of the study.
 
     Returns:
         Name and version of the registered model; empty if none was registered.

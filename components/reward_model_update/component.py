@@ -1,4 +1,4 @@
-"""Take a round's trials into the history and fit the reward model."""
+"""Add a round's trials to the history and fit the reward model."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Metrics, Model, Output
@@ -13,13 +13,13 @@ def reward_model_update(
     updated: Output[Model],
     metrics: Output[Metrics],
 ):
-    """Take a round's trials into the history and fit the reward model.
+    """Add a round's trials to the history and fit the reward model.
 
     Args:
-        state: The tuner's state with which the round was proposed.
+        state: The state from which the round was proposed.
         trials: The round's trials, from evaluator_training.
-        updated: The state with the trials and a fitted model.
-        metrics: How well the model predicts trials that it was not fitted on.
+        updated: The state with the trials and the fitted model.
+        metrics: How well the model predicts held-out trials.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Send the run that goes on with a study while budget is left."""
+"""Start the run that continues a study while budget is left."""
 
 from kfp import dsl
 from kfp.dsl import Input, Model
@@ -8,19 +8,19 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def submit_next(study: str, store: str, start: Input[Model], kfp_run: str, further_runs: int) -> str:
-    """Send the run that goes on with a study: a copy of this one. Does nothing once the budget is spent.
+    """Start the run that continues a study, a copy of this one. Does nothing when the budget is spent.
 
-    At most one run follows, however often the step is run, and none if this run has finished no round.
+    At most one run follows, however often the step is repeated, and none if this run finished no round.
 
     Args:
-        study: The study file's text, YAML or JSON.
-        store: Where the study's files live.
-        start: The state of data_prep, with which this run began.
+        study: The text of the study file, YAML or JSON.
+        store: Where the study's files are.
+        start: The state from data_prep, with which this run began.
         kfp_run: This run's id in KFP.
-        further_runs: How many runs may follow this one; the next is sent with one fewer.
+        further_runs: How many runs may follow this one. The next run gets one fewer.
 
     Returns:
-        The next run's id in KFP; empty if none was sent.
+        The next run's id in KFP; empty if none was started.
     """
     from pathlib import Path
 

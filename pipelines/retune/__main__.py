@@ -1,9 +1,17 @@
-"""Write the kept pipeline anew: python -m pipelines.retune"""
+"""The kept pipeline, compiled from the code: python -m pipelines.retune [--check]"""
 
 from pathlib import Path
 
-from kfp import compiler
-
+from pipelines.compiled import compiled
 from pipelines.retune.pipeline import build
+from pipelines.workflow_size import most_rounds
+from tools import generated
 
-compiler.Compiler().compile(build(rounds=6, trials_per_round=5), str(Path(__file__).with_name("retune.yaml")))
+
+def contents() -> dict[Path, str]:
+    """The text of the compiled pipeline, by its path."""
+    return {Path(__file__).with_name("retune.yaml"): compiled(build(rounds=most_rounds(5), trials_per_round=5))}
+
+
+if __name__ == "__main__":
+    generated.main(__doc__ or "", contents)

@@ -16,7 +16,13 @@ from pipelines.pods import ALERT_KEYS, AUDIT_SETTINGS, SETTINGS, Late, Pods
 def build(
     rounds: int, trials_per_round: int, parallelism: int = 0, accelerator: bool = False, cluster: bool = True
 ) -> BaseComponent:
-    """The pipeline for retunings of at most so many rounds; arguments and errors as those of ``hpo_loop``."""
+    """The pipeline for retunings of at most ``rounds`` rounds.
+
+    Args:
+        rounds: 1 to ``MOST_ROUNDS`` of ``hpo_loop``; the other arguments are those of its ``build``.
+
+    Raises: ValueError if a number is out of range.
+    """
     loop = build_loop(rounds, trials_per_round, parallelism, accelerator, cluster)
 
     @dsl.pipeline(name="rlhpo-retune", description=f"Retune a deployed model in at most {rounds} rounds, and decide.")
@@ -85,7 +91,7 @@ def build(
                 study=checked.outputs["tuned_study"],
                 store=checked.outputs["tuned_store"],
                 model_store=store,
-                look=checked.outputs["look"],
+                findings=checked.outputs["findings"],
                 winner=tuned.output,
                 table_source=table_source,
             )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from rlhpo_core.cli.options import ServerOptions, StudyFile, console, grouped
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, dump_study, load_study
 
@@ -21,51 +23,48 @@ if TYPE_CHECKING:
     from rlhpo_core.kubeflow.client import PipelineVersion
     from rlhpo_core.kubeflow.connection import Server
 
-console = Console(highlight=False)
-
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to tune.")]
-Store = Annotated[
-    str, typer.Option(metavar="URI", help="Where the study's files live, such as s3://bucket/studies/NAME.")
-]
-Table = Annotated[
-    str, typer.Option("--table", metavar="URI", help="The table for the pods to read; default: data.path of the study.")
-]
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds in one run; the next run goes on from there.")]
-Version = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Keep the pipeline on the server as this version, and run that."),
-]
-Image = Annotated[str | None, typer.Option(help="The image of all steps; default: that of this version.")]
-Host = Annotated[str | None, typer.Option(help="KFP's API server; default: KFP_API_HOST, else that of the cluster.")]
-Namespace = Annotated[str | None, typer.Option(help="The profile's namespace; default: RLHPO_KFP_NAMESPACE.")]
-Token = Annotated[str | None, typer.Option(help="Default: RLHPO_KFP_TOKEN, else the service account's token.")]
-CaCert = Annotated[Path | None, typer.Option(help="Certificate of the server's authority, if it is not a public one.")]
-Experiment = Annotated[str, typer.Option(help="KFP experiment of the run.")]
-Account = Annotated[str | None, typer.Option(help="Service account of the pods.")]
-Retune = Annotated[bool, typer.Option("--retune", help="Retune the deployed model, as `rlhpo retune` does.")]
-
 #: The pipelines' names on the server.
 PIPELINE, RETUNE = "rlhpo-hpo-loop", "rlhpo-retune"
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run on a cluster is made of, besides its study."""
+
+    store: Annotated[
+        str, typer.Option(metavar="URI", help="Where the study's files live, such as s3://bucket/studies/NAME.")
+    ]
+    table: Annotated[
+        str,
+        typer.Option("--table", metavar="URI", help="The table for the pods to read; default: data.path of the study."),
+    ] = ""
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="what takes half of Argo's 1 MiB",
+            help="Rounds in one run; the next run goes on from there.",
+        ),
+    ] = None
+    image: Annotated[str | None, typer.Option(help="The image of all steps; default: that of this version.")] = None
+    pipeline_version: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Keep the pipeline on the server as this version, and run that."),
+    ] = None
+    experiment: Annotated[str, typer.Option(help="KFP experiment of the run.")] = "rlhpo"
+    service_account: Annotated[str | None, typer.Option(help="Service account of the pods.")] = None
+    retune: Annotated[bool, typer.Option("--retune", help="Retune the deployed model, as `rlhpo retune` does.")] = False
+
+
+@grouped
 def submit(
     study: StudyFile,
-    store: Store,
-    table: Table = "",
-    rounds: Rounds = 10,
-    image: Image = None,
+    run: RunOptions,
+    server: ServerOptions,
     go_on: Annotated[
         bool, typer.Option("--continue/--no-continue", help="Whether runs send the next one while budget is left.")
     ] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for this run's end, and fail if it failed.")] = False,
-    pipeline_version: Version = None,
-    host: Host = None,
-    namespace: Namespace = None,
-    token: Token = None,
-    ca_cert: CaCert = None,
-    experiment: Experiment = "rlhpo",
-    service_account: Account = None,
-    retune: Retune = False,
 ) -> None:
     """Run a study on a cluster, as runs of some rounds each: the last step of a run sends the next one.
 
@@ -79,39 +78,29 @@ def submit(
     from rlhpo_core.kubeflow import client
     from rlhpo_core.kubeflow.next_run import FURTHER
 
-    spec = load_study(study)
-    server = _server(host, namespace, token, ca_cert)
+    spec, kfp = load_study(study), server.server()
     with tempfile.TemporaryDirectory() as folder:
-        package = _package(server, _compile(spec, rounds, Path(folder), retune), pipeline_version, retune)
-        parameters, further = _parameters(spec, store, table, image), 0
-        if not retune:
-            further = math.ceil(_rounds(spec) / rounds) - 1 if go_on else 0
+        package = _package(kfp, spec, run, Path(folder))
+        parameters, further = _parameters(spec, run), 0
+        if not run.retune:
+            further = math.ceil(_rounds(spec) / _rounds_of_run(spec, run)) - 1 if go_on else 0
             parameters[FURTHER] = further
-        run = client.submit(server, package, spec.name, parameters, experiment, service_account=service_account)
-    console.print(f"run {run.id}  {escape(run.url or '')}".rstrip(), soft_wrap=True)
+        sent = client.submit(kfp, package, spec.name, parameters, run.experiment, service_account=run.service_account)
+    console.print(f"run {sent.id}  {escape(sent.url or '')}".rstrip(), soft_wrap=True)
     if further:
         console.print(f"up to {further} more follow by themselves; `rlhpo runs` lists them")
     if wait:
-        ended = client.wait(server, run.id, on_state=lambda state: console.print(f"{state.name}: {state.state}"))
+        ended = client.wait(kfp, sent.id, on_state=lambda state: console.print(f"{state.name}: {state.state}"))
         if not ended.succeeded:
             raise UserError(f"run {ended.id} ended as {ended.state}: {ended.error or 'its page says why'}")
 
 
+@grouped
 def schedule(
     study: StudyFile,
-    store: Store,
+    run: RunOptions,
+    server: ServerOptions,
     cron: Annotated[str, typer.Option(help="Six fields, seconds first: '0 0 3 * * 1' is Mondays at three.")],
-    table: Table = "",
-    rounds: Rounds = 10,
-    image: Image = None,
-    pipeline_version: Version = None,
-    host: Host = None,
-    namespace: Namespace = None,
-    token: Token = None,
-    ca_cert: CaCert = None,
-    experiment: Experiment = "rlhpo",
-    service_account: Account = None,
-    retune: Retune = False,
 ) -> None:
     """Run a chunk of a study again and again; replaces the schedule of the same name.
 
@@ -121,69 +110,97 @@ def schedule(
     """
     from rlhpo_core.kubeflow import client
 
-    spec = load_study(study)
-    server = _server(host, namespace, token, ca_cert)
+    spec, kfp = load_study(study), server.server()
     with tempfile.TemporaryDirectory() as folder:
         made = client.schedule(
-            server,
-            _package(server, _compile(spec, rounds, Path(folder), retune), pipeline_version, retune),
-            f"{spec.name}-retune" if retune else spec.name,
-            _parameters(spec, store, table, image),
-            experiment,
-            service_account=service_account,
+            kfp,
+            _package(kfp, spec, run, Path(folder)),
+            f"{spec.name}-retune" if run.retune else spec.name,
+            _parameters(spec, run),
+            run.experiment,
+            service_account=run.service_account,
             cron=cron,
         )
     console.print(f"schedule {made.name}: {made.cron}  {escape(made.url or '')}".rstrip(), soft_wrap=True)
 
 
+@grouped
 def runs(
-    host: Host = None,
-    namespace: Namespace = None,
-    token: Token = None,
-    ca_cert: CaCert = None,
+    server: ServerOptions,
     experiment: Annotated[str | None, typer.Option(help="Only of this KFP experiment.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
 ) -> None:
     """List the latest runs on a cluster."""
     from rlhpo_core.kubeflow import client
 
-    found = client.runs(_server(host, namespace, token, ca_cert), experiment, limit)
+    latest = client.runs(server.server(), experiment, limit)
     grid = Grid("run", "name", "state", "created", box=None, header_style="bold")
-    for run in found:
+    for run in latest:
         created = "" if run.created is None else f"{run.created:%Y-%m-%d %H:%M}"
         grid.add_row(run.id, escape(run.name), run.state, created)
-    console.print(grid if found else "no runs")
+    console.print(grid if latest else "no runs")
 
 
-def _server(host: str | None, namespace: str | None, token: str | None, ca_cert: Path | None) -> Server:
-    from rlhpo_core.kubeflow.connection import Server
+def _package(server: Server, spec: StudySpec, run: RunOptions, folder: Path) -> Path | PipelineVersion:
+    """What is run: a package compiled into the folder, or the version of the pipeline that it becomes."""
+    from rlhpo_core.kubeflow import client
 
-    return Server.of(host, namespace, token, ca_cert=ca_cert)
+    path = _compile(spec, _rounds_of_run(spec, run), folder, run.retune)
+    if run.pipeline_version is None:
+        return path
+    return client.upload(server, path, RETUNE if run.retune else PIPELINE, run.pipeline_version)
 
 
-def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool = False) -> Path:
-    """The pipeline of a chunk, no longer than the study; or that of a retuning, which holds the whole of it."""
+def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
+    """The pipeline of a run, with so many rounds. Raises: UserError if that is more than a run holds."""
     from kfp import compiler
 
     from rlhpo_core.cli.local_pipeline import pipeline_module
 
-    pipeline, least = pipeline_module(), _rounds(spec)
+    pipeline = pipeline_module()
+    most = min(pipeline.MOST_ROUNDS, _sizes().most_rounds(spec.tuner.trials_per_round, share=1.0))
     if retune:
         if spec.registry.model is None:
             raise UserError("registry.model: a retuning needs the name of the registered model that it is about")
-        if least > pipeline.MOST_ROUNDS:
-            raise UserError(
-                f"budget.trials: a retuning is one run of at most {pipeline.MOST_ROUNDS} rounds; these are {least}"
-            )
+        if rounds > most:
+            raise UserError(f"budget.trials: a retuning is one run of at most {most} rounds; these are {rounds}")
         pipeline = importlib.import_module("pipelines.retune.pipeline")
-    elif (least := min(rounds, least)) > pipeline.MOST_ROUNDS:
-        raise UserError(f"--rounds: a run holds at most {pipeline.MOST_ROUNDS}; submit the study several times")
+    elif rounds > most:
+        raise UserError(
+            f"--rounds: a run holds at most {most} rounds of {spec.tuner.trials_per_round} trials, since Argo holds "
+            "1 MiB of it; without --rounds, runs that fit follow each other"
+        )
     path = folder / "pipeline.yaml"
     parallelism = spec.execution.workers or 0
     compiler.Compiler().compile(
-        pipeline.build(least, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda"), str(path)
+        pipeline.build(rounds, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda"), str(path)
     )
     return path
+
+
+def _rounds_of_run(spec: StudySpec, run: RunOptions) -> int:
+    """As asked for, or as many as are planned for; no more than the study has. A retuning holds the whole of it.
+
+    Raises: UserError if a round alone is more than Argo holds.
+    """
+    if run.retune:
+        return _rounds(spec)
+    planned = run.rounds or _sizes().most_rounds(spec.tuner.trials_per_round)
+    if planned == 0:
+        most = max(k for k in range(1, spec.tuner.trials_per_round) if _sizes().most_rounds(k))
+        raise UserError(
+            f"tuner.trials_per_round: a round of {spec.tuner.trials_per_round} trials takes more than half of the "
+            f"1 MiB that Argo holds of a run; at most {most}, or --rounds 1"
+        )
+    return min(planned, _rounds(spec))
+
+
+def _sizes() -> ModuleType:
+    """`pipelines.workflow_size`, which is not in the wheel either."""
+    from rlhpo_core.cli.local_pipeline import pipeline_module
+
+    pipeline_module()
+    return importlib.import_module("pipelines.workflow_size")
 
 
 def _rounds(spec: StudySpec) -> int:
@@ -191,18 +208,12 @@ def _rounds(spec: StudySpec) -> int:
     return math.ceil(spec.budget.trials / spec.tuner.trials_per_round)
 
 
-def _package(server: Server, path: Path, version: str | None, retune: bool) -> Path | PipelineVersion:
-    """What is run: the package, or the version of the pipeline that it becomes."""
-    from rlhpo_core.kubeflow import client
-
-    return path if version is None else client.upload(server, path, RETUNE if retune else PIPELINE, version)
-
-
-def _parameters(spec: StudySpec, store: str, table: str, image: str | None) -> dict[str, Any]:
+def _parameters(spec: StudySpec, run: RunOptions) -> dict[str, Any]:
+    """Those of the pipeline. Raises: UserError if the pods could not read the study's prior."""
     if spec.prior.endswith(PRIOR_FILE) and "://" not in spec.prior:
         raise UserError(
             f"prior: the pods cannot read {spec.prior}; put it where they can (s3://bucket/NAME{PRIOR_FILE}), or "
             "register it (`rlhpo prior register`) and name it as models:/NAME@ALIAS"
         )
-    parameters: dict[str, Any] = {"study": dump_study(spec), "store": store, "table_source": table}
-    return parameters if image is None else {**parameters, "image": image}
+    parameters: dict[str, Any] = {"study": dump_study(spec), "store": run.store, "table_source": run.table}
+    return parameters if run.image is None else {**parameters, "image": run.image}

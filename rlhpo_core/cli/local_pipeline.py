@@ -15,16 +15,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.runner import Listener, Outcome
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec, dump_study
-from rlhpo_core.trial import Trial
 
+#: Seconds between two looks at the study's files.
 _POLL = 0.5
 _LOG = "pipeline.log"
 
@@ -38,39 +40,42 @@ def run(
 ) -> Outcome:
     """Tune until the budget is spent, or until ``interrupted()`` is 1 (finish the trials at hand) or more (kill them).
 
-    The folder is locked by the caller. Safe to kill at any moment.
+    Safe to kill at any moment.
+
+    Args:
+        folder: It is locked by the caller.
+        tracking_uri: MLflow's, for the steps that log.
 
     Raises: UserError if the pipeline fails, with the end of its log.
     """
     pipeline_module()
-    seen = {trial.trial_id for trial in folder.history().trials}
-    rounds = folder.state().round
-    while (reason := spent(spec.budget, folder.state().history, folder.record().seconds)) is None:
-        before = folder.state().round
-        process = _start(folder, spec, tracking_uri)
-        stopping = 0
-        while process.poll() is None:
-            if (level := min(interrupted(), 2)) > stopping:
-                stopping = level
-                if level == 1:
-                    folder.request_stop()
-                else:
-                    os.killpg(process.pid, signal.SIGKILL)
-            rounds = _tell(folder, spec, listeners, seen, rounds)
-            time.sleep(_POLL)
-        rounds = _tell(folder, spec, listeners, seen, rounds)
-        if stopping:
+    watch = _Watch(folder, listeners)
+    while (reason := watch.spent(spec)) is None:
+        before = watch.state.round
+        process = _start(folder, spec, tracking_uri, len(watch.state.history))
+        guard = Guard(process.pid)
+        try:
+            stopped = _accompany(process, folder, watch, interrupted)
+        finally:
+            _end(process)
+            guard.release()
+        if stopped:
             folder.clear_stop()
-            return Outcome(folder.state(), "interrupted", finished=False)
-        over = spent(spec.budget, folder.state().history, folder.record().seconds) is not None
+            return Outcome(watch.state, "interrupted", finished=False)
         # A study without a success fails at its end, and what is wrong with it is said better than by a log.
-        if not over and (process.returncode != 0 or folder.state().round == before):
+        if watch.spent(spec) is None and (process.returncode != 0 or watch.state.round == before):
             raise UserError(f"the pipeline failed; the end of {folder.path / _LOG}:\n{_end_of_log(folder)}")
-    return Outcome(folder.state(), reason, finished=True)
+    return Outcome(watch.state, reason, finished=True)
 
 
 def chunk(study: str, store: str, rounds: int, trials_per_round: int, root: str) -> None:
-    """Run one chunk in this process, which becomes KFP's."""
+    """Run one chunk in this process, which becomes KFP's.
+
+    Args:
+        study: The study file's text.
+        store: Where the study's files live.
+        root: The folder in which KFP keeps the run's artifacts.
+    """
     from kfp import local
 
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
@@ -94,10 +99,61 @@ def pipeline_module() -> ModuleType:
         ) from error
 
 
-def _start(folder: StudyFolder, spec: StudySpec, tracking_uri: str) -> subprocess.Popen[bytes]:
-    """A chunk in a process group of its own, so that Ctrl-C does not reach it."""
-    left = spec.budget.trials - len(folder.state().history)
-    rounds = min(math.ceil(left / spec.tuner.trials_per_round), pipeline_module().MOST_ROUNDS)
+class _Watch:
+    """Looks at the files of a study that other processes tune, and tells the listeners what is new."""
+
+    def __init__(self, folder: StudyFolder, listeners: Sequence[Listener]) -> None:
+        self._folder = folder
+        self._listeners = listeners
+        self._version = folder.state_version()
+        self.state = folder.state()
+        """As of the latest look."""
+        self._seen = {trial.trial_id for trial in folder.history(self.state).trials}
+
+    def spent(self, spec: StudySpec) -> str | None:
+        """Why the study is at its end; ``None`` while budget is left."""
+        return spent(spec.budget, self.state.history, self._folder.record().seconds)
+
+    def look(self) -> None:
+        """Read the files anew, the state only if it was replaced, and pass on trials and rounds that are new."""
+        rounds = len(self.state.summaries)
+        if (version := self._folder.state_version()) != self._version:
+            self._version, self.state = version, self._folder.state()
+        new = [trial for trial in self._folder.history(self.state).trials if trial.trial_id not in self._seen]
+        self._seen.update(trial.trial_id for trial in new)
+        for listener in self._listeners:
+            for trial in new:
+                listener.trial_finished(trial)
+            for summary in self.state.summaries[rounds:]:
+                listener.round_finished(summary)
+
+
+def _accompany(
+    process: subprocess.Popen[bytes], folder: StudyFolder, watch: _Watch, interrupted: Callable[[], int]
+) -> bool:
+    """Watch the study until the process has ended, passing interruptions on; whether there was any."""
+    passed_on = 0
+    while process.poll() is None:
+        if (level := min(interrupted(), 2)) > passed_on:
+            passed_on = level
+            if level == 1:
+                folder.request_stop()
+            else:
+                _end(process)
+        watch.look()
+        time.sleep(_POLL)
+    watch.look()
+    return passed_on > 0
+
+
+def _start(folder: StudyFolder, spec: StudySpec, tracking_uri: str, done: int) -> subprocess.Popen[bytes]:
+    """A chunk in a process group of its own, so that Ctrl-C does not reach it.
+
+    Args:
+        done: Trials that the state has already.
+    """
+    rounds = math.ceil((spec.budget.trials - done) / spec.tuner.trials_per_round)
+    rounds = min(rounds, pipeline_module().MOST_ROUNDS)
     settings = [str(folder.path.resolve()), str(rounds), str(spec.tuner.trials_per_round)]
     # What a step trains with is bounded by the study; everything else in it is small and best on one core.
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "OMP_NUM_THREADS": "1"}
@@ -112,17 +168,11 @@ def _start(folder: StudyFolder, spec: StudySpec, tracking_uri: str) -> subproces
         )
 
 
-def _tell(folder: StudyFolder, spec: StudySpec, listeners: Sequence[Listener], seen: set[str], rounds: int) -> int:
-    """Tell the listeners of trials and rounds that are new; returns the number of rounds that are over."""
-    state, trials = folder.state(), folder.history().trials
-    new: list[Trial] = [trial for trial in trials if trial.trial_id not in seen]
-    for listener in listeners:
-        for trial in new:
-            listener.trial_finished(trial)
-        for summary in state.summaries[rounds:]:
-            listener.round_finished(summary)
-    seen.update(trial.trial_id for trial in new)
-    return len(state.summaries)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the chunk, if it still runs, and its steps; their trials end with them."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _end_of_log(folder: StudyFolder, lines: int = 30) -> str:

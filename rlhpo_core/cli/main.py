@@ -1,15 +1,14 @@
-"""The command line: ``rlhpo tune | resume | status | report | init``, and those of ``cli_production``,
-``cli_cluster`` and ``cli_prior``.
+"""The command line: ``rlhpo tune | resume | status | report | init``, and the commands of ``production``, ``cluster``
+and ``prior``.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
@@ -19,6 +18,23 @@ from rlhpo_core.atomic_files import free_path
 from rlhpo_core.cli import cluster as cli_cluster
 from rlhpo_core.cli import prior as cli_prior
 from rlhpo_core.cli import production as cli_production
+from rlhpo_core.cli.options import (
+    INTERRUPTED,
+    RUNS,
+    EngineOption,
+    Folder,
+    Force,
+    Out,
+    StudyFile,
+    StudyTracking,
+    Trials,
+    Workers,
+    console,
+    errors,
+    occupied,
+    overrides,
+    write_file,
+)
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Engine
 from rlhpo_core.study.budget import spent
@@ -31,9 +47,6 @@ if TYPE_CHECKING:
     from rlhpo_core.cli.session import Result
     from rlhpo_core.storage.study_folder import StudyFolder
 
-INTERRUPTED = 130
-RUNS = Path("runs")
-
 app = typer.Typer(
     help="Tune hyperparameters with few real trainings, by model-based reinforcement learning.\n\n"
     "Start with `rlhpo init --data TABLE.csv --target COLUMN`, which writes a study file with comments, then "
@@ -43,19 +56,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
-
-StudyFile = Annotated[
-    Path, typer.Argument(metavar="STUDY.yaml", help="What to tune, on what data, within what budget.")
-]
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The study's folder, such as runs/NAME.")]
-Trials = Annotated[int | None, typer.Option(min=1, help="Trials in all; overrides budget.trials.")]
-EngineOption = Annotated[
-    Engine,
-    typer.Option(help="What runs the loop: this process, or the looping pipeline by KFP's local runner. Same trials."),
-]
-Workers = Annotated[int | None, typer.Option(min=1, help="Trials at once; overrides execution.workers.")]
 
 
 def _version(wanted: bool) -> None:
@@ -76,27 +76,23 @@ def _options(
 @app.command()
 def tune(
     study: StudyFile,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Where to keep the study. Default: runs/NAME, or runs/NAME-2, …"),
-    ] = None,
+    out: Out = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Overrides the study's seed.")] = None,
     trials: Trials = None,
     workers: Workers = None,
-    tracking_uri: Annotated[str | None, typer.Option(metavar="URI", help="MLflow; overrides tracking.uri.")] = None,
+    tracking_uri: StudyTracking = None,
     engine: EngineOption = Engine.INPROCESS,
 ) -> None:
     """Run a new study: tune, refit the best configuration, score it on the holdout, register it.
 
     Trials run in processes of their own and appear in MLflow as they end. **Ctrl-C** finishes the trials at hand and
     stops; `rlhpo resume` goes on from there, also after a crash or a power cut, with the very trials that an
-    uninterrupted study would have had. The same seed gives the same trials on the same machine.
+    uninterrupted study would have had. On one kind of machine the same seed gives the same trials.
 
     Without a tracking URI (here, in the study file or in `MLFLOW_TRACKING_URI`) MLflow uses a database beside the
     study's folder.
     """
-    overrides = _overrides(seed, trials, workers, tracking_uri)
-    spec = load_study(study, overrides)
+    spec = load_study(study, overrides(seed, trials, workers, tracking_uri))
     from rlhpo_core.cli import session
 
     _conclude(session.start(spec, out or free_path(RUNS / spec.name), console, engine), spec)
@@ -114,7 +110,7 @@ def resume(
     from rlhpo_core.storage.study_folder import StudyFolder
 
     opened = StudyFolder.open(folder)
-    spec = load_study(opened.study_file, _overrides(None, trials, workers, None))
+    spec = load_study(opened.study_file, overrides(trials=trials, workers=workers))
     if trials is not None or workers is not None:
         if opened.busy():
             raise UserError(f"{folder} is being tuned by another process; wait for it, or stop it")
@@ -134,22 +130,22 @@ def status(
     if StudyFolder(folder).study_file.exists():
         _print_study(StudyFolder(folder))
         return
-    found = list(studies(folder))
-    if not found:
+    folders = list(studies(folder))
+    if not folders:
         raise UserError(f"no studies in {folder}; `rlhpo tune STUDY.yaml` starts one")
     grid = Grid("study", "state", "trials", "failed", "best", "winner", box=None, header_style="bold")
-    for one in found:
-        spec = one.spec()
-        history = one.history()
+    for each in folders:
+        spec = each.spec()
+        history = each.history()
         best = history.best()
-        winner = one.record().winner
+        winner = each.record().winner
         grid.add_row(
-            escape(str(one.path)),
-            _state(one, spec, history),
+            escape(str(each.path)),
+            _state(each, spec, history),
             f"{len(history)}/{spec.budget.trials}",
             str(_failed(history)),
             "–" if best is None else f"{spec.objective.metric} {best.value:.5g}",
-            (winner.registered or "refitted") if winner is not None else "–",
+            (winner.registered or ("of no use" if winner.warning else "refitted")) if winner is not None else "–",
         )
     console.print(grid)
 
@@ -177,7 +173,7 @@ def init(
     data: Annotated[Path, typer.Option(metavar="FILE", help="Your table: CSV, Parquet or NPZ.")],
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The study file to write.")] = Path("study.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a study file, with comments, for a table of your own.
 
@@ -186,12 +182,9 @@ def init(
     from rlhpo_core.cli.study_template import study_file
 
     if out.exists() and not force:
-        raise UserError(f"{out} exists; choose another --out, or overwrite it with --force")
+        raise occupied(out)
     text, summary = study_file(data, target, out.parent)
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error}") from error
+    write_file(out, text.encode(), force)
     console.print(f"{escape(summary)}\nwrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
 
 
@@ -212,16 +205,6 @@ def main() -> None:
     except UserError as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
-
-
-def _overrides(seed: int | None, trials: int | None, workers: int | None, tracking_uri: str | None) -> dict[str, Any]:
-    given: dict[str, Any] = {
-        "seed": seed,
-        "budget": None if trials is None else {"trials": trials},
-        "execution": None if workers is None else {"workers": workers},
-        "tracking": None if tracking_uri is None else {"uri": tracking_uri},
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _conclude(result: Result, spec: StudySpec) -> None:
@@ -263,7 +246,10 @@ def _print_best(folder: StudyFolder, spec: StudySpec) -> None:
     if winner is not None and winner.trial_id == best.trial_id:
         scores = ", ".join(f"{name} {value:.5g}" for name, value in winner.holdout.items())
         console.print(f"holdout    {scores}")
-        console.print(f"registered {escape(winner.registered or 'no (the study names no registry.model)')}")
+        if winner.warning is not None:
+            console.print(f"[bold red]warning[/]    {escape(winner.warning)}")
+        why = "the study names no registry.model" if spec.registry.model is None else "see registry.must_beat_constant"
+        console.print(f"registered {escape(winner.registered or f'no ({why})')}")
 
 
 def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:

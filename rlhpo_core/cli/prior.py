@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
+from rlhpo_core.cli.options import RUNS, Force, Tracking, console, occupied
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import PRIOR_FILE, TrackingSpec, load_study
 
 # Torch and MLflow are slow to import: only the commands do.
 if TYPE_CHECKING:
     from rlhpo_core.priors.evaluation import Score
-    from rlhpo_core.priors.registry import Registered
+    from rlhpo_core.priors.registry import RegisteredPrior
     from rlhpo_core.priors.sources import Source
     from rlhpo_core.priors.training import FinishedStudy, PriorSettings
     from rlhpo_core.space.search_space import SearchSpace
     from rlhpo_core.tracking.connection import Connection
     from rlhpo_core.tuner.prior import Prior
 
-RUNS = Path("runs")
+#: Studies that ``evaluate --leave-one-out`` takes at least: a prior is trained on two or more.
 LEAST_TO_LEAVE_OUT = 3
 
 app = typer.Typer(
@@ -36,7 +36,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-console = Console(highlight=False)
 
 Sources = Annotated[
     list[str],
@@ -46,10 +45,6 @@ Sources = Annotated[
         "files, ids of their runs in MLflow, or `mlflow:EXPERIMENT` for all studies of an experiment.",
     ),
 ]
-Tracking = Annotated[
-    str | None,
-    typer.Option(metavar="URI", help="MLflow; default: MLFLOW_TRACKING_URI, else the database in runs/."),
-]
 Space = Annotated[
     str | None,
     typer.Option(
@@ -58,7 +53,7 @@ Space = Annotated[
         "have tuned.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed and studies give the same prior on the same machine.")]
+Seed = Annotated[int, typer.Option(min=0, help="On one kind of machine the same seed and studies give the same prior.")]
 Steps = Annotated[int, typer.Option(min=1, help="Of the network's optimiser.")]
 Updates = Annotated[int, typer.Option(min=0, help="Of the policy, by PPO.")]
 Aliases = Annotated[
@@ -88,7 +83,7 @@ def train(
     alias: Aliases = None,
     steps: Steps = 3000,
     policy_updates: Updates = 120,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
+    force: Force = False,
     tracking_uri: Tracking = None,
 ) -> None:
     """Learn a prior from finished studies. Nothing is trained again; a handful takes about a minute of one core.
@@ -108,15 +103,17 @@ def train(
     from rlhpo_core.priors import store as prior_store
 
     if out is not None and not force and prior_store.taken(out):
-        raise UserError(f"{out} exists; choose another --out, or overwrite it with --force")
+        raise occupied(out)
     connection = _connection(tracking_uri)
-    found = _read(sources, connection)
-    objective = prior_sources.agreed_objective(found)
-    target, studies = _in_one_space(found, space)
+    chosen = _read(sources, connection)
+    objective = prior_sources.agreed_objective(chosen)
+    target, studies = _in_one_space(chosen, space)
     named = name or (Path(out).name.removesuffix(PRIOR_FILE) if out is not None else register or "")
     prior = _learn(named, target, studies, objective, _settings(seed, steps, policy_updates))
     if out is not None:
-        prior_store.save_prior(prior, out)
+        # Learning takes minutes, in which another may have written there.
+        if not prior_store.save_prior(prior, out, force):
+            raise occupied(out)
         size = len(prior.to_bytes()) / 1024
         console.print(f"wrote {escape(out)}: {len(studies)} studies, {prior.card.trials} trials, {size:.0f} KiB")
     if register is not None:
@@ -162,8 +159,8 @@ def evaluate(
     """
     connection = _connection(tracking_uri)
     if leave_one_out:
-        found = _read(arguments, connection)
-        _print_scores(_each_left_out(found, space, _settings(seed, steps, policy_updates)))
+        chosen = _read(arguments, connection)
+        _print_scores(_each_left_out(chosen, space, _settings(seed, steps, policy_updates)))
         return
     if len(arguments) < 2:
         raise UserError("name a prior, and after it studies that it was not trained on; or use --leave-one-out")
@@ -172,12 +169,12 @@ def evaluate(
     from rlhpo_core.priors import evaluation as prior_evaluation
 
     prior = _find(arguments[0], tracking_uri)
-    found = _read(arguments[1:], connection)
-    _check_held_out(prior, found)
+    held_out = _read(arguments[1:], connection)
+    _check_held_out(prior, held_out)
     scores = []
     with console.status("fitting a model to each study"):
-        for source in found:
-            scores.append(prior_evaluation.score(prior, source.found, seed))
+        for source in held_out:
+            scores.append(prior_evaluation.score(prior, source.in_space, seed))
     _print_scores(scores)
 
 
@@ -246,21 +243,21 @@ def _read(places: Sequence[str], connection: Connection) -> list[Source]:
     from rlhpo_core.priors import sources as prior_sources
 
     with console.status("reading the studies"):
-        found = prior_sources.read(places, connection, _note)
-    if not found:
+        studies = prior_sources.read(places, connection, _note)
+    if not studies:
         raise UserError(f"no study is left of {', '.join(places)}")
-    return found
+    return studies
 
 
 def _in_one_space(sources: Sequence[Source], space: str | None) -> tuple[SearchSpace, list[FinishedStudy]]:
     """The prior's space, and the studies in it."""
     from rlhpo_core.priors.common_space import carried, common_space
 
-    inside = [source.found for source in sources]
-    target = common_space(inside) if space is None else _space(space)
+    originals = [source.in_space for source in sources]
+    target = common_space(originals) if space is None else _space(space)
     studies = []
-    for one in inside:
-        study, note = carried(one, target)
+    for original in originals:
+        study, note = carried(original, target)
         studies.append(study)
         if note:
             _note(f"{study.name}: {note}")
@@ -305,7 +302,7 @@ def _each_left_out(sources: Sequence[Source], space: str | None, settings: Prior
         console.print(Text(f"without {source.name}", style="bold"), soft_wrap=True)
         others = [study for at, study in enumerate(studies) if at != index]
         prior = _learn(f"without {source.name}", target, others, objective, settings)
-        scores.append(prior_evaluation.score(prior, source.found, settings.seed))
+        scores.append(prior_evaluation.score(prior, source.in_space, settings.seed))
     return scores
 
 
@@ -318,7 +315,7 @@ def _check_held_out(prior: Prior, sources: Sequence[Source]) -> None:
         )
     digests = {origin.data_digest: origin.study for origin in prior.card.origins if origin.data_digest}
     for source in sources:
-        if (same := digests.get(source.found.study.data_digest)) is not None:
+        if (same := digests.get(source.in_space.study.data_digest)) is not None:
             _warn(f"{source.name} was tuned on the data of {same}, which the prior has seen: its score flatters")
         if source.metric is not None and source.metric != prior.card.objective:
             _warn(f"{source.name} was judged by {source.metric}, the prior's studies by {prior.card.objective}")
@@ -333,9 +330,11 @@ def _print_scores(scores: Sequence[Score]) -> None:
         grid.add_column(title, justify="right", no_wrap=True)
     for count in PICKS:
         grid.add_column(f"after {count}", justify="right", no_wrap=True)
-    for one in scores:
-        pairs = [f"{one.picked[count]:.2f} ({one.random[count]:.2f})" for count in PICKS]
-        grid.add_row(escape(one.study), str(one.trials), f"{one.fidelity:.2f}", f"{one.rank_correlation:.2f}", *pairs)
+    for score in scores:
+        pairs = [f"{score.picked[count]:.2f} ({score.random[count]:.2f})" for count in PICKS]
+        grid.add_row(
+            escape(score.study), str(score.trials), f"{score.fidelity:.2f}", f"{score.rank_correlation:.2f}", *pairs
+        )
     console.print(grid)
     console.print(
         Text(
@@ -348,7 +347,7 @@ def _print_scores(scores: Sequence[Score]) -> None:
     console.print(Text(verdict(scores), style="bold"), soft_wrap=True)
 
 
-def _say(registered: Registered) -> None:
+def _say(registered: RegisteredPrior) -> None:
     aliases = f" ({', '.join(registered.aliases)})" if registered.aliases else ""
     console.print(f"registered {escape(registered.address)}{escape(aliases)}", soft_wrap=True)
     for name in registered.aliases:

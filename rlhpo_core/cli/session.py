@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,7 +16,7 @@ from rich.console import Console
 from rlhpo_core.atomic_files import write_atomically
 from rlhpo_core.cli import local_pipeline
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators import build_evaluator
+from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Evaluator
 from rlhpo_core.execution import runner
 from rlhpo_core.execution.beginning import begin_study
@@ -25,15 +25,20 @@ from rlhpo_core.execution.resources import Engine, threads, workers
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.production import alerts, retuning
 from rlhpo_core.production.ledger import Record
-from rlhpo_core.production.registered_model import Desk
-from rlhpo_core.production.winner import crown
+from rlhpo_core.production.registered_model import RegisteredModel
+from rlhpo_core.production.winner import register_winner
 from rlhpo_core.report.study_report import failure_report, log_report, make_report
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.tracking.connection import CONTACT
 from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
+from rlhpo_core.tuner.prior import Prior
+
+#: Seconds that the trials and the tuner are given to end after a second Ctrl-C or SIGTERM. Kubernetes gives a pod 30.
+_GRACE = 8.0
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,25 @@ class Result:
 def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
+    Args:
+        path: The new folder, or an empty one; studies side by side in one folder share a local MLflow database there.
+        console: For the live display and messages.
+
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail.
     """
     torch.set_num_threads(1)
     with console.status("reading the data"):
         evaluator = build_evaluator(spec, threads(spec.execution))
         evaluator.check_space(spec.space)
-    folder = StudyFolder.create(path, spec, StudyRecord.new(spec))
+    existed = path.exists()
+    folder = StudyFolder.create(path, spec, StudyRecord.new(spec, _digest(evaluator)))
     with folder.locked():
         try:
             begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, console)
         except UserError:
             # Nothing has happened in it: the next attempt should find the place free.
-            shutil.rmtree(path)
+            folder.discard(keep_folder=existed)
             raise
         return _conduct(folder, spec, evaluator, tracker, console, engine)
 
@@ -78,7 +88,11 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
 def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
     """Go on with the study in a folder: finish its trials, or what MLflow misses of it.
 
-    Raises: UserError as ``start`` does, and if another process is tuning in the folder.
+    Args:
+        path: The study's folder, which is locked meanwhile.
+
+    Raises: UserError as ``start`` does, if another process is tuning in the folder, and if its study file or its table
+    is no longer that of the study.
     """
     torch.set_num_threads(1)
     folder = StudyFolder.open(path)
@@ -87,6 +101,7 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
         with console.status("reading the data"):
             evaluator = build_evaluator(spec, threads(spec.execution))
             evaluator.check_space(spec.space)
+            folder.check_table(_digest(evaluator))
         begin_study(folder, spec)
         return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine)
 
@@ -95,7 +110,7 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
 class Retuned:
     """What a retuning came to."""
 
-    look: retuning.Look
+    findings: retuning.Findings
     result: Result | None
     """``None`` if there was nothing to do."""
     record: Record | None
@@ -105,60 +120,90 @@ class Retuned:
 def retune(
     spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS, force: bool = False
 ) -> Retuned:
-    """Look whether the data is new, tune from what is known, and let the gate decide about the winner.
+    """Check whether the data is new, tune from what is known, and let the gate decide about the winner.
+
+    Args:
+        path: The folder of the new study, if there is something to do.
+        force: Whether to tune even if nothing has changed.
 
     Raises: UserError as ``start`` does, and if the registered model or its ledger cannot be reached. A failure is
     recorded, and an alert sent, before it is raised.
     """
     torch.set_num_threads(1)
-    desk = Desk.of_study(spec, path.resolve().parent)
+    model = RegisteredModel.of_study(spec, path.resolve().parent)
 
     def warn(text: str) -> None:
         console.print(text, style="yellow", markup=False)
 
-    with retuning.failures_told(spec, desk, warn):
+    with retuning.recording_failure(spec, model, warn):
         with console.status("comparing the data and scoring the champion"):
-            found = retuning.look(spec, desk, force, warn)
-        if not found.go:
-            return Retuned(found, None, None)
-        console.print(found.reason, markup=False)
-        result = start(spec.model_copy(update={"warm_start": found.warm_start}), path, console, engine)
+            findings = retuning.check(spec, model, force, warn)
+        if not findings.proceed:
+            return Retuned(findings, None, None)
+        console.print(findings.reason, markup=False)
+        result = start(spec.model_copy(update={"warm_start": findings.warm_start}), path, console, engine)
         if not result.finished:
-            return Retuned(found, result, None)
+            return Retuned(findings, result, None)
         with console.status("comparing the winner with the champion"):
-            record = _conclude_retuning(spec, desk, result.folder, found, warn)
-    return Retuned(found, result, record)
+            record = _decide_about_winner(spec, model, result.folder, findings, warn)
+    return Retuned(findings, result, record)
 
 
-def _conclude_retuning(
-    spec: StudySpec, desk: Desk, folder: StudyFolder, found: retuning.Look, warn: Callable[[str], None]
+def _decide_about_winner(
+    spec: StudySpec,
+    model: RegisteredModel,
+    folder: StudyFolder,
+    findings: retuning.Findings,
+    warn: Callable[[str], None],
 ) -> Record | None:
     """Let the gate decide about a finished study's winner; its run and its report say what came of it."""
     tracker = StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
     data = build_evaluator(spec, threads(spec.execution)).data()
     if data is not None:
         tracker.log_data(data)
-    record = retuning.conclude(spec, desk, folder, tracker, found, warn)
+    record = retuning.decide(spec, model, folder, tracker, findings, warn)
     write_report(folder, folder.spec())
     tracker.finish("FINISHED")
     return record
 
 
 def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None = None) -> Path:
-    """Write the study's report as one HTML page into its folder; with ``interactive``, the one with charts there.
+    """Write the study's report as one HTML page; returns its path.
 
-    Returns the path. Raises: UserError if it cannot be written.
+    Args:
+        interactive: Where to write the page with interactive charts; ``None`` for the plain one in the folder.
+
+    Raises: UserError if it cannot be written, or if something that is no page is there.
     """
-    path, found = interactive or folder.path / "report.html", make_report(folder, spec)
+    path = interactive or folder.path / "report.html"
+    if interactive is not None and not _is_free_or_page(path):
+        raise UserError(f"{path} exists and is no HTML page; choose another file for the report")
+    report = make_report(folder, spec)
     try:
-        write_atomically(path, (found.html if interactive is None else found.interactive).encode())
+        write_atomically(path, (report.html if interactive is None else report.interactive).encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     return path
 
 
+def _is_free_or_page(path: Path) -> bool:
+    """Whether a report may be written there: an earlier one is replaced, but not a table that was named by mistake."""
+    try:
+        with path.open("rb") as file:
+            return file.read(100).lstrip().lower().startswith(b"<!doctype html")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _digest(evaluator: Evaluator) -> str | None:
+    data = evaluator.data()
+    return None if data is None else data.digest
+
+
 def _open_tracker(folder: StudyFolder, spec: StudySpec, console: Console) -> StudyTracker:
-    # All studies beside each other share one local MLflow store.
+    # All studies of a folder share one local MLflow store.
     with console.status("opening MLflow (a new local store takes some seconds)"):
         return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
 
@@ -171,69 +216,122 @@ def _conduct(
     console: Console,
     engine: Engine,
 ) -> Result:
+    """Tune with the display and MLflow as listeners, then conclude. Raises: UserError if no trial has succeeded."""
     display = LiveProgress(console, spec, folder.history())
     mirror = TrackingListener(tracker, folder.history(), folder.state().summaries, display.warn)
-    if (data := evaluator.data()) is not None:
-        tracker.log_data(data)
-    if (prior := folder.state().prior) is not None:
-        tracker.log_prior(prior)
-        card = prior.card
-        console.print(
-            f"begins with what {len(card.studies)} earlier studies have taught: prior {card.registered or card.name} "
-            "(`prior: none` leaves it out)",
-            markup=False,
-            soft_wrap=True,
-        )
+    _log_inputs(tracker, evaluator, folder.state().prior, console)
     with _Interrupts(display.warn) as interrupts:
-        with display:
-            if engine is Engine.KFP:
-                uri = tracker.connection.uri
-                outcome = local_pipeline.run(folder, spec, uri, [display, mirror], lambda: interrupts.count)
-            else:
-                outcome = _run_here(folder, spec, [display, mirror], interrupts)
-        best = folder.history().best()
-        winner: Winner | None = None
-        logged = mirror.flush()
         try:
-            if outcome.finished and best is not None:
-                with console.status("training the best configuration on train + validation"):
-                    winner = crown(folder, spec, evaluator, tracker, best)
-            with console.status("drawing and logging the report"):
-                found = make_report(folder, spec)
-                write_atomically(folder.path / "report.html", found.html.encode())
-                log_report(tracker, found)
-            tracker.finish("KILLED" if not outcome.finished else "FINISHED" if best is not None else "FAILED")
-            if outcome.finished:
-                told = {"study": spec.name, "reason": outcome.reason, "best": best.value if best is not None else None}
-                alerts.send(spec.alerts, "budget_spent", told, display.warn)
-        except UserError as error:
-            display.warn(f"{error}\nThe study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest.")
-            logged, winner = False, folder.record().winner
+            with display:
+                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts)
+            interrupts.check()
+            best = folder.history().best()
+            mirrored = mirror.flush()
+            try:
+                winner, logged = _conclude(folder, spec, evaluator, tracker, outcome, best, console), mirrored
+            except UserError as error:
+                whole = f"The study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest."
+                display.warn(f"{error}\n{whole}")
+                winner, logged = folder.record().winner, False
+            else:
+                _tell(spec, outcome, best, display.warn)
+        except KeyboardInterrupt:
+            interrupts.disarm()
+            _leave(tracker, display.warn)
+            best, winner = folder.history().best(), folder.record().winner
+            return Result(folder, "interrupted", False, best, winner, not mirror.pending, tracker.url)
     if outcome.finished and best is None:
         raise UserError(
-            f"{failure_report(folder.history())}\n"
+            f"{outcome.reason}; {failure_report(folder.history())}\n"
             f"Their full errors are in {folder.path}/report.html. Mend the cause and start the study again."
         )
     return Result(folder, outcome.reason, outcome.finished, best, winner, logged, tracker.url)
 
 
-def _run_here(
-    folder: StudyFolder, spec: StudySpec, listeners: Sequence[runner.Listener], interrupts: _Interrupts
+def _tell(spec: StudySpec, outcome: runner.Outcome, best: Trial | None, warn: Callable[[str], None]) -> None:
+    if outcome.finished:
+        details = {"study": spec.name, "reason": outcome.reason, "best": best.value if best is not None else None}
+        alerts.send(spec.alerts, "budget_spent", details, warn)
+
+
+def _leave(tracker: StudyTracker, warn: Callable[[str], None]) -> None:
+    """Mark the study's run as killed; all else that is missing, the report too, is left to a resume."""
+    try:
+        with tracker.connection.open(timeout=CONTACT):
+            tracker.finish("KILLED")
+    except UserError as error:
+        warn(str(error))
+
+
+def _log_inputs(tracker: StudyTracker, evaluator: Evaluator, prior: Prior | None, console: Console) -> None:
+    """Log what the study starts from: its data and its prior, which is announced as well."""
+    if (data := evaluator.data()) is not None:
+        tracker.log_data(data)
+    if prior is not None:
+        tracker.log_prior(prior)
+        console.print(
+            f"begins with what {len(prior.card.studies)} earlier studies have taught: "
+            f"prior {prior.card.registered or prior.card.name} (`prior: none` leaves it out)",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _tune(
+    folder: StudyFolder,
+    spec: StudySpec,
+    tracking_uri: str,
+    listeners: Sequence[runner.Listener],
+    engine: Engine,
+    interrupts: _Interrupts,
 ) -> runner.Outcome:
+    """Run the loop until the budget is spent or the study is interrupted."""
+    if engine is Engine.KFP:
+        # It looks at the count itself, and kills the pipeline at 2.
+        with interrupts.heeded(lambda: None):
+            return local_pipeline.run(folder, spec, tracking_uri, listeners, lambda: interrupts.count)
     count = min(workers(spec.execution), spec.tuner.trials_per_round)
-    with TrialPool(spec, count, threads(spec.execution)) as pool:
-        interrupts.cancel = pool.cancel
+    with TrialPool(spec, count, threads(spec.execution)) as pool, interrupts.heeded(pool.cancel):
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0)
 
 
+def _conclude(
+    folder: StudyFolder,
+    spec: StudySpec,
+    evaluator: Evaluator,
+    tracker: StudyTracker,
+    outcome: runner.Outcome,
+    best: Trial | None,
+    console: Console,
+) -> Winner | None:
+    """Refit the best configuration if the budget is spent, write the report, and end the study's run in MLflow.
+
+    Raises: UserError if the refitting fails, or if MLflow or the registry cannot be reached.
+    """
+    winner = None
+    if outcome.finished and best is not None:
+        with console.status("training the best configuration on train + validation"):
+            winner = register_winner(folder, spec, evaluator, tracker, best)
+    with console.status("drawing and logging the report"):
+        report = make_report(folder, spec)
+        write_atomically(folder.path / "report.html", report.html.encode())
+        log_report(tracker, report)
+    tracker.finish("KILLED" if not outcome.finished else "FINISHED" if best is not None else "FAILED")
+    return winner
+
+
 class _Interrupts:
-    """Ctrl-C once: no further trial is started. Twice, or SIGTERM: trials at hand are given up, and run again later."""
+    """What Ctrl-C and SIGTERM do while a study is tuned and concluded.
+
+    Once: no further trial is started, and the study is concluded. Twice, or SIGTERM: trials at hand are given up, and
+    run again later; what is not done ``_GRACE`` seconds later, and whatever follows the tuning, is broken off by a
+    KeyboardInterrupt. That costs nothing but the report: a study may be killed at any moment.
+    """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.warn = warn
-        self.cancel: Callable[[], None] = lambda: None
-        """Called at the second."""
         self.count = 0
+        self._cancel: Callable[[], None] | None = None
         self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -242,12 +340,40 @@ class _Interrupts:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.disarm()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.count = 2 if number == signal.SIGTERM else self.count + 1
+    @contextmanager
+    def heeded(self, cancel: Callable[[], None]) -> Iterator[None]:
+        """While trials run: the first interruption is looked up in ``count``, the second calls ``cancel``."""
+        self._cancel = cancel
+        try:
+            yield
+        finally:
+            self._cancel = None
+
+    def check(self) -> None:
+        """Raises: KeyboardInterrupt if all is to be left as it is."""
         if self.count > 1:
-            self.cancel()
+            raise KeyboardInterrupt
+
+    def disarm(self) -> None:
+        """The end is near enough: let it come by itself."""
+        if signal.SIGALRM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.count = max(self.count + 1, 2 if number == signal.SIGTERM else 1)
+        if self.count == 1:
+            self.warn(
+                "Finishing the trials at hand; press Ctrl-C again to give them up."
+                if self._cancel is not None
+                else "Concluding the study; press Ctrl-C again to leave that to `rlhpo resume`."
+            )
+        elif self.count == 2 and self._cancel is not None:
+            self._cancel()
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._hear)
+            signal.setitimer(signal.ITIMER_REAL, _GRACE)
         else:
-            self.warn("Finishing the trials at hand; press Ctrl-C again to give them up.")
+            raise KeyboardInterrupt

@@ -21,7 +21,7 @@ _TEMPLATE = """\
 # Run it:  rlhpo tune {file}
 
 name: {name}
-seed: 0                    # the same seed gives the same trials on the same machine
+seed: 0                    # the same seed gives the same trials, on one kind of machine
 
 data:
   path: {path}             # taken relative to this file
@@ -57,6 +57,7 @@ budget:                    # the study ends at whichever comes first
   trials: 50
   # wall_time: 2h
   # patience: 30           # trials without improvement
+  # failures: 10           # failed trials in a row, if none has succeeded yet
   # cost: {{limit: 20, per_trial_hour: 0.5}}
 
 execution:
@@ -73,7 +74,12 @@ registry:
 
 
 def study_file(data: Path, target: str | None, folder: Path) -> tuple[str, str]:
-    """The text of a study file that lies in ``folder``, and a line about the table that it is for.
+    """The text of a study file, and a line about the table that it is for.
+
+    Args:
+        data: The table: CSV, Parquet or NPZ.
+        target: The column to predict; ``None`` for an NPZ file, which has it under a name of its own.
+        folder: Where the study file will lie; the table's path is written relative to it.
 
     Raises: UserError if the table cannot be used as it is.
     """
@@ -94,9 +100,9 @@ def study_file(data: Path, target: str | None, folder: Path) -> tuple[str, str]:
         others=", ".join(others),
     )
     kinds = len(table.categories)
-    found = f"{len(table.classes)} classes" if table.classes else "a number"
+    values = f"{len(table.classes)} classes" if table.classes else "a number"
     columns = f"{table.features.shape[1]} columns, {kinds} of them categorical"
-    return text, f"{data}: {len(table)} rows, {columns}; {table.target_name!r} is {found}, so {table.task} by {metric}"
+    return text, f"{data}: {len(table)} rows, {columns}; {table.target_name!r} is {values}, so {table.task} by {metric}"
 
 
 def _metrics(table: Table) -> tuple[str, list[str]]:

@@ -37,20 +37,28 @@ class ColumnProfile(Frozen):
 
 
 class DataProfile(Frozen):
+    """What is remembered of a table: enough to compare another one with it, and no rows."""
+
     digest: str
+    """Of the content."""
     rows: int
     target: str
+    """Name of the column to predict."""
     label: ColumnProfile
+    """Of the target's values."""
     columns: dict[str, ColumnProfile]
 
 
 class ColumnDrift(Frozen):
+    """How far one column has moved."""
+
     name: str
     psi: FiniteFloat
     """Population stability index, less what chance alone leads to expect; 0.1 is a little, 0.25 a lot."""
     p_value: FiniteFloat
     """Kolmogorov–Smirnov for numbers, χ² for categories; corrected for the number of columns (Bonferroni)."""
     drifted: bool
+    """Whether both pass the limits of the study."""
 
 
 class Drift(Frozen):
@@ -74,10 +82,11 @@ class Drift(Frozen):
     def drifted(self) -> tuple[str, ...]:
         """Names of what has drifted."""
         label = (self.label,) if self.label is not None else ()
-        return tuple(one.name for one in (*label, *self.columns) if one.drifted)
+        return tuple(column.name for column in (*label, *self.columns) if column.drifted)
 
     @property
     def schema_changed(self) -> bool:
+        """Whether columns or classes have come, gone, or changed their kind."""
         return bool(self.added or self.removed or self.retyped or self.new_classes)
 
     def summary(self) -> str:
@@ -130,7 +139,13 @@ def _column(column: pd.Series) -> ColumnProfile:
 
 
 def compare(then: DataProfile, now: DataProfile, spec: RetuneSpec) -> Drift:
-    """What has changed from ``then`` to ``now``."""
+    """What has changed from one table to another.
+
+    Args:
+        then: The table that the champion was trained on, or another earlier one.
+        now: The current table.
+        spec: From which population stability index, and below which p-value, a column has drifted.
+    """
     if then.digest == now.digest:
         return Drift(same=True)
     shared = [name for name in then.columns if name in now.columns]
@@ -150,7 +165,7 @@ def compare(then: DataProfile, now: DataProfile, spec: RetuneSpec) -> Drift:
         new_classes=tuple(sorted(set(now.label.counts or {}) - set(known))),
         columns=tuple(sorted(columns, key=lambda column: -column.psi)),
         label=label,
-        moved=float(np.mean([one.psi for one in (*columns, *([label] if label else ()))] or [0.0])),
+        moved=float(np.mean([column.psi for column in (*columns, *([label] if label else ()))] or [0.0])),
     )
 
 
@@ -187,8 +202,8 @@ def _numbers(column: ColumnProfile, edges: Floats) -> Floats:
     """Counts (K,) of a column of numbers, scaled up from the quantiles that are kept."""
     kept = column.quantiles or ()
     bins = np.searchsorted(edges, kept, side="left")
-    found = np.bincount(bins, minlength=len(edges) + 1) * (column.present / max(len(kept), 1))
-    return np.append(found, column.missing)
+    counts = np.bincount(bins, minlength=len(edges) + 1) * (column.present / max(len(kept), 1))
+    return np.append(counts, column.missing)
 
 
 def _psi(a: Floats, b: Floats) -> float:

@@ -1,7 +1,7 @@
-"""The rows that the gate judges by: the holdout, less whatever a training of either model has seen.
+"""The rows that the gate compares two models on: those of the holdout that neither was trained on.
 
-A table that grows or that repeats rows brings some of them into the holdout that an earlier model was trained on. Each
-model therefore carries the fingerprints of its training rows, and such rows are left out.
+When a table grows, or repeats rows, rows that an earlier model was trained on may come into the holdout. Each model
+therefore carries the fingerprints of its training rows, and rows with these fingerprints are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rlhpo_core.errors import UserError
 
 Keys = NDArray[np.uint64]
 
-#: Files that a model carries beside those that serve it: its table's profile, and fingerprints of what it has seen.
+#: Files that a model carries besides those that serve it: its table's profile, and fingerprints of what it has seen.
 PROFILE, SEEN = "data_profile.json", "training_rows.npy"
 _MOST_SLICES = 12
 
@@ -53,17 +53,24 @@ def row_keys(table: Table, rows: Rows) -> Keys:
 
 
 def to_bytes(keys: Keys) -> bytes:
+    """Fingerprints as a file in NumPy's format, each once."""
     buffer = io.BytesIO()
     np.save(buffer, np.unique(keys), allow_pickle=False)
     return buffer.getvalue()
 
 
 def from_bytes(data: bytes) -> Keys:
+    """Fingerprints, ascending, from what ``to_bytes`` wrote."""
     return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), dtype=np.uint64)
 
 
 def unseen(table: Table, rows: Rows, seen: Sequence[Keys]) -> Holdout:
-    """Those of some rows that no training has seen."""
+    """Those of some rows that no training run has seen, as a caller would send them.
+
+    Args:
+        rows: Row numbers (N,) in the table.
+        seen: Fingerprints of the rows that each model was trained on.
+    """
     keys = row_keys(table, rows)
     known = np.isin(keys, np.concatenate([np.empty(0, np.uint64), *seen]))
     kept = rows[~known]
@@ -83,23 +90,25 @@ def raw_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def slices(holdout: Holdout, columns: Sequence[str]) -> dict[str, Bools]:
-    """Rows by the commonest values of some columns, or by quarters of the range of numbers.
+    """Rows by the commonest values of some columns, or by the quartiles of numbers.
+
+    Returns: Name of the slice to a mask (N,) of the holdout's rows.
 
     Raises: UserError if a column is not there.
     """
-    found: dict[str, Bools] = {}
+    masks: dict[str, Bools] = {}
     for name in columns:
         if name not in holdout.rows:
             raise UserError(f"gate.slices: the table has no column {name!r}")
         column = holdout.rows[name]
         if column.dtype == object:
             for value in column.value_counts().index[:_MOST_SLICES]:
-                found[f"{name}={value}"] = (column == value).to_numpy(dtype=bool)
+                masks[f"{name}={value}"] = (column == value).to_numpy(dtype=bool)
         elif column.notna().any():
             edges = np.unique(np.nanquantile(column, [0, 0.25, 0.5, 0.75, 1]))
             for low, high in itertools.pairwise(edges):
                 inside = (column > low) | ((column == low) & (low == edges[0]))
-                found[f"{name} in {low:.4g}–{high:.4g}"] = (inside & (column <= high)).to_numpy(dtype=bool)
+                masks[f"{name} in {low:.4g}–{high:.4g}"] = (inside & (column <= high)).to_numpy(dtype=bool)
         if column.isna().any():
-            found[f"{name} missing"] = column.isna().to_numpy(dtype=bool)
-    return found
+            masks[f"{name} missing"] = column.isna().to_numpy(dtype=bool)
+    return masks

@@ -1,12 +1,14 @@
-"""Tables: read, check, encode the way gradient boosting likes it, and divide by seed.
+"""Tables: read, check, encode for gradient boosting, and divide by seed.
 
 Numbers stay numbers, text becomes categories, what is missing stays missing (NaN): XGBoost handles all three itself.
-A table that would train something else than its owner believes is refused, with the column and the row.
+Data that would be misread in silence, such as text in a column of numbers, is refused with its column and row.
 """
 
 from __future__ import annotations
 
+import csv
 import difflib
+import gzip
 import hashlib
 import zipfile
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rlhpo_core.arrays import Floats
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import DataSpec
 
@@ -40,7 +43,7 @@ class Table:
 
     features: pd.DataFrame
     """Numeric columns and columns of dtype ``category`` (of strings); NaN where missing."""
-    target: NDArray[np.float64]
+    target: Floats
     """(N,): indices into ``classes``, or the numbers to predict."""
     task: Task
     classes: tuple[str | int | float | bool, ...]
@@ -153,12 +156,42 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise UserError(f"there is no file {path}; data.path is taken relative to the study file")
     try:
         if path.name.endswith((".csv", ".csv.gz")):
-            return pd.read_csv(path, low_memory=False)
+            return _read_csv(path)
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     raise UserError(f"{path}: a table is one of {', '.join(SUFFIXES)}")
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file whose rows are no longer than its header.
+
+    Of longer ones pandas makes the first values an index, and the others slide to the left, under wrong names.
+    """
+    try:
+        frame = pd.read_csv(path, low_memory=False)
+    except pd.errors.ParserError:
+        _refuse_long_rows(path)
+        raise
+    if not isinstance(frame.index, pd.RangeIndex):
+        _refuse_long_rows(path)
+    return frame
+
+
+def _refuse_long_rows(path: Path) -> None:
+    """Raises: UserError, with the first row that has more fields than the header."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
+        rows = (row for row in csv.reader(file) if row)
+        names = next(rows, [])
+        for number, row in enumerate(rows, start=1):
+            if len(row) > len(names):
+                surplus = "a delimiter at its end" if not any(row[len(names) :]) else "a value without a name"
+                raise UserError(
+                    f"{path}: row {number} has {len(row)} fields and the header {len(names)}, so values would slide "
+                    f"under wrong names; it has {surplus}: {','.join(row)[:100]!r}. Name each column in the header, "
+                    "put quotes around text with commas, or take the surplus delimiters out"
+                )
 
 
 def _read(spec: DataSpec) -> tuple[pd.DataFrame, str, int]:
@@ -218,7 +251,7 @@ def _check_target(target: pd.Series, spec: DataSpec) -> pd.Series:
     return target
 
 
-def _classes(target: pd.Series, spec: DataSpec) -> tuple[NDArray[np.float64], tuple[str | int | float | bool, ...]]:
+def _classes(target: pd.Series, spec: DataSpec) -> tuple[Floats, tuple[str | int | float | bool, ...]]:
     values = target if pd.api.types.is_numeric_dtype(target) else target.astype(str)
     classes, codes = np.unique(values.to_numpy(), return_inverse=True)
     if len(classes) < 2:
@@ -231,7 +264,7 @@ def _classes(target: pd.Series, spec: DataSpec) -> tuple[NDArray[np.float64], tu
     return codes.astype(np.float64), tuple(classes.tolist())
 
 
-def _numbers(target: pd.Series, spec: DataSpec) -> NDArray[np.float64]:
+def _numbers(target: pd.Series, spec: DataSpec) -> Floats:
     if not pd.api.types.is_numeric_dtype(target):
         raise UserError(f"{spec.path}: the target {target.name!r} is not a number; leave data.task out")
     numbers = target.to_numpy(dtype=np.float64)
@@ -254,6 +287,9 @@ def _encode(name: str, column: pd.Series) -> pd.Series:
             raise UserError(f"column {name!r} holds infinite values; replace them by blanks or by a number")
         return numbers.astype("int8") if pd.api.types.is_bool_dtype(numbers) else numbers
     kinds = {type(value) for value in column.dropna()}
+    if kinds == {bool}:
+        # Truth values of which some are missing; the others are 0 and 1, as where none is.
+        return column.astype("float64")
     if not kinds <= {str, int, float, bool}:
         kind = ", ".join(sorted(kind.__name__ for kind in kinds - {str, int, float, bool}))
         raise UserError(
@@ -280,20 +316,20 @@ def _encode_text(name: str, column: pd.Series) -> pd.Series:
     return column.astype(pd.CategoricalDtype(sorted(present.unique())))
 
 
-def _digest(features: pd.DataFrame, target: NDArray[np.float64]) -> str:
+def _digest(features: pd.DataFrame, target: Floats) -> str:
     rows = pd.util.hash_pandas_object(features, index=False).to_numpy()
     names = "\n".join(map(str, features.columns)).encode()
     return hashlib.sha256(names + rows.tobytes() + target.tobytes()).hexdigest()[:32]
 
 
-def _groups(target: NDArray[np.float64], task: Task) -> list[tuple[int, Rows]]:
+def _groups(target: Floats, task: Task) -> list[tuple[int, Rows]]:
     """The rows of each class; all rows in one group for regression."""
     if task == "regression":
         return [(0, np.arange(len(target)))]
     return [(int(label), np.flatnonzero(target == label)) for label in np.unique(target)]
 
 
-def _draw(values: NDArray[np.float64], task: Task, count: int, given_holdout: int, seed: int) -> Rows:
+def _draw(values: Floats, task: Task, count: int, given_holdout: int, seed: int) -> Rows:
     """Row numbers, ascending, of a draw in which each class keeps its share, or three rows if that is more."""
     rng = np.random.default_rng(seed)
     free = len(values) - given_holdout

@@ -17,33 +17,39 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators.protocol import Evaluation, Refit, Reporter
+from rlhpo_core.evaluators.protocol import Evaluation, Evaluator, Refit, Reporter
 from rlhpo_core.space.search_space import SearchSpace
-from rlhpo_core.study.spec import FunctionSpec
+from rlhpo_core.study.evaluator_specs import FunctionSpec
+from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Config
 
 #: Environment variable with the modules that may be imported, separated by commas.
 ALLOWED_MODULES = "RLHPO_ALLOWED_MODULES"
 
 
-class FunctionEvaluator:
+class FunctionEvaluator(Evaluator):
     """Scores a configuration by calling ``function(config, report, **options)``.
 
     The function returns the objective as a number, or a mapping of metrics that has the objective's among them.
     ``report(step, value)`` takes intermediate values; a ``StopTrial`` it raises has to pass through the function.
-
-    Raises: UserError if the module is not allowed, or if there is no such function that takes these arguments.
     """
 
-    def __init__(self, spec: FunctionSpec, metric: str) -> None:
-        self._name = spec.function
-        self._metric = metric
-        self._options = spec.options
-        self._function = _load(spec.function)
-        _check_arguments(self._function, spec)
+    has_model: ClassVar[bool] = False
+
+    def __init__(self, spec: StudySpec, threads: int) -> None:
+        """Import the function; it chooses its threads itself.
+
+        Raises: UserError if the module is not allowed, or if there is no such function that takes these arguments.
+        """
+        assert isinstance(spec.evaluator, FunctionSpec)
+        self._name = spec.evaluator.function
+        self._metric = spec.objective.metric
+        self._options = spec.evaluator.options
+        self._function = _load(self._name)
+        _check_arguments(self._function, spec.evaluator)
 
     def check_space(self, space: SearchSpace) -> None:
         """Any space will do: what a configuration means is up to the function."""

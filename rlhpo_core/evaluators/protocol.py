@@ -1,6 +1,6 @@
 """What an evaluator is: something that scores a configuration and can train the winner once more.
 
-Three kinds fit: a library trainer on data (xgboost), a user's own function, and later image models and containers.
+``kinds`` lists what there is: a library that trains on a table (``xgboost``), and a function of the user's own.
 An evaluator is built once in each worker process and called for many trials; it keeps nothing between calls that
 changes a score, so a trial run again scores the same.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Config
 
 if TYPE_CHECKING:
@@ -68,18 +69,41 @@ class Refit:
     output_example: pd.DataFrame
     metrics: Mapping[str, float]
     """All metrics of the task on the holdout."""
+    constant: Mapping[str, float]
+    """The same of the best answer that looks at no column: a model that is not better is worth nothing."""
 
 
 class Evaluator(Protocol):
+    """Scores configurations of one study."""
+
+    has_model: ClassVar[bool]
+    """Whether ``refit`` trains a model that can be registered, and compared with an earlier one on the same table."""
+
+    def __init__(self, spec: StudySpec, threads: int) -> None:
+        """Load the data and check the settings.
+
+        Args:
+            threads: At most so many are used by one training run.
+
+        Raises: UserError if data, settings or function cannot be used.
+        """
+        ...
+
     def check_space(self, space: SearchSpace) -> None:
         """Raises: UserError, naming each parameter that this evaluator does not know or that has a wrong kind."""
+        ...
 
     def data(self) -> DataDescription | None:
         """The data behind the scores; ``None`` if only the user's own code knows it."""
         ...
 
     def evaluate(self, config: Config, report: Reporter) -> Evaluation:
-        """Train and score one configuration. What is raised, StopTrial apart, makes the trial fail, with its text."""
+        """Train and score one configuration. What is raised, StopTrial apart, makes the trial fail, with its text.
+
+        Args:
+            config: Hyperparameter to value; those that are inactive under their conditions are left out.
+            report: Takes intermediate values of the objective; the StopTrial that it may raise has to pass through.
+        """
         ...
 
     def refit(self, config: Config) -> Refit | None:

@@ -9,7 +9,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.priors.store import builtin_names, find_prior, load_prior
 from rlhpo_core.storage.object_store import FolderStore, open_store
 from rlhpo_core.storage.study_files import StudyFiles
-from rlhpo_core.study.spec import StudySpec, WarmStartSpec, XGBoostSpec
+from rlhpo_core.study.spec import StudySpec, WarmStartSpec
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import Inherited
 from rlhpo_core.tuner import algorithm, prior_mapping
@@ -32,7 +32,7 @@ def begin_study(files: StudyFiles, spec: StudySpec) -> TunerState:
     if (begun := files.state_or_none()) is not None:
         return begun
     # Of several processes that begin one study at once, all go on from what the first has written.
-    return files.begin_state(_first_state(files, spec))
+    return files.claim_state(_first_state(files, spec))
 
 
 def _first_state(files: StudyFiles, spec: StudySpec) -> TunerState:
@@ -69,11 +69,13 @@ def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:
         return None
     if spec.prior != "auto":
         return find_prior(spec.prior, lambda: Connection.of(spec.tracking, local_mlflow))
-    if not isinstance(spec.evaluator, XGBoostSpec) or spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
+    if spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
         return None
-    return next((prior for name in builtin_names() if prior_mapping.fits(prior := load_prior(name), spec.space)), None)
+    # Those that come with rlhpo are named after the kind of evaluator that they were learnt with.
+    names = [name for name in builtin_names() if name.startswith(f"{spec.evaluator.kind}-")]
+    return next((prior for name in names if prior_mapping.fits(prior := load_prior(name), spec.space)), None)
 
 
 def _local_mlflow(files: StudyFiles) -> Path:
-    """Beside the study's folder, where all studies there share one."""
+    """The folder above the study's, whose studies share one local store."""
     return files.store.root.resolve().parent if isinstance(files.store, FolderStore) else Path.cwd()

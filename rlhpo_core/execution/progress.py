@@ -23,9 +23,10 @@ _MARKS = {
     TrialStatus.FAILED: ("✗", "red"),
     TrialStatus.INFEASIBLE: ("∅", "red"),
 }
+#: Running trials that are shown at most.
 _MOST_RUNNING = 8
+#: Time left follows from the pace of this many latest trials.
 _PACE_OF = 50
-"""Time left follows from the pace of this many latest trials."""
 
 
 class LiveProgress:
@@ -57,14 +58,17 @@ class LiveProgress:
             self.live.stop()
 
     def round_started(self, proposals: Sequence[Proposal]) -> None:
+        """Forget what was running."""
         self.running = {}
         self._refresh()
 
     def trial_progressed(self, proposal: Proposal, step: int, value: float) -> None:
+        """Show the trial with its latest value."""
         self.running[proposal.number] = value
         self._refresh()
 
     def trial_finished(self, trial: Trial) -> None:
+        """Count the trial; print a line if it is the best so far, if it failed, or if there is no terminal."""
         number = trial.proposal.number
         self.trials[number] = trial
         self.running.pop(number, None)
@@ -77,6 +81,7 @@ class LiveProgress:
         self._refresh()
 
     def round_finished(self, summary: RoundSummary) -> None:
+        """Show what the round has changed in the tuner."""
         parts = [f"round {summary.round + 1}"]
         if summary.model_r2 is not None:
             parts.append(f"reward model R² {summary.model_r2:.2f}")
@@ -123,10 +128,10 @@ class LiveProgress:
 
     def _draw(self) -> Group:
         metric, best = self.spec.objective.metric, self._best()
-        found = "–" if best is None else f"{metric} {best.value:.6g} in trial {best.proposal.number + 1}"
+        best_so_far = "–" if best is None else f"{metric} {best.value:.6g} in trial {best.proposal.number + 1}"
         table = Table.grid(padding=(0, 2))
         table.add_row("study", Text(f"{self.spec.name} ({self.spec.tuner.mode}, seed {self.spec.seed})"))
-        table.add_row("best", Text(found, style="bold cyan"))
+        table.add_row("best", Text(best_so_far, style="bold cyan"))
         table.add_row("left", f"{max(self.spec.budget.trials - len(self.trials), 0)} trials{self._time_left()}")
         if self.phase:
             table.add_row("tuner", self.phase)

@@ -1,4 +1,4 @@
-"""What runs a study on a machine, and how its cores are shared between trials."""
+"""Which engine runs a study, and how the cores of this computer are shared between trials."""
 
 from __future__ import annotations
 

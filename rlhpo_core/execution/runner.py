@@ -20,10 +20,17 @@ from rlhpo_core.tuner.algorithm import TunerState
 class Listener(Protocol):
     """Hears what happens, as it happens. Must not raise."""
 
-    def round_started(self, proposals: Sequence[Proposal]) -> None: ...
-    def trial_progressed(self, proposal: Proposal, step: int, value: float) -> None: ...
-    def trial_finished(self, trial: Trial) -> None: ...
-    def round_finished(self, summary: RoundSummary) -> None: ...
+    def round_started(self, proposals: Sequence[Proposal]) -> None:
+        """A round was proposed, and its training begins."""
+
+    def trial_progressed(self, proposal: Proposal, step: int, value: float) -> None:
+        """A running trial has reported the objective's value at one of its steps."""
+
+    def trial_finished(self, trial: Trial) -> None:
+        """A trial has ended, and its file is written."""
+
+    def round_finished(self, summary: RoundSummary) -> None:
+        """The tuner has learnt from a round, and its state is written."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Outcome:
 
     state: TunerState
     reason: str
+    """For a person to read."""
     finished: bool
     """False if there is budget left: the run was interrupted."""
 
@@ -45,7 +53,12 @@ def run(
 ) -> Outcome:
     """Tune until the budget is spent or ``interrupted()`` turns true; then trials at hand are finished first.
 
-    The caller sees to it that no one else tunes the study. Safe to kill at any moment.
+    Safe to kill at any moment.
+
+    Args:
+        files: The study's files; the caller sees to it that no one else tunes the study.
+        pool: Trains the trials; the caller opens and closes it.
+        listeners: Called in this thread, as things happen.
 
     Raises: UserError if the evaluator cannot be built in a worker.
     """
@@ -84,7 +97,7 @@ def _train(
 ) -> list[Trial]:
     """The round's trials in the order of their numbers: those on file, and the rest trained and filed.
 
-    Fewer than there are proposals if the study was interrupted or ran out of time or money.
+    Fewer than there are proposals if the study was interrupted, ran out of time or money, or only fails.
     """
     trials = [trial for proposal in proposals if (trial := files.trial(proposal.trial_id))]
     # A round is the unit in which the policy learns; lack of improvement does not end it early.
@@ -97,15 +110,22 @@ def _train(
         for listener in listeners:
             listener.trial_progressed(proposal, step, value)
 
-    done = {trial.trial_id for trial in trials}
-    waiting = [proposal for proposal in proposals if proposal.trial_id not in done]
-    for trial in pool.run(waiting, stop, report) if waiting else ():
-        files.write_trial(trial)
-        files.write_record(files.record().model_copy(update={"seconds": seconds()}))
-        trials.append(trial)
-        for listener in listeners:
-            listener.trial_finished(trial)
+    while waiting := _missing(proposals, trials):
+        for trial in pool.run(waiting, stop, report):
+            files.write_trial(trial)
+            files.write_record(files.record().model_copy(update={"seconds": seconds()}))
+            trials.append(trial)
+            for listener in listeners:
+                listener.trial_finished(trial)
+        # Where only failures made it stop, a trial at hand may have succeeded since: then the round goes on.
+        if stop() or len(_missing(proposals, trials)) == len(waiting):
+            break
     return _in_order(trials)
+
+
+def _missing(proposals: Sequence[Proposal], trials: Sequence[Trial]) -> list[Proposal]:
+    done = {trial.trial_id for trial in trials}
+    return [proposal for proposal in proposals if proposal.trial_id not in done]
 
 
 def _in_order(trials: Sequence[Trial]) -> list[Trial]:

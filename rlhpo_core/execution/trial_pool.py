@@ -1,7 +1,7 @@
 """Trials in worker processes: what a trial does, up to taking its process down with it, stays with the trial.
 
-This is the parent's side; ``worker`` is the other and has the messages. The parent alone decides how a trial ended. It
-watches time and memory, and kills what goes beyond; a worker that is gone is replaced by a new one.
+This is the parent's side; ``trial_worker`` is the other and has the messages. The parent alone decides how a trial
+ended. It watches time and memory, and kills what goes beyond; a worker that is gone is replaced by a new one.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from typing import Self
 import psutil
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.trial_worker import Message, encode, work
 from rlhpo_core.seeds import derive_seed
 from rlhpo_core.study.spec import ExecutionSpec, StudySpec
 from rlhpo_core.trial import Proposal, Trial, TrialStatus
 
+#: Seconds between two looks at the clock, at memory and at whether to stop.
 _POLL = 0.2
-"""Seconds between two looks at the clock, at memory and at whether to stop."""
+#: Seconds that a trial or a worker is given to end by itself.
 _GRACE = 3.0
-"""Seconds that a trial or a worker is given to end by itself."""
 _MB = 2**20
 
 
@@ -54,6 +55,8 @@ class _Job:
 class _Worker:
     process: SpawnProcess
     connection: Connection
+    guard: Guard
+    """Ends what its trials have started, should this process be killed."""
     job: _Job | None = None
     fresh_memory: float | None = None
     """MB after building the evaluator; ``None`` until it is built."""
@@ -66,12 +69,16 @@ class _Worker:
 
 
 class TrialPool:
-    """Runs trials, ``workers`` at once with ``threads`` threads each. Use it as a context manager.
+    """Runs trials in worker processes. Use it as a context manager.
 
     Start it from a thread that outlives it: on Linux a worker dies with the thread that started it.
     ``execution.trial_memory_mb`` bounds the resident memory of a whole worker process with its children, libraries and
     data included, looked at five times a second: it stops a trial that grows, it is no hard wall. Workers import the
     module that was started as a script anew, so a script of one's own needs ``if __name__ == "__main__":``.
+
+    Args:
+        workers: Trials at once.
+        threads: Of each trial.
     """
 
     def __init__(self, spec: StudySpec, workers: int, threads: int) -> None:
@@ -113,6 +120,11 @@ class TrialPool:
         """Yield the trials as they end. Once ``stop()`` is true no further one is started.
 
         Trials under way are then finished; they are killed when the consumer closes the iterator early.
+
+        Args:
+            proposals: Started in this order.
+            stop: Asked before a trial is started, and several times a second.
+            on_report: Called with a proposal, a step, and the objective's value at that step.
 
         Raises: UserError if a worker cannot build the evaluator.
         """
@@ -221,6 +233,7 @@ class TrialPool:
         worker.connection.close()
         _kill(worker.process)
         worker.process.join()
+        worker.guard.release()
 
 
 # -- from data to data -----------------------------------------------------------------------------------------------
@@ -318,7 +331,8 @@ def _start(spec: StudySpec, threads: int) -> _Worker:
     with _environment(threads):
         process.start()
     theirs.close()
-    return _Worker(process, ours)
+    assert process.pid is not None
+    return _Worker(process, ours, Guard(process.pid))
 
 
 @contextmanager

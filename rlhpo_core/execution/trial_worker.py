@@ -29,10 +29,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators import build_evaluator
+from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Evaluator, StopTrial
 from rlhpo_core.study.spec import StudySpec
 
+#: One message of the protocol above; ``kind`` says which.
 Message = dict[str, Any]
 T = TypeVar("T")
 
@@ -45,7 +46,14 @@ def encode(message: Message) -> bytes:
 
 
 def work(connection: Connection, spec_json: str, threads: int, parent: int) -> None:
-    """The life of a worker: build the evaluator, then evaluate until the parent closes the pipe."""
+    """The life of a worker: build the evaluator, then evaluate until the parent closes the pipe.
+
+    Args:
+        connection: The worker's end of the pipe; the worker closes it by ending.
+        spec_json: The study as JSON.
+        threads: Of each trial.
+        parent: Process id of the pool; the worker dies with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.setsid()

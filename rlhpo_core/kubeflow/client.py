@@ -25,43 +25,63 @@ _LONGEST_PAUSE, _LONGEST_OUTAGE, _LONGEST_WAIT = 60.0, 900.0, 7 * _DAY
 
 @dataclass(frozen=True)
 class RunInfo:
+    """A run, as the server had it when it was asked."""
+
     id: str
     name: str
     state: str
     """PENDING, RUNNING, PAUSED, CANCELING, or one of ENDED."""
     created: datetime | None
+    """In UTC."""
     finished: datetime | None
+    """In UTC; ``None`` while the run goes on."""
     url: str | None
     """The run's page; ``None`` inside a cluster, unless KF_PIPELINES_UI_ENDPOINT is set."""
     error: str | None = None
+    """Why it failed, in the server's words."""
 
     @property
     def ended(self) -> bool:
+        """Whether the run is over, however it ended."""
         return self.state in ENDED
 
     @property
     def succeeded(self) -> bool:
+        """Whether all steps of the run have succeeded."""
         return self.state == "SUCCEEDED"
 
 
 @dataclass(frozen=True)
 class ScheduleInfo:
+    """A schedule (KFP: recurring run), as the server had it when it was asked."""
+
     id: str
     name: str
     cron: str
+    """Six fields, seconds first; empty if the schedule goes by an interval."""
     enabled: bool
+    """``False`` while it is paused."""
     max_concurrency: int
+    """Runs of this schedule at once, 1 to 10."""
     created: datetime | None
+    """In UTC."""
     url: str | None
+    """The schedule's page; ``None`` as for runs."""
 
 
 @dataclass(frozen=True)
 class PipelineVersion:
+    """A compiled pipeline that was uploaded: the server keeps it under a name, and runs refer to it."""
+
     pipeline_id: str
     id: str
+    """Of the version."""
     pipeline: str
+    """The pipeline's name."""
     name: str
+    """The version's name."""
     url: str | None
+    """The version's page; ``None`` as for runs."""
 
 
 def submit(
@@ -83,7 +103,7 @@ def submit(
         service_account: Of the pods; ``None`` for the server's own.
         cache: ``False``: no step takes its result from the cache. ``True``: as the pipeline was compiled.
 
-    Raises: UserError.
+    Raises: UserError if the package or the parameters are no good, or if the server cannot be reached or refuses.
     """
     import kfp_server_api as api
 
@@ -116,12 +136,14 @@ def schedule(
     between, both stand; the same call again mends it.
 
     Args:
+        name: Of the schedule and of its runs; the arguments up to ``cache`` are those of ``submit``.
         cron: Six fields, seconds first (`rlhpo_core.kubeflow.cron`), in the server's time zone, UTC unless it is set
             otherwise.
         max_concurrency: Runs of this schedule at once, 1 to 10.
         no_catchup: Times that went by unused (a run took longer, the schedule was paused) are not made up for.
+        enabled: ``False`` to create the schedule as a paused one.
 
-    Raises: UserError.
+    Raises: UserError as ``submit``, or if ``cron`` or ``max_concurrency`` is out of range.
     """
     import kfp_server_api as api
 
@@ -145,20 +167,25 @@ def schedule(
 
 def unschedule(server: Server, name: str) -> None:
     """Remove the schedule; its runs stay. Raises: UserError if there is none of this name."""
-    found = _schedules(server, name)
-    if not found:
+    old = _schedules(server, name)
+    if not old:
         others = ", ".join(sorted({info.name for info in schedules(server)})) or "none"
         raise UserError(f"there is no schedule {name!r}; there are: {others}")
-    _delete_schedules(server, found)
+    _delete_schedules(server, old)
 
 
 def schedules(server: Server) -> list[ScheduleInfo]:
-    """All schedules in the namespace. Raises: UserError."""
-    return [_schedule_info(server, one) for one in _schedules(server)]
+    """All schedules in the namespace. Raises: UserError if the server cannot be reached or refuses."""
+    return [_schedule_info(server, schedule) for schedule in _schedules(server)]
 
 
 def upload(server: Server, package: Path, pipeline: str, version: str) -> PipelineVersion:
     """Keep the package on the server as a version of the pipeline, which is created on first use.
+
+    Args:
+        package: A compiled pipeline (YAML).
+        pipeline: The pipeline's name on the server.
+        version: The version's name; a pipeline has one version of a name.
 
     Raises: UserError, also if there is a version of this name.
     """
@@ -175,13 +202,21 @@ def upload(server: Server, package: Path, pipeline: str, version: str) -> Pipeli
 
 
 def runs(server: Server, experiment: str | None = None, limit: int = 20, name: str | None = None) -> list[RunInfo]:
-    """The latest runs, the newest first: of one experiment, or of all in the namespace. Raises: UserError."""
+    """The latest runs, the newest first.
+
+    Args:
+        experiment: Only runs of this experiment; ``None`` for all in the namespace.
+        limit: At most so many.
+        name: Only runs of this name.
+
+    Raises: UserError, also if there is no such experiment.
+    """
     place = {"namespace": server.namespace}
     if experiment is not None:
-        found = _experiment(server, experiment)
-        if found is None:
+        known = _experiment(server, experiment)
+        if known is None:
             raise UserError(f"there is no experiment {experiment!r}{_in_namespace(server)}; `rlhpo submit` creates one")
-        place = {"experiment_id": found.experiment_id}
+        place = {"experiment_id": known.experiment_id}
     rows = _rows(server, "run_service_list_runs", "runs", limit, name, sort_by="created_at desc", **place)
     return [_run_info(server, run) for run in rows]
 
@@ -198,11 +233,11 @@ def wait(
 
     Args:
         poll: Seconds between looks.
-        on_state: Told of the run's state at first and at each change.
+        on_state: Called with the run at first and at each change of its state.
         timeout: Seconds after which the waiting ends with an error; the run goes on.
         outage: Seconds for which the server may fail or be out of reach, in one piece; it is asked ever more rarely.
 
-    Raises: UserError.
+    Raises: UserError if there is no such run, after ``timeout``, or after ``outage``.
     """
     started, answered = time.monotonic(), None
     state, pause = "", poll
@@ -278,8 +313,8 @@ def _job(
 
 def _check_uncached(server: Server, version: PipelineVersion) -> None:
     """A run of an uploaded version caches as it was compiled: no request can say otherwise. Raises: UserError."""
-    found = call(server, "pipeline_service_get_pipeline_version", version.pipeline_id, version.id)
-    if caches(found.pipeline_spec):
+    uploaded = call(server, "pipeline_service_get_pipeline_version", version.pipeline_id, version.id)
+    if caches(uploaded.pipeline_spec):
         raise UserError(
             f"version {version.name!r} of {version.pipeline!r} was compiled with caching, and a run cannot switch "
             "that off; compile with task.set_caching_options(False) and upload that, or send the package itself"
@@ -289,26 +324,26 @@ def _check_uncached(server: Server, version: PipelineVersion) -> None:
 def _experiment(server: Server, name: str) -> Any:
     """The experiment, or ``None``."""
     operation = "experiment_service_list_experiments"
-    found = _rows(server, operation, "experiments", limit=1, name=name, namespace=server.namespace)
-    return found[0] if found else None
+    matches = _rows(server, operation, "experiments", limit=1, name=name, namespace=server.namespace)
+    return matches[0] if matches else None
 
 
 def _experiment_id(server: Server, name: str) -> str:
     import kfp_server_api as api
 
-    found = _experiment(server, name)
-    if found is None:
+    experiment = _experiment(server, name)
+    if experiment is None:
         body = api.V2beta1Experiment(display_name=name, namespace=server.namespace)
         try:
-            found = call(server, "experiment_service_create_experiment", body)
+            experiment = call(server, "experiment_service_create_experiment", body)
         except ServerError as error:
             # Another run that was sent at the same moment may have created it.
-            found = _experiment(server, name) if error.status == 409 else None
-            if found is None:
+            experiment = _experiment(server, name) if error.status == 409 else None
+            if experiment is None:
                 raise
-    if found.storage_state == "ARCHIVED":
+    if experiment.storage_state == "ARCHIVED":
         raise UserError(f"the experiment {name!r} is archived; restore it in KFP's pages, or name another")
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def _pipeline_id(server: Server, name: str) -> str:
@@ -337,10 +372,10 @@ def _schedules(server: Server, name: str | None = None) -> list[Any]:
     return _rows(server, operation, "recurring_runs", name=name, namespace=server.namespace)
 
 
-def _delete_schedules(server: Server, found: list[Any]) -> None:
-    for one in found:
+def _delete_schedules(server: Server, recurring_runs: list[Any]) -> None:
+    for recurring_run in recurring_runs:
         try:
-            call(server, "recurring_run_service_delete_recurring_run", one.recurring_run_id)
+            call(server, "recurring_run_service_delete_recurring_run", recurring_run.recurring_run_id)
         except ServerError as error:
             if error.status != 404:
                 raise
@@ -383,16 +418,18 @@ def _run_info(server: Server, run: Any) -> RunInfo:
     )
 
 
-def _schedule_info(server: Server, one: Any) -> ScheduleInfo:
-    trigger = one.trigger.cron_schedule if one.trigger is not None else None
+def _schedule_info(server: Server, recurring_run: Any) -> ScheduleInfo:
+    trigger = recurring_run.trigger.cron_schedule if recurring_run.trigger is not None else None
     return ScheduleInfo(
-        id=one.recurring_run_id,
-        name=one.display_name,
+        id=recurring_run.recurring_run_id,
+        name=recurring_run.display_name,
         cron=trigger.cron if trigger is not None else "",
-        enabled=one.status == "ENABLED" if one.status is not None else one.mode == "ENABLE",
-        max_concurrency=int(one.max_concurrency or 1),
-        created=_moment(one.created_at),
-        url=server.page(f"recurringrun/details/{one.recurring_run_id}"),
+        enabled=recurring_run.status == "ENABLED"
+        if recurring_run.status is not None
+        else recurring_run.mode == "ENABLE",
+        max_concurrency=int(recurring_run.max_concurrency or 1),
+        created=_moment(recurring_run.created_at),
+        url=server.page(f"recurringrun/details/{recurring_run.recurring_run_id}"),
     )
 
 

@@ -30,15 +30,15 @@ def read_package(path: Path) -> dict[str, Any]:
     kinds = {"pipeline_spec": pipeline_spec_pb2.PipelineSpec, "platform_spec": pipeline_spec_pb2.PlatformSpec}
     if not 1 <= len(documents) <= len(kinds):
         raise UserError(f"{path} is not a compiled pipeline: it has {len(documents)} documents; {_AGAIN}")
-    found = dict(zip(kinds, documents, strict=False))
-    for kind, document in found.items():
+    package = dict(zip(kinds, documents, strict=False))
+    for kind, document in package.items():
         try:
             json_format.ParseDict(document, kinds[kind]())
         except (json_format.ParseError, AttributeError, TypeError) as error:
             raise UserError(f"{path} is not a compiled pipeline: {error}; {_AGAIN}") from error
-    if not found["pipeline_spec"].get("root"):
+    if not package["pipeline_spec"].get("root"):
         raise UserError(f"{path} is not a compiled pipeline: it has no root; {_AGAIN}")
-    return found
+    return package
 
 
 def caches(package: dict[str, Any]) -> bool:

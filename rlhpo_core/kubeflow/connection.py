@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from rlhpo_core import __version__
 from rlhpo_core.errors import UserError
 
+#: The API server's address for pods of a cluster with Kubeflow in its usual namespace.
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 #: Where the kubelet keeps a token for the audience pipelines.kubeflow.org, if the pod asks for one.
 TOKEN_FILE = Path("/var/run/secrets/kubeflow/pipelines/token")
@@ -77,8 +78,14 @@ class Server:
     ) -> Server:
         """What is given, else what the environment says, else what holds for a pod in the cluster.
 
-        ``KFP_API_HOST`` or ``KF_PIPELINES_ENDPOINT``, ``KF_PIPELINES_UI_ENDPOINT``, ``RLHPO_KFP_NAMESPACE``,
-        ``RLHPO_KFP_TOKEN``, and ``KF_PIPELINES_SA_TOKEN_PATH`` (a file with a service account's token).
+        Args:
+            host: Else ``KFP_API_HOST`` or ``KF_PIPELINES_ENDPOINT``.
+            namespace: Else ``RLHPO_KFP_NAMESPACE``.
+            token: Else ``RLHPO_KFP_TOKEN``, or a service account's token in the file that
+                ``KF_PIPELINES_SA_TOKEN_PATH`` names.
+            ca_cert: PEM file of the authority that has signed the server's certificate.
+            ui: Base URL of the pages for people; else ``KF_PIPELINES_UI_ENDPOINT``.
+            timeout: Seconds to wait for an answer.
 
         Raises: UserError if there is no host, or if an address, a token or a file cannot be right.
         """
@@ -128,7 +135,7 @@ def call(server: Server, operation: str, /, *arguments: Any, **options: Any) -> 
     Args:
         operation: As a method of ``kfp_server_api`` is called, such as ``run_service_get_run``.
 
-    Raises: ServerError.
+    Raises: ServerError if the server refuses or does not answer; UserError if the token cannot be read.
     """
     import kfp_server_api
 
@@ -247,8 +254,8 @@ def _advice(server: Server) -> str:
 
 def _short(reason: object) -> str:
     """The heart of urllib3's messages, which name objects and addresses."""
-    found = re.search(r"\[Errno -?\d+\] ([^'\"()\[]+)|certificate verify failed: ([^(]+)|(timed out)", str(reason))
-    return next(filter(None, found.groups())).strip() if found else str(reason).splitlines()[0][:300]
+    match = re.search(r"\[Errno -?\d+\] ([^'\"()\[]+)|certificate verify failed: ([^(]+)|(timed out)", str(reason))
+    return next(filter(None, match.groups())).strip() if match else str(reason).splitlines()[0][:300]
 
 
 def _host(option: str | None) -> tuple[str, str]:

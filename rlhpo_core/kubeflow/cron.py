@@ -70,7 +70,7 @@ def _suggestion(fields: list[str]) -> str:
 
 def _values(text: str, name: str, low: int, high: int, words: dict[str, int]) -> set[int]:
     """The values that a field stands for: a list of numbers, ranges and steps. Raises: ValueError."""
-    found: set[int] = set()
+    values: set[int] = set()
     for part in text.split(","):
         span, slash, step_text = part.partition("/")
         step = _number(step_text, name, {}) if slash else 1
@@ -84,8 +84,8 @@ def _values(text: str, name: str, low: int, high: int, words: dict[str, int]) ->
             last = _number(last_text, name, words) if dash else (high if slash else first)
         if not low <= first <= last <= high:
             raise ValueError(f"{part!r} is not a {name} from {low} to {high}")
-        found.update(range(first, last + 1, step))
-    return found
+        values.update(range(first, last + 1, step))
+    return values
 
 
 def _number(text: str, name: str, words: dict[str, int]) -> int:

@@ -20,13 +20,15 @@ from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
 
-#: The parameter of the pipeline that says how many runs may follow. It falls by one with each, so a chain ends.
+#: The parameter of the pipeline that says how many runs may follow. It falls by one with each.
 FURTHER = "further_runs"
 _FOLDER = "next/"
 
 
 @dataclass(frozen=True)
 class Next:
+    """What became of sending the next run."""
+
     run_id: str
     """Of the run that goes on with the study; empty if there is none."""
     reason: str
@@ -45,6 +47,7 @@ def send_next(server: Server, files: StudyFiles, spec: StudySpec, run_id: str, b
     """Send the run that follows ``run_id``, if budget is left and it may help.
 
     Args:
+        run_id: This run's id in KFP.
         began: The study's round at the start of this run.
         further: How many runs may follow this one.
 
@@ -60,9 +63,9 @@ def send_next(server: Server, files: StudyFiles, spec: StudySpec, run_id: str, b
         if known.run_id:
             return Next(known.run_id, f"the next run was sent before: {known.run_id}")
         # An earlier attempt ended before it knew what had become of its request.
-        if found := client.runs(server, limit=1, name=claim.name):
-            files.store.write(key, _json(claim.model_copy(update={"run_id": found[0].id})))
-            return Next(found[0].id, f"the next run was sent before: {found[0].id}")
+        if matches := client.runs(server, limit=1, name=claim.name):
+            files.store.write(key, _json(claim.model_copy(update={"run_id": matches[0].id})))
+            return Next(matches[0].id, f"the next run was sent before: {matches[0].id}")
     try:
         sent = copy_run(server, run_id, claim.name, {FURTHER: further - 1})
     except ServerError as error:

@@ -17,6 +17,7 @@ from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
 
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it, as in steps.
 
+#: What the first step says is to be done; the pipeline's condition compares with ``GO``.
 GO, STOP = "tune", "stop"
 
 
@@ -30,56 +31,71 @@ class Checked:
     """The study as it is to be tuned: with what it starts from."""
     store: str
     """Where the files of this retuning live."""
-    look: str
+    findings: str
     """All that was found, as JSON."""
 
 
 def check(study: str, store: str, table_source: str, force: bool, note: Path) -> Checked:
     """Compare the current data with the champion's, and score the champion on it.
 
-    ``store`` is the place of the model: its ledger lies below it, and each retuning has a folder of its own there.
+    Args:
+        study: The study file's text.
+        store: The place of the model: its ledger lies below it, and each retuning has a folder of its own there.
+        table_source: A path or an address (``s3://…``) of the current table; empty for ``data.path``.
+        force: Whether to tune even if nothing has changed.
+        note: Written: what was found, as Markdown.
 
     Raises: UserError if the study cannot be retuned, or if its data, MLflow or the store cannot be reached.
     """
     from rlhpo_core.production import retuning
-    from rlhpo_core.production.registered_model import Desk
+    from rlhpo_core.production.registered_model import RegisteredModel
 
     spec = _spec(study, store)
-    desk = Desk.of_study(spec, tracked(spec))
-    with retuning.failures_told(spec, desk, print), _at_hand(spec, table_source) as local:
-        found = retuning.look(local, desk, force)
-    note.write_text(f"# {spec.name}\n\n{found.reason}\n", encoding="utf-8")
-    tuned = spec.model_copy(update={"warm_start": found.warm_start})
-    place = f"{store.rstrip('/')}/studies/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{found.digest[:8]}"
-    return Checked(GO if found.go else STOP, dump_study(tuned), place, found.model_dump_json())
+    model = RegisteredModel.of_study(spec, tracked(spec))
+    with retuning.recording_failure(spec, model, print), _at_hand(spec, table_source) as local:
+        findings = retuning.check(local, model, force)
+    note.write_text(f"# {spec.name}\n\n{findings.reason}\n", encoding="utf-8")
+    tuned = spec.model_copy(update={"warm_start": findings.warm_start})
+    place = f"{store.rstrip('/')}/studies/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{findings.digest[:8]}"
+    return Checked(GO if findings.proceed else STOP, dump_study(tuned), place, findings.model_dump_json())
 
 
-def decide(study: str, store: str, model_store: str, table_source: str, look: str, note: Path) -> dict[str, float]:
+def decide(study: str, store: str, model_store: str, table_source: str, findings: str, note: Path) -> dict[str, float]:
     """Let the gate decide about a study's winner; returns what it was decided by.
 
-    A study with budget left has no winner yet: nothing is decided.
+    A study with budget left has no winner yet: nothing is decided, and the result is empty.
+
+    Args:
+        study: As ``check`` has handed it on.
+        store: Where the files of this retuning live.
+        model_store: The place of the model, as ``check`` had it.
+        table_source: As ``check`` had it; the table must be the same.
+        findings: What ``check`` has found, as JSON.
+        note: Written: the decision and its reason, as Markdown.
+
+    Raises: UserError if the study's files, its data, MLflow or the registry cannot be used.
     """
     from rlhpo_core.production import alerts, retuning
-    from rlhpo_core.production.registered_model import Desk
+    from rlhpo_core.production.registered_model import RegisteredModel
     from rlhpo_core.tracking.tracker import StudyTracker
 
     spec, files = _spec(study, model_store), StudyFiles(open_store(store))
-    desk = Desk.of_study(spec, tracked(spec))
-    with retuning.failures_told(spec, desk, print), _at_hand(spec, table_source) as local:
+    model = RegisteredModel.of_study(spec, tracked(spec))
+    with retuning.recording_failure(spec, model, print), _at_hand(spec, table_source) as local:
         tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
-        record = retuning.conclude(local, desk, files, tracker, retuning.Look.model_validate_json(look), print)
+        found = retuning.Findings.model_validate_json(findings)
+        record = retuning.decide(local, model, files, tracker, found, print)
         tracker.finish("FINISHED")
         if record is not None:
-            told = {"study": spec.name, "reason": "the retuning is through"}
-            alerts.send(spec.alerts, "budget_spent", told, print)
+            details = {"study": spec.name, "reason": "the retuning is through"}
+            alerts.send(spec.alerts, "budget_spent", details, print)
     if record is None:
         note.write_text("Nothing was decided: the study has no registered winner yet.\n", encoding="utf-8")
         return {}
-    note.write_text(f"# {record.event}\n\n{record.reason}\n", encoding="utf-8")
-    values = {"promoted": float(record.event in ("promoted", "first"))}
-    if (verdict := record.verdict) is not None and verdict.gain is not None:
-        numbers = ("champion", "challenger", "gain", "low", "high", "margin", "rows")
-        values |= {name: float(getattr(verdict, name)) for name in numbers}
+    note.write_text(f"# {record.outcome}\n\n{record.reason}\n", encoding="utf-8")
+    values = {"promoted": float(record.outcome in ("promoted", "first"))}
+    if (verdict := record.verdict) is not None and verdict.measured is not None:
+        values |= verdict.measured.model_dump(exclude={"detectable"}) | {"rows": float(verdict.rows)}
     return values
 
 

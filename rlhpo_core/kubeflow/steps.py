@@ -1,9 +1,9 @@
 """The steps of the looping pipeline, as functions from files to files; components/ wraps each for Kubeflow.
 
-They call the same functions of the tuner as the runner on one machine does, on the same seeds, so the same study has
-the same trials here and there on machines of one kind. What must outlive a pod lies in the study's store: every finished trial, and the state
-after every round. A step that is run again finds there what it had done: a trial is not trained twice, a round not
-learnt from twice.
+They call the same functions of the tuner as the runner on one machine does, on the same seeds. So, on machines of one
+kind, the same study has the same trials here and there. What must outlive a pod lies in the study's store: every
+finished trial, and the state after every round. A step that is run again finds there what it had done: a trial is not
+trained twice, a round not learnt from twice.
 """
 
 from __future__ import annotations
@@ -33,24 +33,32 @@ NOTHING = ""
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the first step hands on beside its files."""
+    """What the first step hands on, apart from its files."""
 
     run_id: str
     """The study's run in MLflow; empty if the steps should not log to it."""
     table_name: str
     """File name of the table, whose ending tells its format; empty without a table."""
     rows: int
+    """Of the table, in all parts of its split; 0 without a table."""
     digest: str
+    """Of the table; empty without one."""
 
 
 def prepare(study: str, store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
-    ``table_source`` is a path or an address (``s3://…``) that takes the place of ``data.path``, if given.
+    Args:
+        study: The study file's text, here as in all steps.
+        store: Where the study's files live, here as in all steps.
+        table_source: A path or an address (``s3://…``) that takes the place of ``data.path``; empty for that itself.
+        table: Written: the table, empty without one.
+        state: Written: the tuner's state.
+        log_trials: Whether the steps log to MLflow.
 
     Raises: UserError if the study, its data or its space cannot be used, or if MLflow cannot be reached.
     """
-    from rlhpo_core.evaluators import build_evaluator
+    from rlhpo_core.evaluators.kinds import build_evaluator
     from rlhpo_core.tuner import state_file
 
     spec = _parse(study)
@@ -63,8 +71,8 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
     with _with_table(spec, table, name) as local:
         evaluator = build_evaluator(local, threads=1)
         evaluator.check_space(spec.space)
-        files = _ensure(spec, store)
         data = evaluator.data()
+        files = _ensure(spec, store, data.digest if data is not None else None)
         run_id = _open_run(spec, files, data) if log_trials else ""
     files.clear_stop()
     state_file.save(files.state(), state)
@@ -73,7 +81,13 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
 
 
 def propose(study: str, store: str, state: Path) -> list[str]:
-    """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for."""
+    """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
+
+    Args:
+        state: The tuner's state at the start of the round.
+
+    Raises: UserError if the study's files or the state cannot be read.
+    """
     from rlhpo_core.tuner import algorithm, state_file
 
     spec, files, current = _parse(study), _files(store), state_file.load(state)
@@ -89,8 +103,17 @@ def train(
 ) -> Trial | None:
     """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
 
-    ``None``, and an empty file, for ``NOTHING`` and after a stop was asked for. Without ``store`` and ``run_id`` the
-    trial is kept in the file alone.
+    Args:
+        store: If empty, the trial is kept in the file alone.
+        run_id: The study's run in MLflow; if empty, nothing is logged.
+        proposal: JSON of ``propose``, or ``NOTHING``.
+        table: The table of ``prepare``.
+        table_name: Its file name, whose ending tells its format.
+        trial: Written: the trial as JSON; empty if none was trained.
+
+    Returns: the trial; ``None`` for ``NOTHING``, and after a stop was asked for.
+
+    Raises: UserError if the worker cannot build the evaluator, or if the store fails. A trial that fails is a result.
     """
     if proposal == NOTHING:
         trial.write_bytes(b"")
@@ -99,25 +122,33 @@ def train(
 
     spec, wanted = _parse(study), Proposal.model_validate_json(proposal)
     files = _files(store) if store else None
-    found = files.trial(wanted.trial_id) if files is not None else None
-    if found is None and files is not None and files.stop_requested():
+    finished = files.trial(wanted.trial_id) if files is not None else None
+    if finished is None and files is not None and files.stop_requested():
         trial.write_bytes(b"")
         return None
-    if found is None:
+    if finished is None:
         with _with_table(spec, table, table_name) as local, TrialPool(local, 1, threads(spec.execution)) as pool:
-            (found,) = pool.run([wanted], lambda: False, lambda *_: None)
+            (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         if files is not None:
-            files.write_trial(found)
+            files.write_trial(finished)
     if run_id:
-        _log(spec, run_id, found)
-    trial.write_text(found.model_dump_json(), encoding="utf-8")
-    return found
+        _log(spec, run_id, finished)
+    trial.write_text(finished.model_dump_json(), encoding="utf-8")
+    return finished
 
 
 def fit_reward_model(state: Path, trials: Sequence[Path], updated: Path) -> dict[str, float]:
     """Take the round's trials into the state and fit F; returns its diagnostics.
 
     The state stays as it was if one of the trials is missing: a round that was stopped is gone through again later.
+
+    Args:
+        state: The state with which the round was proposed.
+        trials: The round's files from ``train``.
+        updated: Written: the state with the trials and a fitted model.
+
+    Returns: R² and rank correlation on trials that the model was not fitted on, coverage of its intervals (a share),
+    and the number of trials; empty if there is no model yet.
     """
     from rlhpo_core.tuner import algorithm, state_file
 
@@ -125,8 +156,8 @@ def fit_reward_model(state: Path, trials: Sequence[Path], updated: Path) -> dict
     if not all(texts):
         shutil.copyfile(state, updated)
         return {}
-    found = [Trial.model_validate_json(text) for text in texts]
-    fitted = algorithm.fit_reward_model(algorithm.observe(state_file.load(state), found))
+    finished = [Trial.model_validate_json(text) for text in texts]
+    fitted = algorithm.fit_reward_model(algorithm.observe(state_file.load(state), finished))
     state_file.save(fitted, updated)
     diagnostics = fitted.model.diagnostics if fitted.model is not None else None
     if diagnostics is None:
@@ -142,13 +173,20 @@ def fit_reward_model(state: Path, trials: Sequence[Path], updated: Path) -> dict
 def update_policy(study: str, store: str, run_id: str, state: Path, updated: Path) -> dict[str, float]:
     """Move the policy, end the round, and put the state into the store; returns the round's summary.
 
-    Without trials in the round, the state as it was.
+    Without trials in the round, the state stays as it was, and the summary is empty.
+
+    Args:
+        run_id: The study's run in MLflow; if empty, nothing is logged.
+        state: The state of ``fit_reward_model``.
+        updated: Written: the state at the start of the next round.
+
+    Raises: UserError if the study's files cannot be read or written.
     """
     from rlhpo_core.tuner import algorithm, state_file
 
     before = state_file.load(state)
-    own = [trial for trial in before.history.trials if trial.proposal.round == before.round]
-    if not own:
+    trials = [trial for trial in before.history.trials if trial.proposal.round == before.round]
+    if not trials:
         shutil.copyfile(state, updated)
         return {}
     after = algorithm.update_policy(before)
@@ -156,7 +194,7 @@ def update_policy(study: str, store: str, run_id: str, state: Path, updated: Pat
     spec, files = _parse(study), _files(store)
     if files.state().round < after.round:
         # The time is counted before the state says that the round is over: a step run again counts it at most twice.
-        seconds = max(t.started_at + t.seconds for t in own) - min(t.started_at for t in own)
+        seconds = max(t.started_at + t.seconds for t in trials) - min(t.started_at for t in trials)
         record = files.record()
         files.write_record(record.model_copy(update={"seconds": record.seconds + seconds}))
         files.write_state(after)
@@ -171,10 +209,18 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
 
     While budget is left, only reports.
 
-    Raises: UserError if the budget is spent and no trial has succeeded.
+    Args:
+        table: The table of ``prepare``.
+        table_name: Its file name, whose ending tells its format.
+        html: Written: the report.
+        markdown: Written: the report in short.
+
+    Returns: name and version of the registered model.
+
+    Raises: UserError if the budget is spent and no trial has succeeded, or if MLflow cannot be reached.
     """
-    from rlhpo_core.evaluators import build_evaluator
-    from rlhpo_core.production.winner import crown
+    from rlhpo_core.evaluators.kinds import build_evaluator
+    from rlhpo_core.production.winner import register_winner
     from rlhpo_core.report.study_report import failure_report, log_report, make_report
     from rlhpo_core.tracking.tracker import StudyTracker
 
@@ -182,29 +228,34 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     history = files.history()
     tracker.sync(history, files.state().summaries)
-    over = spent(spec.budget, history, files.record().seconds) is not None
+    over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
             evaluator = build_evaluator(local, threads(spec.execution))
             if (data := evaluator.data()) is not None:
                 tracker.log_data(data)
-            winner = crown(files, spec, evaluator, tracker, best)
+            winner = register_winner(files, spec, evaluator, tracker, best)
         registered = (winner.registered or "") if winner is not None else ""
-    found = make_report(files, spec)
-    html.write_text(found.html, encoding="utf-8")
-    markdown.write_text(found.note, encoding="utf-8")
-    log_report(tracker, found)
+        if winner is not None and winner.warning is not None:
+            print(f"warning: {winner.warning}")
+    report = make_report(files, spec)
+    html.write_text(report.html, encoding="utf-8")
+    markdown.write_text(report.note, encoding="utf-8")
+    log_report(tracker, report)
     tracker.finish("KILLED" if not over else "FINISHED" if best is not None else "FAILED")
     if over and best is None:
-        raise UserError(failure_report(history))
+        raise UserError(f"{reason}; {failure_report(history)}")
     return registered
 
 
 def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs: int) -> str:
     """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
 
-    ``start`` is the state with which this run began, ``kfp_run`` its id in KFP, and ``further_runs`` bounds the chain.
+    Args:
+        start: The state with which this run began.
+        kfp_run: This run's id in KFP.
+        further_runs: How many runs may follow this one.
 
     Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
     """
@@ -213,9 +264,9 @@ def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs:
     from rlhpo_core.tuner import state_file
 
     began = state_file.load(start).round
-    found = next_run.send_next(Server.of(), _files(store), _parse(study), kfp_run, began, further_runs)
-    print(found.reason, flush=True)
-    return found.run_id
+    following = next_run.send_next(Server.of(), _files(store), _parse(study), kfp_run, began, further_runs)
+    print(following.reason, flush=True)
+    return following.run_id
 
 
 # -- the study's files, its table and its run ------------------------------------------------------------------------
@@ -229,26 +280,20 @@ def _files(store: str) -> StudyFiles:
     return StudyFiles(open_store(store))
 
 
-def _ensure(spec: StudySpec, store: str) -> StudyFiles:
+def _ensure(spec: StudySpec, store: str, table: str | None) -> StudyFiles:
     """The study's files, begun if there are none.
 
-    Raises: UserError if another study lies there: trials of two spaces or seeds do not mix.
+    Args:
+        table: Digest of the table.
+
+    Raises: UserError if another study lies there, or one of another table.
     """
     from rlhpo_core.execution.beginning import begin_study
 
     files = _files(store)
-    files.begin(StudyRecord.new(spec))
-    if (known := files.spec_or_none()) is not None:
-        differing = [
-            name
-            for name in ("name", "seed", "space", "objective", "tuner")
-            if getattr(known, name) != getattr(spec, name)
-        ]
-        if differing:
-            raise UserError(
-                f"{store} holds a study that differs in {', '.join(differing)}; "
-                "continue it as it was, or give the new one a store of its own"
-            )
+    if not files.claim(StudyRecord.new(spec, table)):
+        files.check_unchanged(spec)
+        files.check_table(table)
     files.write_spec(spec)
     begin_study(files, spec)
     return files

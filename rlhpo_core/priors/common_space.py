@@ -1,14 +1,14 @@
 """Finished studies in one space: by the names of hyperparameters and their ranges, where that is sound.
 
-It is sound if whatever one of the studies has tuned is tuned in every other, too, or fixed in it: then each trial is a
-point of one space. What is fixed in all of them belongs to the task, like its data. The other way, from a prior's space
-to that of a study which starts from it, is ``transfer``.
+It is sound if whatever one of the studies has tuned is tuned or fixed in every other: then each trial is a point of one
+space. What is fixed in all of them belongs to the task, like its data. The other way, from a prior's space to that of a
+study which starts from it, is ``tuner.prior_mapping``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,13 +38,12 @@ def common_space(studies: Sequence[InSpace]) -> SearchSpace:
     Raises: UserError, naming studies and hyperparameter, if there is none.
     """
     first = studies[0].space
-    if all(one.space == first for one in studies):
+    if all(member.space == first for member in studies):
         return first
-    names = [parameter.name for one in studies for parameter in one.space.parameters]
+    names = [parameter.name for member in studies for parameter in member.space.parameters]
     definitions = {}
     for name in dict.fromkeys(names):
-        found = [(one, parameter) for one in studies if (parameter := _named(one.space, name)) is not None]
-        if (definition := _merged(name, found, studies)) is not None:
+        if (definition := _joined(name, studies)) is not None:
             definitions[name] = definition
     for definition in definitions.values():
         when = {parent: values for parent, values in definition.get("when", {}).items() if parent in definitions}
@@ -55,62 +54,91 @@ def common_space(studies: Sequence[InSpace]) -> SearchSpace:
         raise UserError(f"the studies' spaces have no space in common:\n{describe(error)}\n{_ADVICE}") from error
 
 
-def carried(one: InSpace, target: SearchSpace) -> tuple[FinishedStudy, str]:
+def carried(member: InSpace, target: SearchSpace) -> tuple[FinishedStudy, str]:
     """The study's trials that lie in the target space, and why others were left out (empty if none was).
 
     Raises: UserError, naming study and hyperparameter, if the space does not map, or if too few trials lie in it.
     """
-    study = one.study
-    if one.space == target:
+    study = member.study
+    if member.space == target:
         return study, ""
-    named = f"{study.name} (from {study.place})"
-    tuned = {step.name: step for step in target.steps}
+    _check_that_it_maps(member, target)
+    configs, outside = _inside(study.configs, target)
+    _check_that_enough_lie_inside(member, target, len(configs), outside)
+    note = ""
+    if outside:
+        note = f"{outside.total()} left out, outside of the prior's space: {_by_name(outside)}"
+    rows = np.array(list(configs), dtype=int)
+    seconds = None if study.seconds is None else study.seconds[rows]
+    return replace(study, configs=list(configs.values()), rewards=study.rewards[rows], seconds=seconds), note
+
+
+# -- one study in a given space ----------------------------------------------------------------------------------------
+
+
+def _check_that_it_maps(member: InSpace, target: SearchSpace) -> None:
+    """Raises: UserError unless the study's hyperparameters are those of the target space, of the same kinds."""
+    study = _in_words(member)
     for step in target.steps:
-        own = _named(one.space, step.name)
-        if own is None:
+        there = _named(member.space, step.name)
+        if there is None:
             raise UserError(
-                f"{named} has no {step.name}, which the prior's space tunes "
+                f"{study} has no {step.name}, which the prior's space tunes "
                 f"({describe_domain(step)}): what it was there is not known; leave the study out, or choose a --space "
                 f"without {step.name}"
             )
-        if not isinstance(own, Fixed) and not _alike(own, step):
+        if not isinstance(there, Fixed) and not _alike(there, step):
             raise UserError(
-                f"{named}: {step.name} is {describe_domain(own)} there and "
+                f"{study}: {step.name} is {describe_domain(there)} there and "
                 f"{describe_domain(step)} in the prior's space, which does not map; leave the study out, or choose "
                 "another --space"
             )
-    for step in one.space.steps:
+    tuned = {step.name for step in target.steps}
+    for step in member.space.steps:
         if step.name not in tuned:
             raise UserError(
-                f"{named} has tuned {step.name} ({describe_domain(step)}), of which the prior's "
+                f"{study} has tuned {step.name} ({describe_domain(step)}), of which the prior's "
                 "space knows nothing: its trials differ for a reason that the prior could not see; leave the study "
                 f"out, or choose a --space with {step.name}"
             )
-    kept: list[int] = []
-    configs: list[Config] = []
+
+
+def _inside(configs: Sequence[Config], target: SearchSpace) -> tuple[dict[int, Config], Counter[str]]:
+    """Configurations in the target space by their position, and how many lie outside by which hyperparameter."""
+    tuned = {step.name for step in target.steps}
+    inside: dict[int, Config] = {}
     outside: Counter[str] = Counter()
-    for index, config in enumerate(study.configs):
+    for position, config in enumerate(configs):
         narrowed = {name: value for name, value in config.items() if name in tuned}
         try:
             target.features([narrowed])
         except ValueError as error:
             outside[str(error).split(":")[0]] += 1
-            continue
-        kept.append(index)
-        configs.append(narrowed)
-    reasons = ", ".join(f"{count} by {name}" for name, count in outside.most_common())
-    if len(kept) < LEAST_TRIALS and outside:
-        name = outside.most_common(1)[0][0]
-        own = _named(one.space, name)
-        raise UserError(
-            f"{named}: {len(kept)} of {len(study.rewards)} trials lie in the prior's space, and {LEAST_TRIALS} are "
-            f"wanted; left out were {reasons} ({name} is {describe_domain(own) if own else 'absent'} there and "
-            f"{describe_domain(tuned[name])} in the prior's space)"
-        )
-    note = f"{len(study.rewards) - len(kept)} left out, outside of the prior's space: {reasons}" if outside else ""
-    rows = np.array(kept, dtype=int)
-    seconds = None if study.seconds is None else study.seconds[rows]
-    return replace(study, configs=configs, rewards=study.rewards[rows], seconds=seconds), note
+        else:
+            inside[position] = narrowed
+    return inside, outside
+
+
+def _check_that_enough_lie_inside(member: InSpace, target: SearchSpace, kept: int, outside: Counter[str]) -> None:
+    """Raises: UserError if trials were left out and fewer than LEAST_TRIALS remain."""
+    if kept >= LEAST_TRIALS or not outside:
+        return
+    name = outside.most_common(1)[0][0]
+    there, here = _named(member.space, name), _named(target, name)
+    raise UserError(
+        f"{_in_words(member)}: {kept} of {len(member.study.rewards)} trials lie in the prior's space, and "
+        f"{LEAST_TRIALS} are wanted; left out were {_by_name(outside)} "
+        f"({name} is {describe_domain(there) if there else 'absent'} there and "
+        f"{describe_domain(here) if here else 'absent'} in the prior's space)"
+    )
+
+
+def _in_words(member: InSpace) -> str:
+    return f"{member.study.name} (from {member.study.place})"
+
+
+def _by_name(outside: Counter[str]) -> str:
+    return ", ".join(f"{count} by {name}" for name, count in outside.most_common())
 
 
 def _named(space: SearchSpace, name: str) -> Tunable | Fixed | None:
@@ -124,62 +152,106 @@ def _alike(a: Tunable, b: Tunable) -> bool:
     return isinstance(a, Int) or not isinstance(b, Int)
 
 
-def _merged(
-    name: str, found: Sequence[tuple[InSpace, Tunable | Fixed]], studies: Sequence[InSpace]
-) -> dict[str, Any] | None:
+# -- one hyperparameter of all studies ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Definitions:
+    """How the studies define one hyperparameter: those that tune it, and those that fix it."""
+
+    name: str
+    tunable: Sequence[tuple[str, Tunable]]
+    """With the names of the studies."""
+    fixed: Sequence[tuple[str, Fixed]]
+
+
+def _joined(name: str, studies: Sequence[InSpace]) -> dict[str, Any] | None:
     """The definition that holds those of all studies; ``None`` for what belongs to the task."""
-    tunable = [(one, own) for one, own in found if not isinstance(own, Fixed)]
-    fixed = [(one, own) for one, own in found if isinstance(own, Fixed)]
-    if not tunable:
-        value = fixed[0][1].value
-        shared = len(fixed) == len(studies) and all(same(own.value, value) for _, own in fixed)
-        return {"type": "fixed", "value": value, "when": fixed[0][1].when} if shared else None
-    holder, model = tunable[0]
-    having = {one.study.name for one, _ in found}
-    if lacking := [one.study.name for one in studies if one.study.name not in having]:
-        raise UserError(f"{holder.study.name} tunes {name}, and {lacking[0]} has no such hyperparameter; {_ADVICE}")
-    for one, own in tunable:
-        if own.type != model.type:
+    given = [(member.study.name, _named(member.space, name)) for member in studies]
+    definitions = _Definitions(
+        name,
+        [(study, parameter) for study, parameter in given if parameter and not isinstance(parameter, Fixed)],
+        [(study, parameter) for study, parameter in given if isinstance(parameter, Fixed)],
+    )
+    if not definitions.tunable:
+        return _constant(definitions, len(studies))
+    if lacking := [study for study, parameter in given if parameter is None]:
+        holder = definitions.tunable[0][0]
+        raise UserError(f"{holder} tunes {name}, and {lacking[0]} has no such hyperparameter; {_ADVICE}")
+    _check_types_and_conditions(definitions)
+    _, model = definitions.tunable[0]
+    conditions = next((parameter.when for _, parameter in definitions.tunable if parameter.when), {})
+    joined = _choices(definitions) if isinstance(model, Bool | Categorical) else _range(definitions)
+    return {"type": model.type, "when": conditions} | joined
+
+
+def _constant(definitions: _Definitions, studies: int) -> dict[str, Any] | None:
+    """What all the studies fix at the same value; ``None`` if they differ."""
+    parameters = [parameter for _, parameter in definitions.fixed]
+    first = parameters[0]
+    if len(parameters) < studies or not all(same(parameter.value, first.value) for parameter in parameters):
+        return None
+    return {"type": "fixed", "value": first.value, "when": first.when}
+
+
+def _check_types_and_conditions(definitions: _Definitions) -> None:
+    """Raises: UserError unless the studies that tune the hyperparameter agree on its type and its conditions."""
+    holder, model = definitions.tunable[0]
+    for study, parameter in definitions.tunable:
+        if parameter.type != model.type:
             raise UserError(
-                f"{name} is {describe_domain(model)} in {holder.study.name} and {describe_domain(own)} in "
-                f"{one.study.name}, which does not map; {_ADVICE}"
+                f"{definitions.name} is {describe_domain(model)} in {holder} and {describe_domain(parameter)} in "
+                f"{study}, which does not map; {_ADVICE}"
             )
-    conditions = [(one, own.when) for one, own in tunable if own.when]
-    for one, when in conditions:
+    conditions = [(study, parameter.when) for study, parameter in definitions.tunable if parameter.when]
+    for study, when in conditions:
         if when != conditions[0][1]:
             raise UserError(
-                f"{name} is active under other conditions in {conditions[0][0].study.name} than in {one.study.name}; "
-                f"{_ADVICE}"
+                f"{definitions.name} is active under other conditions in {conditions[0][0]} than in {study}; {_ADVICE}"
             )
-    merged: dict[str, Any] = {"type": model.type, "when": conditions[0][1] if conditions else {}}
-    values = [own.value for _, own in fixed]
-    if isinstance(model, Bool | Categorical):
-        for value in (value for _, own in tunable if isinstance(own, Categorical) for value in own.choices):
-            values.append(value)
-        choices = _distinct([*model.values, *values])
-        if isinstance(model, Categorical):
-            return merged | {"choices": choices}
-        misfit = next((value for value in values if not isinstance(value, bool)), None)
-    else:
-        ranges = [own for _, own in tunable if not isinstance(own, Bool | Categorical)]
-        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        whole = [value for value in numbers if value % 1 == 0]
-        taken = whole if isinstance(model, Int) else numbers
-        misfit = next((value for value in values if value not in taken), None)
-        low, high = min([own.low for own in ranges] + taken), max([own.high for own in ranges] + taken)
-        merged |= {"low": low, "high": high, "log": low > 0 and any(own.log for own in ranges)}
-    if misfit is not None:
-        one = next(one for one, own in fixed if own.value == misfit)
-        raise UserError(
-            f"{name} is {describe_domain(model)} in {holder.study.name} and fixed at {misfit!r} in {one.study.name}, "
-            f"which does not map; {_ADVICE}"
-        )
-    return merged
+
+
+def _choices(definitions: _Definitions) -> dict[str, Any]:
+    """The choices of all studies, in the order in which they come."""
+    tunable = [parameter for _, parameter in definitions.tunable if isinstance(parameter, Bool | Categorical)]
+    if isinstance(tunable[0], Bool):
+        _refuse(definitions, lambda value: not isinstance(value, bool))
+        return {}
+    values = [parameter.value for _, parameter in definitions.fixed]
+    return {"choices": _distinct([*tunable[0].values, *values, *(v for p in tunable for v in p.values)])}
+
+
+def _range(definitions: _Definitions) -> dict[str, Any]:
+    """The range that holds those of all studies and the values that others fix; on a log scale if that can be."""
+    ranges = [parameter for _, parameter in definitions.tunable if not isinstance(parameter, Bool | Categorical)]
+    whole = isinstance(ranges[0], Int)
+    _refuse(definitions, lambda value: not _is_number(value, whole))
+    values = [parameter.value for _, parameter in definitions.fixed]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    low = min([parameter.low for parameter in ranges] + numbers)
+    high = max([parameter.high for parameter in ranges] + numbers)
+    return {"low": low, "high": high, "log": low > 0 and any(parameter.log for parameter in ranges)}
+
+
+def _refuse(definitions: _Definitions, misfit: Callable[[Value], bool]) -> None:
+    """Raises: UserError if a study fixes the hyperparameter at a value that the others cannot tune."""
+    holder, model = definitions.tunable[0]
+    for study, parameter in definitions.fixed:
+        if misfit(parameter.value):
+            raise UserError(
+                f"{definitions.name} is {describe_domain(model)} in {holder} and fixed at {parameter.value!r} in "
+                f"{study}, which does not map; {_ADVICE}"
+            )
+
+
+def _is_number(value: Value, whole: bool) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and (not whole or value % 1 == 0)
 
 
 def _distinct(values: Sequence[Value]) -> list[Value]:
-    found: list[Value] = []
+    """The values without repetitions, in their order."""
+    distinct: list[Value] = []
     for value in values:
-        if not any(same(value, other) for other in found):
-            found.append(value)
-    return found
+        if not any(same(value, other) for other in distinct):
+            distinct.append(value)
+    return distinct

@@ -1,6 +1,6 @@
-"""How well a prior knows studies that it was not trained on.
+"""How well a prior predicts studies that it was not trained on.
 
-Nothing is trained for it. The prior's expectation is compared with what the study has measured. Its first picks, which
+No training run is needed. The prior's expectation is compared with what the study has measured. Its first picks, which
 the study has not measured, are scored by a model of the study: a Gaussian process, fitted to the study's trials without
 the prior. Where the study has few trials, that model knows little, and a pick far from them counts as middling.
 """
@@ -23,20 +23,20 @@ from rlhpo_core.tuner import algorithm, prior_mapping, reward_model
 from rlhpo_core.tuner.prior import Prior
 from rlhpo_core.tuner.reward_model import one_thread
 
-#: After how many picks regret is told, and by which of them the verdict goes.
+#: After how many picks regret is measured, and which of them the verdict is about.
 PICKS, JUDGED = (1, 5, 10), 5
-#: Configurations drawn at random, which say what middling is and how well random picks do.
+#: Configurations drawn at random: their median is a middling reward, and they show how well random picks do.
 ANYWHERE = 4000
 
 
 @dataclass(frozen=True)
 class Score:
-    """A prior's on one study. Regret is 0 at the best that the model of the study knows, 1 where it is middling."""
+    """A prior's score on one study. Regret is 0 at the best that the model of the study knows, 1 at its median."""
 
     study: str
     trials: int
     fidelity: float
-    """Rank correlation of the model of the study with trials that were held out of it; 0.0 below four trials."""
+    """Rank correlation of the model of the study with trials held out of its fit; 0.0 below four trials."""
     rank_correlation: float
     """Of the prior's expectation with what the trials measured."""
     picked: dict[int, float]
@@ -45,12 +45,17 @@ class Score:
     """The same of random picks, on average."""
 
 
-def score(prior: Prior, one: InSpace, seed: int) -> Score:
-    """A prior's expectation and first picks, on a study in a space of its own.
+def score(prior: Prior, member: InSpace, seed: int) -> Score:
+    """How a prior's expectation and first picks do on a study.
+
+    Args:
+        prior: To be judged.
+        member: A study that the prior was not trained on, in its own space.
+        seed: Of the prior's picks, the random picks and the model of the study.
 
     Raises: UserError if the prior does not fit the study's space, or if the study has too few trials.
     """
-    study, space = one.study, one.space
+    study, space = member.study, member.space
     if len(study.rewards) < LEAST_TRIALS or len(np.unique(study.rewards)) < 2:
         raise UserError(
             f"{study.name}: {len(study.rewards)} trials have a value, {len(np.unique(study.rewards))} of them differ; "
@@ -83,16 +88,16 @@ def score(prior: Prior, one: InSpace, seed: int) -> Score:
 
 
 def _best_of(values: Floats, count: int) -> float:
-    """The highest of ``count`` values, on average over groups."""
+    """The highest of ``count`` values, averaged over as many groups as there are."""
     groups = len(values) // count
     return float(values[: groups * count].reshape(groups, count).max(axis=1).mean())
 
 
 def verdict(scores: Sequence[Score]) -> str:
-    """One sentence on what the scores say."""
-    picked = float(np.mean([one.picked[JUDGED] for one in scores]))
-    random = float(np.mean([one.random[JUDGED] for one in scores]))
-    better = sum(one.picked[JUDGED] < one.random[JUDGED] for one in scores)
+    """One sentence on whether the prior helps, by its regret and that of random picks after JUDGED picks."""
+    picked = float(np.mean([score.picked[JUDGED] for score in scores]))
+    random = float(np.mean([score.random[JUDGED] for score in scores]))
+    better = sum(score.picked[JUDGED] < score.random[JUDGED] for score in scores)
     helps = picked < random and 2 * better > len(scores)
     return (
         f"{'The prior helps' if helps else 'No sign that the prior helps'}: after {JUDGED} picks its regret is "

@@ -19,12 +19,12 @@ from rlhpo_core.tuner.screening import perturbed
 
 #: Gains (T, B) of configurations on T tasks: 0 for a middling configuration of the task, 1 for its best.
 Gains = Callable[[list[Config]], Floats]
-#: Costs (B,) of training with configurations, in units of a usual configuration's.
+#: Costs (B,) of training runs with configurations, relative to a usual configuration's.
 Cost = Callable[[list[Config]], Floats]
 
 #: Rounds of mutations of the FRONT best candidates, CHILDREN each, for every configuration that is chosen.
 GENERATIONS, FRONT, CHILDREN, WIDTH = 6, 10, 200, 0.3
-#: How much it counts that a configuration is good by itself, beside what it adds to the others.
+#: Weight of a configuration's mean gain, against 1 for what it adds to the configurations chosen so far.
 BY_ITSELF = 0.1
 #: A configuration that costs so many times as much as a usual one must add twice as much.
 TOLERANCE = 30.0
@@ -39,21 +39,25 @@ def choose(
     of the best of them: a task on which bad configurations are very bad would drown the others otherwise.
 
     Args:
+        space: Of the configurations.
+        gains: Of the tasks.
         candidates: Actions (B, n) to begin the search with, such as the best trials of each study and random ones.
-        cost: What a training costs; all the same if not given.
+        size: The most configurations that are chosen.
+        seed: Of the mutations.
+        cost: Of training runs; all the same if not given.
     """
     rng = np.random.default_rng(seed)
-    regrets, dear = _regrets(gains, space, candidates), _dear(cost, space, candidates)
+    regrets, cost_factor = _regrets(gains, space, candidates), _cost_factors(cost, space, candidates)
     lowest = np.ones(len(regrets))
     chosen: list[int] = []
     while len(chosen) < size:
         for _ in range(GENERATIONS):
-            front = candidates[np.argsort(-_worth(lowest, regrets) / dear, kind="stable")[:FRONT]]
+            front = candidates[np.argsort(-_worth(lowest, regrets) / cost_factor, kind="stable")[:FRONT]]
             children = perturbed(front, CHILDREN, WIDTH, rng)
             candidates = np.concatenate([candidates, children])
             regrets = np.concatenate([regrets, _regrets(gains, space, children)], axis=1)
-            dear = np.concatenate([dear, _dear(cost, space, children)])
-        index = int(np.argmax(_worth(lowest, regrets) / dear))
+            cost_factor = np.concatenate([cost_factor, _cost_factors(cost, space, children)])
+        index = int(np.argmax(_worth(lowest, regrets) / cost_factor))
         if _added(lowest, regrets)[index] <= 0:
             break
         chosen.append(index)
@@ -66,7 +70,8 @@ def _regrets(gains: Gains, space: SearchSpace, actions: Floats) -> Floats:
     return np.sqrt(np.clip(1 - gains(space.decode(actions)), 0, None))
 
 
-def _dear(cost: Cost | None, space: SearchSpace, actions: Floats) -> Floats:
+def _cost_factors(cost: Cost | None, space: SearchSpace, actions: Floats) -> Floats:
+    """By what the worth of candidates is divided, (B,): 1 + cost / TOLERANCE."""
     return np.ones(len(actions)) if cost is None else 1 + cost(space.decode(actions)) / TOLERANCE
 
 

@@ -15,23 +15,22 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Param
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors.store import DIGEST, FILE, FOLDER, digest
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.tracking.content import source_tags
+from rlhpo_core.tracking.registry import CHALLENGER, aliases_of_version, create_registered_model, set_aliases
 from rlhpo_core.tuner.prior import FORMAT_VERSION, Prior, describe
 
 EXPERIMENT = "rlhpo-priors"
-CHALLENGER, CHAMPION = "challenger", "champion"
-#: How much of a card MLflow takes as a description.
+#: How many characters of a card MLflow takes as a description.
 _MOST = 5000
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredPrior:
     """A version of a prior in the registry."""
 
     name: str
@@ -44,10 +43,17 @@ class Registered:
         return f"models:/{self.name}/{self.version}"
 
 
-def register_prior(prior: Prior, name: str, connection: Connection, aliases: Sequence[str] = ()) -> Registered:
-    """Make a prior a version of ``name``, with aliases: those given, or ``challenger``; the first is the champion, too.
+def register_prior(prior: Prior, name: str, connection: Connection, aliases: Sequence[str] = ()) -> RegisteredPrior:
+    """Make a prior a version of ``name``.
 
     May be repeated: a prior that is registered under the name is not registered again, but gets the aliases given.
+
+    Args:
+        prior: The version's content; where it was itself taken from a registry, that is left out.
+        name: Of the registered model, which is made if there is none.
+        connection: To MLflow.
+        aliases: Of the version. A new one is the ``challenger`` if none is given; the first of a name becomes the
+            ``champion``, too.
 
     Raises: UserError if MLflow cannot be reached or refuses.
     """
@@ -56,19 +62,13 @@ def register_prior(prior: Prior, name: str, connection: Connection, aliases: Seq
     prior = replace(prior, card=prior.card.model_copy(update={"registered": ""}))
     tags = {"rlhpo.prior": prior.card.name, "rlhpo.objective": prior.card.objective, DIGEST: digest(prior.to_bytes())}
     with connection.client() as client:
-        try:
-            client.create_registered_model(name, tags={"rlhpo": "prior"})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        found = [v for v in client.search_model_versions(f"tags.`{DIGEST}` = '{tags[DIGEST]}'") if v.name == name]
-        version = found[0] if found else _new_version(client, connection, prior, name, tags)
-        for alias in aliases or (() if found else (CHALLENGER,)):
-            client.set_registered_model_alias(name, alias, version.version)
-        if CHAMPION not in client.get_registered_model(name).aliases:
-            client.set_registered_model_alias(name, CHAMPION, version.version)
-        held = tuple(sorted(client.get_model_version(name, version.version).aliases))
-    return Registered(name, str(version.version), held)
+        create_registered_model(client, name, "prior")
+        same_files = client.search_model_versions(f"tags.`{DIGEST}` = '{tags[DIGEST]}'")
+        known = next((version for version in same_files if version.name == name), None)
+        version = known or _new_version(client, connection, prior, name, tags)
+        set_aliases(client, name, version.version, aliases or (() if known else (CHALLENGER,)))
+        held = aliases_of_version(client, name, version.version)
+    return RegisteredPrior(name, str(version.version), held)
 
 
 def _new_version(

@@ -28,7 +28,7 @@ from rlhpo_core.storage.study_folder import StudyFolder, studies
 from rlhpo_core.study.spec import parse_study
 from rlhpo_core.tracking.connection import Connection, all_runs, redacted
 from rlhpo_core.tracking.content import config_of
-from rlhpo_core.trial import Config, Direction, History
+from rlhpo_core.trial import Config, Direction, History, sign
 from rlhpo_core.tuner import state_file
 
 EXPERIMENT = "mlflow:"
@@ -37,16 +37,17 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Source:
-    """A study and what it was judged by."""
+    """A study and its objective."""
 
-    found: InSpace
+    in_space: InSpace
     metric: str | None
     """``None`` if not known: a state file does not tell."""
     direction: Direction
 
     @property
     def name(self) -> str:
-        return self.found.study.name
+        """The study's id."""
+        return self.in_space.study.name
 
 
 def read(
@@ -55,27 +56,28 @@ def read(
     """The studies at the places, each once. Those of a whole folder or experiment are left out if they are too small.
 
     Args:
+        places: As the module's description names them.
         connection: To MLflow, for run ids and experiments.
-        note: Told of what is left out.
+        note: Is called with a line about each study that is left out.
 
     Raises: UserError, naming the place, if there is no study, or if it cannot be read.
     """
     sources: dict[str, Source] = {}
     for place in places:
-        found, several = _at(place, connection)
-        for source in found:
-            count = len(source.found.study.rewards)
+        at_place, several = _at(place, connection)
+        for source in at_place:
+            count = len(source.in_space.study.rewards)
             if source.name in sources:
-                note(f"{source.name} (from {source.found.study.place}) is there already: left out")
+                note(f"{source.name} (from {source.in_space.study.place}) is there already: left out")
             elif several and count < LEAST_TRIALS:
-                note(f"{source.name} (from {source.found.study.place}) has {count} trials with a value: left out")
+                note(f"{source.name} (from {source.in_space.study.place}) has {count} trials with a value: left out")
             else:
                 sources[source.name] = source
     return list(sources.values())
 
 
 def agreed_objective(sources: Sequence[Source]) -> str:
-    """What all of the studies are judged by. Raises: UserError if that is not the same."""
+    """The objective of all the studies, in words. Raises: UserError if it is not the same."""
     known = [source for source in sources if source.metric is not None] or list(sources)
     for source in sources:
         if source.direction != known[0].direction or (source.metric or known[0].metric) != known[0].metric:
@@ -100,8 +102,8 @@ def _at(place: str, connection: Connection) -> tuple[list[Source], bool]:
         return [_of_state(path)], False
     if (path / SPEC).is_file():
         return [_of_files(StudyFolder(path), place)], False
-    if found := list(studies(path)):
-        return [_of_files(one, str(one.path)) for one in found], True
+    if folders := list(studies(path)):
+        return [_of_files(folder, str(folder.path)) for folder in folders], True
     if _RUN_ID.fullmatch(place):
         with connection.client() as client:
             return [_of_run(client, client.get_run(place))], False
@@ -135,8 +137,7 @@ def _source(
     direction: Direction,
     digest: str = "",
 ) -> Source:
-    sign = 1.0 if direction == "maximize" else -1.0
-    rewards = np.array([sign * value for _, value, _ in measured], dtype=np.float64)
+    rewards = sign(direction) * np.array([value for _, value, _ in measured], dtype=np.float64)
     seconds = np.array([seconds for _, _, seconds in measured], dtype=np.float64)
     study = FinishedStudy(name, [config for config, _, _ in measured], rewards, place, digest, seconds)
     return Source(InSpace(study, space), metric, direction)

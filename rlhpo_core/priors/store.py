@@ -1,6 +1,6 @@
 """Priors by their address: built in, in a file, in an object store, or a version in MLflow's registry.
 
-``models:/NAME@ALIAS`` and ``models:/NAME/3`` name versions, which ``prior_registry`` makes.
+``models:/NAME@ALIAS`` and ``models:/NAME/3`` name versions, which ``registry`` makes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhpo_core.atomic_files import write_atomically
+from rlhpo_core.atomic_files import create_atomically, write_atomically
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.tuner.prior import Prior, from_bytes
@@ -37,7 +37,11 @@ _ADDRESS = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@:]+)|/(?P<ver
 
 
 def find_prior(address: str, connect: Callable[[], Connection]) -> Prior:
-    """The prior at an address; ``connect`` tells where MLflow is, if the address is of its registry.
+    """The prior at an address.
+
+    Args:
+        address: A built-in name, a path, the URL of an object, or ``models:/…``.
+        connect: Gives the connection to MLflow; it is called for ``models:/…`` alone.
 
     Raises: UserError if there is none, or if it cannot be read.
     """
@@ -56,25 +60,40 @@ def find_prior(address: str, connect: Callable[[], Connection]) -> Prior:
 
 
 def taken(address: str) -> bool:
-    """Whether there is something at the address of a file or an object already."""
+    """Whether there is a file or an object at the address already."""
     if "://" not in address:
         return Path(address).exists()
     folder, _, name = address.rpartition("/")
     return open_store(folder).read(name) is not None
 
 
-def save_prior(prior: Prior, address: str) -> None:
-    """Write a prior to a file or to an object store. Raises: UserError if it cannot be written."""
+def save_prior(prior: Prior, address: str, overwrite: bool = False) -> bool:
+    """Write a prior to a file or to an object store.
+
+    Args:
+        overwrite: Whether to replace what is there.
+
+    Returns: ``False`` if there is something already, which is left as it is.
+
+    Raises: UserError if it cannot be written.
+    """
+    data = prior.to_bytes()
     if "://" in address:
         folder, _, name = address.rpartition("/")
-        open_store(folder).write(name, prior.to_bytes())
-        return
+        store = open_store(folder)
+        if not overwrite:
+            return store.create(name, data)
+        store.write(name, data)
+        return True
     path = Path(address)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, prior.to_bytes())
+        if not overwrite:
+            return create_atomically(path, data)
+        write_atomically(path, data)
     except OSError as error:
         raise UserError(f"cannot write the prior {address}: {error}") from error
+    return True
 
 
 def from_registry(address: str, connection: Connection) -> Prior:
@@ -100,7 +119,7 @@ def from_registry(address: str, connection: Connection) -> Prior:
 
 
 def digest(data: bytes) -> str:
-    """What identifies a prior's file."""
+    """SHA-256 of a prior's file, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 

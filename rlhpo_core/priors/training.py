@@ -1,7 +1,6 @@
-"""Learning a prior from finished studies: a network of what they have in common, a policy for all of
-them, and portfolios.
+"""Learning a prior from finished studies: a network of what they have in common, a policy for all of them, portfolios.
 
-The policy is trained by PPO, without a single new training: it plays configurations, and the network's gains of all
+The policy is trained by PPO without a new training run: it plays configurations, and the network's gains of all
 studies, averaged, are its reward. The portfolios are chosen on the same gains.
 """
 
@@ -30,14 +29,14 @@ from rlhpo_core.trial import Config
 from rlhpo_core.tuner import ppo, reward_model
 from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.gaussian_process import MAX_POINTS
-from rlhpo_core.tuner.prior import LAYERS, Card, Origin, Prior, embed
+from rlhpo_core.tuner.prior import LAYERS, Card, Origin, Prior, embed, hidden
 from rlhpo_core.tuner.reward_model import one_thread
 
-#: A study needs so many trials with a value for its landscape to be told.
+#: A study with fewer trials that have a value is refused.
 LEAST_TRIALS = 10
 #: Seconds below this count as this.
 SHORTEST = 1e-3
-#: How much the costs count in the network's loss, beside the gains.
+#: Weight of the costs in the network's loss, against 1 for the gains.
 COSTS = 0.3
 #: The portfolio is searched for from the BEST trials of each study and so many configurations from ANYWHERE.
 BEST, ANYWHERE = 10, 1000
@@ -73,12 +72,14 @@ class FinishedStudy:
 
     name: str
     configs: Sequence[Config]
+    """In the space that it was tuned in."""
     rewards: Floats
     place: str = ""
     """Where it was read from, if that is to stand in the prior's card."""
     data_digest: str = ""
+    """Of the data that it was tuned on; empty if not known."""
     seconds: Floats | None = None
-    """How long the trainings took, (N,), if that is known."""
+    """How long the training runs took, (N,), if that is known."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Landscape:
     gains: Tensor
     """(N,): 0 for a middling configuration, 1 for the best."""
     costs: Tensor | None
-    """(N,): logarithms of the seconds that trainings took, NaN where there was none; ``None`` if not known."""
+    """(N,): logarithms of the seconds that training runs took, NaN where there was none; ``None`` if not known."""
 
 
 def train(
@@ -106,6 +107,13 @@ def train(
     """A prior over ``space`` from two or more studies in it.
 
     Args:
+        name: Of the prior.
+        space: Of its configurations; every study's configurations lie in it.
+        studies: What it is learnt from.
+        objective: What the studies were judged by, for the card.
+        source: Origin and licence of the data, for the card.
+        settings: The defaults if not given.
+        progress: Is called with lines about what has been done.
         gains: Of the studies, where configurations can be tried on them anew; the network's if not given.
 
     Raises: UserError if there are too few studies or trials, or if a configuration is not in the space.
@@ -129,7 +137,7 @@ def train(
         candidates = _candidates(space, studies, settings.seed)
         seed = derive_seed(settings.seed, 0, "portfolio")
         first = portfolio.choose(space, gains, candidates, settings.portfolio, seed, costs)
-        regardless = portfolio.choose(space, gains, candidates, settings.portfolio, seed) if costs else first
+        ignoring_time = portfolio.choose(space, gains, candidates, settings.portfolio, seed) if costs else first
     weights = {f"agent/{key}": tensor.float() for key, tensor in agent.state_dict().items()}
     tensors = {**network, "mean": mean, "factor": left * sizes, **weights}
     if cost is not None:
@@ -137,7 +145,7 @@ def train(
     # Laid out as they will be read back: products of other layouts may differ in their last bits.
     laid_out = {key: tensor.contiguous() for key, tensor in tensors.items()}
     card = _card(name, studies, objective, source, settings)
-    return Prior(card, space, agent.settings, laid_out, tuple(first), tuple(regardless))
+    return Prior(card, space, agent.settings, laid_out, tuple(first), tuple(ignoring_time))
 
 
 def _card(name: str, studies: Sequence[FinishedStudy], objective: str, source: str, settings: PriorSettings) -> Card:
@@ -162,11 +170,16 @@ def _card(name: str, studies: Sequence[FinishedStudy], objective: str, source: s
 
 
 def landscape(space: SearchSpace, study: FinishedStudy, seed: int) -> Landscape:
-    """Gains over the whole space.
+    """A study's gains over the whole space.
 
-    Trials of a tuner crowd where it was good, so what is middling is read off configurations that are drawn anywhere:
-    by a Gaussian process that is fitted to the trials, whose predictions join them, or, for a study of many, by the
-    nearest trial.
+    A tuner's trials crowd where the rewards are high, so the middling reward is the median over configurations that are
+    drawn uniformly. Their rewards are predicted by a Gaussian process that is fitted to the trials, and join them; for
+    a study of more than MAX_POINTS trials, the reward is that of the nearest trial.
+
+    Args:
+        space: Of the prior; the features are in it.
+        study: Rewards of any scale, higher is better.
+        seed: Of the uniform draws.
 
     Raises: UserError if there are too few trials, or if they are all the same.
     """
@@ -199,7 +212,7 @@ def _fit_network(
 ) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
     """φ, each study's combination of it (T, k + 1), and that (k + 1,) for the logarithm of costs, if those are known.
 
-    Studies differ in how long all of their trainings take, by an intercept of their own, which nobody needs to know.
+    Studies differ in how long their training runs take by a factor each, whose logarithm is fitted and then dropped.
     """
     generator = torch.Generator().manual_seed(derive_seed(settings.seed, 0, "network"))
     d, sizes = landscapes[0].features.shape[1], [settings.width, settings.width, settings.features]
@@ -217,14 +230,11 @@ def _fit_network(
     optimizer = torch.optim.AdamW(learnt, lr=settings.learning_rate / 3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.steps)
     for step in range(settings.steps):
-        rows = [torch.randint(len(one.gains), (64,), generator=generator) for one in landscapes]
-        x = torch.stack([one.features[r] for one, r in zip(landscapes, rows, strict=True)]).float()
-        gains = torch.stack([one.gains[r] for one, r in zip(landscapes, rows, strict=True)]).float()
+        rows = [torch.randint(len(study.gains), (64,), generator=generator) for study in landscapes]
+        x = torch.stack([study.features[r] for study, r in zip(landscapes, rows, strict=True)]).float()
+        gains = torch.stack([study.gains[r] for study, r in zip(landscapes, rows, strict=True)]).float()
         gains = gains.clamp(min=settings.floor)
-        h = x
-        for layer in range(LAYERS):
-            h = h @ network[f"w{layer}"] + network[f"b{layer}"]
-            h = torch.nn.functional.silu(h) if layer < LAYERS - 1 else h.tanh()
+        h = hidden(network, x)
         predicted = (h * heads[:, None, :-1]).sum(-1) + heads[:, None, -1]
         weight = 1 + settings.emphasis * gains.clamp(min=0).square()
         loss = (weight * (predicted - gains).square()).mean()
@@ -242,11 +252,12 @@ def _fit_network(
 
 
 def _costs_within(landscapes: Sequence[Landscape]) -> tuple[list[Tensor], float]:
-    """Logarithms of costs (N,), NaN where unknown, in units of their deviation within a study; and that deviation, 0.0
-    if no cost is known.
+    """Standardised logarithms of costs, and their standard deviation within a study, 0.0 if no cost is known.
+
+    The logarithms (N,) of each study are divided by the standard deviation; NaN where a cost is unknown.
     """
-    nothing = [torch.full((len(one.gains),), torch.nan, dtype=torch.float64) for one in landscapes]
-    logs = [one.costs if one.costs is not None else nan for one, nan in zip(landscapes, nothing, strict=True)]
+    nothing = [torch.full((len(study.gains),), torch.nan, dtype=torch.float64) for study in landscapes]
+    logs = [study.costs if study.costs is not None else nan for study, nan in zip(landscapes, nothing, strict=True)]
     within = torch.cat([log - log.nanmean() for log in logs])
     spread = float(within[~within.isnan()].square().mean().sqrt()) if not within.isnan().all() else 0.0
     return [(log / (spread or 1.0)).float() for log in logs], spread
@@ -260,7 +271,7 @@ def _squared_error(predicted: Tensor, measured: Tensor) -> Tensor:
 
 
 def _relative_cost(space: SearchSpace, network: dict[str, Tensor], head: Tensor, seed: int) -> Tensor:
-    """The combination of φ, (k + 1,), with an intercept by which the median of random configurations costs 1."""
+    """The combination of φ, (k + 1,), with the intercept for which the median of random configurations costs 1."""
     rng = np.random.default_rng(derive_seed(seed, 0, "costs"))
     features = space.features_of_actions(rng.uniform(-1, 1, (ANYWHERE, len(space.steps))))
     median = (embed(network, torch.from_numpy(features)) @ head).median()
@@ -268,12 +279,12 @@ def _relative_cost(space: SearchSpace, network: dict[str, Tensor], head: Tensor,
 
 
 def _costs(network: dict[str, Tensor], head: Tensor, features: Floats) -> Tensor:
-    """Of configurations with features (B, d), (B,), in units of a usual one's."""
+    """Costs (B,) of configurations with features (B, d), relative to a usual one's."""
     return (embed(network, torch.from_numpy(features)) @ head).exp()
 
 
 def _gains(network: dict[str, Tensor], heads: Tensor, features: Floats) -> Tensor:
-    """What the network says of configurations with features (B, d): (T, B)."""
+    """Gains (T, B) of configurations with features (B, d) in the T studies, according to the network."""
     return (embed(network, torch.from_numpy(features)) @ heads.T).T
 
 
@@ -294,7 +305,7 @@ def _train_policy(
     settings: PriorSettings,
     progress: Callable[[str], None],
 ) -> Agent:
-    """PPO on imagined episodes, whose reward is the mean of all studies' gains, and less so the more it costs."""
+    """PPO on imagined episodes; the reward is the mean of all studies' gains, reduced where a training run is long."""
     agent = Agent(space, AgentSettings(), one_step=False, seed=derive_seed(settings.seed, 0, "agent"))
     learning = PPOSettings(entropy_bonus=settings.entropy_bonus)
     optimizer = ppo.make_optimizer(agent, learning)

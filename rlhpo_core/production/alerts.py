@@ -1,4 +1,4 @@
-"""A webhook that hears what became of a retuning: JSON by POST, repeated on failure, signed.
+"""Alerts about retunings to a webhook: JSON by POST, repeated on failure, signed.
 
 The signature is ``sha256=`` and the hexadecimal HMAC-SHA256, under the shared key, of the timestamp's text, a full
 stop, and the body. The receiver computes it anew, compares, and refuses what is older than a few minutes.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlhpo_core import __version__
-from rlhpo_core.study.production_settings import AlertsSpec, Event
+from rlhpo_core.study.production_settings import Alert, AlertsSpec
 
 SIGNATURE, TIMESTAMP, DELIVERY = "X-Rlhpo-Signature", "X-Rlhpo-Timestamp", "X-Rlhpo-Delivery"
 #: Seconds before the second, third, … attempt.
@@ -27,23 +27,31 @@ _TIMEOUT = 10.0
 
 def send(
     spec: AlertsSpec,
-    event: Event,
+    alert: Alert,
     content: Mapping[str, Any],
     warn: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Tell the webhook, if there is one and it wants to hear of this event; whether it has heard.
+    """Post an alert to the webhook, if the study has one and wants this alert.
 
-    A webhook that cannot be reached is warned of and changes nothing: what is done is done.
+    A webhook that cannot be reached, or that refuses, leads to a warning and not to an error: the alert reports what
+    has been done already.
+
+    Args:
+        content: What is posted besides the alert's name; has to be JSON.
+        warn: Takes the text of the warning; the address, which may be a secret, is not in it.
+        sleep: Waits so many seconds before the next attempt.
+
+    Returns: Whether the webhook has answered with success.
     """
     url = spec.url or (os.environ.get(spec.url_env) if spec.url_env else None)
-    if not url or event not in spec.events:
+    if not url or alert not in spec.events:
         return False
     if not url.startswith(("http://", "https://")):
         warn("alert not sent: the address must start with http:// or https://")
         return False
     moment = str(int(time.time()))
-    body = json.dumps({"event": event, "rlhpo": __version__, **content}).encode()
+    body = json.dumps({"event": alert, "rlhpo": __version__, **content}).encode()
     headers = {
         "Content-Type": "application/json", "User-Agent": f"rlhpo/{__version__}", TIMESTAMP: moment,
         # The same for every attempt, so that a receiver can tell a repetition.
@@ -61,12 +69,16 @@ def send(
             return True
         if problem.startswith("HTTP 4") and problem not in ("HTTP 408", "HTTP 429"):
             break
-    warn(f"alert {event!r} not sent: {problem}")
+    warn(f"alert {alert!r} not sent: {problem}")
     return False
 
 
 def signature(secret: str, moment: str, body: bytes) -> str:
-    """The value of the header X-Rlhpo-Signature."""
+    """The value of the header X-Rlhpo-Signature.
+
+    Args:
+        moment: The header X-Rlhpo-Timestamp: Unix time in whole seconds, as text.
+    """
     return "sha256=" + hmac.new(secret.encode(), moment.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What served models answer to the gate's rows, and how fast."""
+"""What loaded models answer to the gate's rows, and how fast."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ _REPEATS = 3
 class Model(Protocol):
     """A served model: raw rows in, ``prediction`` and, for classes, ``probability_…`` out."""
 
-    def predict(self, data: pd.DataFrame) -> pd.DataFrame: ...
+    def predict(self, data: pd.DataFrame) -> pd.DataFrame:
+        """One row of answers for each row of ``data``, in their order."""
+        ...
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model makes of the gate's rows."""
+    """What a model answers to the gate's rows."""
 
     output: Floats
     """(N,) numbers, or probabilities (N, K)."""
@@ -35,9 +37,12 @@ class Answers:
 
 
 def ask(models: Mapping[str, tuple[Model, int]], holdout: Holdout) -> dict[str, Answers]:
-    """What each model, given with its size in bytes, makes of the rows, and how fast.
+    """What each model answers to the rows, and how fast.
 
     The models take turns, and the fastest time of each counts: others on the machine make a model slower, never faster.
+
+    Args:
+        models: Name, as an error is to call it, to the model and its size in bytes.
 
     Raises: UserError, naming the model that cannot answer.
     """

@@ -17,7 +17,14 @@ _CELLS = 4_000_000
 
 
 def draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Weights (B, rows) of bootstrap resamples, ``resamples`` in all, a chunk at a time."""
+    """Weights of bootstrap resamples, a chunk at a time.
+
+    Args:
+        rows: How many rows are drawn from, and drawn in each resample.
+        resamples: How many there are in all.
+
+    Yields: (B, rows): how often each row was drawn; B as many as fit into memory easily.
+    """
     rng = np.random.default_rng(seed)
     chunk = max(1, _CELLS // rows)
     for start in range(0, resamples, chunk):
@@ -30,9 +37,12 @@ def scores(metric: str, target: Floats, output: Floats, weights: Floats) -> Floa
     """The metric for each set of weights, (B,); NaN where it is not defined (AUC of one class).
 
     Args:
+        metric: One of ``study.spec.METRICS``.
         target: (N,) numbers, or indices of classes.
         output: (N,) numbers, or probabilities (N, K).
         weights: (B, N), at least 0.
+
+    Raises: ValueError if there is no such metric.
     """
     total = weights.sum(1)
     if metric in ("mae", "rmse", "r2"):
@@ -59,10 +69,15 @@ def scores(metric: str, target: Floats, output: Floats, weights: Floats) -> Floa
 
 
 def losses(target: Floats, output: Floats) -> Floats:
-    """The log-loss of each row, (N,), of probabilities (N, K)."""
+    """The log-loss of each row, (N,).
+
+    Args:
+        target: (N,) indices of classes.
+        output: Probabilities (N, K), which need not add up to 1.
+    """
     shares = output / output.sum(1, keepdims=True)
-    told = shares[np.arange(len(target)), target.astype(np.int64)]
-    return np.asarray(-np.log(np.clip(told, np.finfo(np.float64).eps, 1.0)))
+    of_target = shares[np.arange(len(target)), target.astype(np.int64)]
+    return np.asarray(-np.log(np.clip(of_target, np.finfo(np.float64).eps, 1.0)))
 
 
 def _share(weights: Floats, rows: Bools, correct: Floats) -> Floats:

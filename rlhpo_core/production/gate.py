@@ -20,7 +20,7 @@ from rlhpo_core.production.answers import Answers
 from rlhpo_core.production.bootstrap import draws, scores
 from rlhpo_core.study.production_settings import GateSpec
 from rlhpo_core.study.spec import METRICS
-from rlhpo_core.trial import FiniteFloat
+from rlhpo_core.trial import FiniteFloat, sign
 
 Decision = Literal["promote", "keep", "veto", "refuse"]
 #: Where the study names no margin: of scores of which 1 is the best, and of errors as a share of the champion's.
@@ -33,6 +33,7 @@ class Guard(Frozen):
     """Something that must not get worse beyond a limit."""
 
     name: str
+    """With its unit."""
     champion: FiniteFloat
     challenger: FiniteFloat
     limit: str
@@ -40,27 +41,36 @@ class Guard(Frozen):
     passed: bool
 
 
+class Measured(Frozen):
+    """Scores of both models on the gate's rows, and what the bootstrap says of the gain; all in units of the metric."""
+
+    champion: FiniteFloat
+    challenger: FiniteFloat
+    gain: FiniteFloat
+    """By how much the challenger is better, whatever the metric's direction."""
+    low: FiniteFloat
+    """Lower end of the one-sided interval of the gain."""
+    high: FiniteFloat
+    """Upper end of the one-sided interval to the other side."""
+    margin: FiniteFloat
+    """What the gain has to exceed."""
+    detectable: FiniteFloat
+    """The true gain that these rows would let pass four times out of five."""
+
+
 class Verdict(Frozen):
     """What the gate says, and all that it rests on."""
 
     decision: Decision
     reason: str
+    """For a person to read."""
     metric: str
     rows: int
-    margin: FiniteFloat | None = None
+    """How many rows both models answered."""
     confidence: FiniteFloat
     """As applied, after the correction for several challengers."""
-    champion: FiniteFloat | None = None
-    """Score on the gate's rows."""
-    challenger: FiniteFloat | None = None
-    gain: FiniteFloat | None = None
-    """By how much the challenger is better, whatever the metric's direction."""
-    low: FiniteFloat | None = None
-    """Lower end of the one-sided interval of the gain."""
-    high: FiniteFloat | None = None
-    """Upper end of the one-sided interval to the other side."""
-    detectable: FiniteFloat | None = None
-    """The true gain that these rows would let pass four times out of five."""
+    measured: Measured | None = None
+    """``None`` if it was refused before anything was measured."""
     guards: tuple[Guard, ...] = ()
 
 
@@ -74,60 +84,97 @@ def judge(
     seed: int,
     rivals: int = 1,
 ) -> Verdict:
-    """Compare two models on N rows.
+    """Compare two models by their answers to the same N rows.
 
     Args:
+        metric: One of ``study.spec.METRICS``.
         target: (N,) numbers, or indices of classes.
         slices: Name to the rows of a slice, (N,) each.
+        seed: Of the bootstrap.
         rivals: How many challengers are judged for one place; each must be surer then (Bonferroni).
     """
     rows, confidence = len(target), 1 - (1 - spec.confidence) / rivals
-    verdict = Verdict(decision="refuse", reason="", metric=metric, rows=rows, confidence=confidence)
     if rows < spec.min_rows:
-        return _with(verdict, reason=f"{rows} rows are too few to decide; gate.min_rows asks for {spec.min_rows}")
-    sign = 1.0 if METRICS[metric] == "maximize" else -1.0
-    once = np.ones((1, rows))
-    before, after = (float(scores(metric, target, model.output, once)[0]) for model in (champion, challenger))
-    if not (math.isfinite(before) and math.isfinite(after)):
-        return _with(verdict, reason=f"{metric} is not defined on these rows; they may hold one class only")
-    gains = _gains(metric, target, champion, challenger, spec, seed)
-    low, high = (float(np.nanquantile(gains, share)) for share in (1 - confidence, confidence))
-    gain, margin = sign * (after - before), margin_of(spec, metric, before)
-    reach = float(stats.norm.ppf(confidence) + stats.norm.ppf(_POWER)) * float(np.nanstd(gains))
+        return refusal(metric, rows, confidence, too_few(rows, spec))
+    measured = _measure(metric, target, champion, challenger, spec, confidence, seed)
+    if measured is None:
+        reason = f"{metric} is not defined on these rows; they may hold one class only"
+        return refusal(metric, rows, confidence, reason)
     guards = tuple(_guards(metric, target, champion, challenger, slices, spec, seed))
-    verdict = _with(
-        verdict, champion=before, challenger=after, gain=gain, low=low, high=high, margin=margin, guards=guards,
-        detectable=margin + reach,
+    lucky = metric == "accuracy" and _mcnemar(target, champion, challenger) > 1 - confidence
+    decision, reason = _decide(metric, measured, lucky, guards)
+    return Verdict(
+        decision=decision, reason=reason, metric=metric, rows=rows, confidence=confidence, measured=measured,
+        guards=guards,
     )  # fmt: skip
-    found = f"{metric} {after:.5g} against {before:.5g}: gain {gain:.4g}, surely at least {low:.4g}"
-    if low <= margin or (metric == "accuracy" and _mcnemar(target, champion, challenger) > 1 - confidence):
-        return _with(verdict, decision="keep", reason=f"{found}, which is not above the margin of {margin:g}")
-    failed = [guard for guard in guards if not guard.passed]
-    if failed:
-        causes = "; ".join(f"{g.name} {g.challenger:.4g} against {g.champion:.4g} ({g.limit})" for g in failed)
-        return _with(verdict, decision="veto", reason=f"{found}, but {causes}")
-    return _with(verdict, decision="promote", reason=f"{found}, above the margin of {margin:g}")
+
+
+def refusal(metric: str, rows: int, confidence: float, reason: str) -> Verdict:
+    """A verdict that decides nothing, before anything was measured.
+
+    Args:
+        rows: How many there are to judge by.
+        reason: For a person to read.
+    """
+    return Verdict(decision="refuse", reason=reason, metric=metric, rows=rows, confidence=confidence)
+
+
+def too_few(rows: int, spec: GateSpec) -> str:
+    """The reason why so many rows decide nothing."""
+    return f"{rows} rows are too few to decide; gate.min_rows asks for {spec.min_rows}"
 
 
 def margin_of(spec: GateSpec, metric: str, champion: float) -> float:
-    """By how much a challenger must be better than a champion of this score, in units of the metric."""
+    """By how much a challenger must be better, in units of the metric.
+
+    Args:
+        champion: Its score on the gate's rows.
+    """
     if spec.margin is not None:
         return spec.margin
     return MARGIN if METRICS[metric] == "maximize" else RELATIVE_MARGIN * abs(champion)
 
 
-def _with(verdict: Verdict, **changes: object) -> Verdict:
-    return Verdict.model_validate({**verdict.model_dump(), **changes})
+def _decide(metric: str, measured: Measured, lucky: bool, guards: tuple[Guard, ...]) -> tuple[Decision, str]:
+    """The decision and its reason; ``lucky``: the gain rests on so few rows that it may be chance."""
+    summary = (
+        f"{metric} {measured.challenger:.5g} against {measured.champion:.5g}: gain {measured.gain:.4g}, "
+        f"surely at least {measured.low:.4g}"
+    )
+    if measured.low <= measured.margin or lucky:
+        return "keep", f"{summary}, which is not above the margin of {measured.margin:g}"
+    if failed := [guard for guard in guards if not guard.passed]:
+        causes = "; ".join(f"{g.name} {g.challenger:.4g} against {g.champion:.4g} ({g.limit})" for g in failed)
+        return "veto", f"{summary}, but {causes}"
+    return "promote", f"{summary}, above the margin of {measured.margin:g}"
+
+
+def _measure(
+    metric: str, target: Floats, champion: Answers, challenger: Answers, spec: GateSpec, confidence: float, seed: int
+) -> Measured | None:
+    """``None`` if the metric is not defined on these rows."""
+    once = np.ones((1, len(target)))
+    before, after = (float(scores(metric, target, model.output, once)[0]) for model in (champion, challenger))
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return None
+    gains = _gains(metric, target, champion, challenger, spec, seed)
+    low, high = (float(np.nanquantile(gains, share)) for share in (1 - confidence, confidence))
+    margin = margin_of(spec, metric, before)
+    reach = float(stats.norm.ppf(confidence) + stats.norm.ppf(_POWER)) * float(np.nanstd(gains))
+    return Measured(
+        champion=before, challenger=after, gain=sign(METRICS[metric]) * (after - before), low=low, high=high,
+        margin=margin, detectable=margin + reach,
+    )  # fmt: skip
 
 
 def _gains(metric: str, target: Floats, a: Answers, b: Answers, spec: GateSpec, seed: int) -> Floats:
     """Gain of b over a in each resample, (resamples,)."""
-    sign = 1.0 if METRICS[metric] == "maximize" else -1.0
-    found = [
-        sign * (scores(metric, target, b.output, weights) - scores(metric, target, a.output, weights))
+    direction = sign(METRICS[metric])
+    gains = [
+        direction * (scores(metric, target, b.output, weights) - scores(metric, target, a.output, weights))
         for weights in draws(len(target), spec.resamples, seed)
     ]
-    return np.concatenate(found)
+    return np.concatenate(gains)
 
 
 def _mcnemar(target: Floats, champion: Answers, challenger: Answers) -> float:
@@ -141,7 +188,7 @@ def _guards(
     metric: str, target: Floats, champion: Answers, challenger: Answers, slices: Mapping[str, Bools],
     spec: GateSpec, seed: int,
 ) -> list[Guard]:  # fmt: skip
-    found = []
+    guards = []
     pairs = (
         ("milliseconds per row", 1e3 * champion.seconds_per_row, 1e3 * challenger.seconds_per_row, spec.latency_ratio),
         ("kilobytes", champion.size / 1e3, challenger.size / 1e3, spec.size_ratio),
@@ -149,7 +196,7 @@ def _guards(
     for name, before, after, ratio in pairs:
         if ratio is not None:
             limit = f"at most {ratio:g} times as many"
-            found.append(
+            guards.append(
                 Guard(name=name, champion=before, challenger=after, limit=limit, passed=after <= ratio * before)
             )
     if champion.output.ndim == 2 and spec.log_loss_increase is not None:
@@ -157,9 +204,9 @@ def _guards(
         before, after = (float(scores("log_loss", target, m.output, once)[0]) for m in (champion, challenger))
         limit = f"at most {100 * spec.log_loss_increase:g} % more"
         passed = after <= (1 + spec.log_loss_increase) * before
-        found.append(Guard(name="log-loss", champion=before, challenger=after, limit=limit, passed=passed))
+        guards.append(Guard(name="log-loss", champion=before, challenger=after, limit=limit, passed=passed))
     worst = _worst_slice(metric, target, champion, challenger, slices, spec, seed)
-    return found if worst is None else [*found, worst]
+    return guards if worst is None else [*guards, worst]
 
 
 def _worst_slice(
@@ -176,13 +223,13 @@ def _worst_slice(
         gains = _gains(metric, target[rows], a, b, spec, seed)
         if not (math.isfinite(before) and math.isfinite(after)) or np.isnan(gains).all():
             continue
-        best = float(np.nanquantile(gains, 1 - (1 - spec.confidence) / len(large)))
-        if worst is None or best < worst[0]:
-            worst = (best, name, before, after)
+        upper = float(np.nanquantile(gains, 1 - (1 - spec.confidence) / len(large)))
+        if worst is None or upper < worst[0]:
+            worst = (upper, name, before, after)
     if worst is None:
         return None
-    best, name, before, after = worst
+    upper, name, before, after = worst
     limit = f"surely worse by at most {spec.slice_drop:g}"
     return Guard(
-        name=f"{metric} where {name}", champion=before, challenger=after, limit=limit, passed=best >= -spec.slice_drop
+        name=f"{metric} where {name}", champion=before, challenger=after, limit=limit, passed=upper >= -spec.slice_drop
     )

@@ -1,7 +1,7 @@
 """What happened to a registered model, as an append-only log in an object store: one object per record.
 
 The log decides. A record is made by a conditional write under the next number, so of two that act on the same past one
-comes first, and the other has to look again. The registry's aliases follow the log.
+comes first, and the other has to read again. The registry's aliases follow the log.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from rlhpo_core.frozen import Frozen
 from rlhpo_core.production.gate import Verdict
 from rlhpo_core.storage.object_store import Store, open_store
 
-Event = Literal["first", "promoted", "kept", "vetoed", "refused", "skipped", "failed", "rolled_back"]
+#: What a retuning, or a person's command, came to.
+Outcome = Literal["first", "promoted", "kept", "vetoed", "refused", "skipped", "failed", "rolled_back"]
+#: Outcomes by which the champion stays although there was a challenger.
+CHAMPION_STAYS: tuple[Outcome, ...] = ("kept", "vetoed", "refused")
+#: Outcomes that decide about a challenger.
+DECISIONS: tuple[Outcome, ...] = ("first", "promoted", *CHAMPION_STAYS)
 #: Where promotions are recorded if the study file does not say.
 DEFAULT = "runs/registry"
 _AUDIT, _CANDIDATES = "audit/", "candidates/"
-#: Events that say what became of a challenger.
-JUDGED: tuple[Event, ...] = ("first", "promoted", "kept", "vetoed", "refused")
 
 
 class Record(Frozen):
@@ -33,9 +36,11 @@ class Record(Frozen):
     at: float
     """Unix time in seconds."""
     by: str
-    event: Event
+    """Account and machine."""
+    outcome: Outcome
     model: str
     reason: str
+    """For a person to read."""
     champion_before: str | None = None
     """A version, as all that follow."""
     challenger: str | None = None
@@ -62,7 +67,7 @@ class Candidate(Frozen):
     version: str
     study_id: str
     champion: str | None
-    """Whom it challenges."""
+    """The version that it challenges."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,17 @@ class Ledger:
         return cls(open_store(f"{(store or DEFAULT).rstrip('/')}/{model}"), model)
 
     def records(self) -> list[Record]:
-        """All of them, the oldest first. Raises: UserError if one is damaged."""
+        """All of them, the oldest first.
+
+        Raises: UserError if one is damaged.
+        """
         return [self._record(key) for key in self.store.keys(_AUDIT)]
 
     def last(self) -> Record | None:
+        """The newest record; ``None`` if there is none.
+
+        Raises: UserError if it is damaged.
+        """
         keys = self.store.keys(_AUDIT)
         return self._record(keys[-1]) if keys else None
 
@@ -104,26 +116,26 @@ class Ledger:
 
     def waiting(self, champion: str | None) -> list[Candidate]:
         """Those that challenge this champion and are not decided, by version."""
-        decided = {record.challenger for record in self.records() if record.event in JUDGED}
-        found = []
+        decided = {record.challenger for record in self.records() if record.outcome in DECISIONS}
+        candidates = []
         for key in self.store.keys(_CANDIDATES):
             data = self.store.read(key)
             candidate = None if data is None else Candidate.model_validate_json(data)
             if candidate is not None and candidate.version not in decided and candidate.champion == champion:
-                found.append(candidate)
-        return sorted(found, key=lambda candidate: int(candidate.version))
+                candidates.append(candidate)
+        return sorted(candidates, key=lambda candidate: int(candidate.version))
 
     def leave(self, version: str) -> None:
-        """The version waits no longer: its decision is in the log."""
+        """Have a version wait no longer: its decision is in the log."""
         self.store.delete(f"{_CANDIDATES}{version}.json")
 
-    def keeps_in_row(self) -> int:
-        """How many decisions in a row, up to now, have kept the champion."""
+    def times_kept_in_a_row(self) -> int:
+        """How many of the latest decisions, without a break, have kept the champion."""
         count = 0
         for record in reversed(self.records()):
-            if record.event in ("kept", "vetoed", "refused"):
+            if record.outcome in CHAMPION_STAYS:
                 count += 1
-            elif record.event != "skipped":
+            elif record.outcome != "skipped":
                 break
         return count
 

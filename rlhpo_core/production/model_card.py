@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from rlhpo_core import __version__
 from rlhpo_core.production.ledger import Record
+from rlhpo_core.report.markdown import escaped, table
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Trial
 
@@ -23,7 +24,15 @@ def model_card(
     digest: str,
     record: Record | None = None,
 ) -> str:
-    """Markdown of at most 4900 characters. ``rows`` are those of each part of the data."""
+    """Markdown of at most 4900 characters.
+
+    Args:
+        trial: The one that the version was refitted from.
+        holdout: Metric to score of the refitted model.
+        rows: How many rows each part of the data has: ``train``, ``validation``, ``holdout``.
+        digest: Of the table.
+        record: The decision about the version, once there is one.
+    """
     source = spec.data.path.name if spec.data is not None else "the user's own"
     facts = [
         ("study", f"{spec.name} ({study_id}), trial {trial.proposal.number + 1}"),
@@ -33,10 +42,10 @@ def model_card(
         *((f"holdout {name}", f"{value:.6g}") for name, value in holdout.items()),
         ("made by", f"rlhpo {__version__}, seed {spec.seed}"),
     ]
-    parts = [f"# {spec.registry.model or spec.name}", _table(("", ""), [row for row in facts if row[1]])]
+    parts = [f"# {spec.registry.model or spec.name}", table(("", ""), [row for row in facts if row[1]])]
     if record is not None:
         parts += ["## Decision", _decision(record)]
-    parts += ["## Hyperparameters", _table(("name", "value"), [(k, f"{v}") for k, v in trial.config.items()])]
+    parts += ["## Hyperparameters", table(("name", "value"), [(k, f"{v}") for k, v in trial.config.items()])]
     parts += [
         "## Limits",
         "It has been judged on rows like those of its table. On others it may do worse, and for groups of rows that "
@@ -48,27 +57,16 @@ def model_card(
 
 def _decision(record: Record) -> str:
     moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(record.at))
-    lines = [f"**{record.event}** on {moment} by {_text(record.by)}: {_text(record.reason)}."]
+    lines = [f"**{record.outcome}** on {moment} by {escaped(record.by)}: {escaped(record.reason)}."]
     verdict = record.verdict
-    if verdict is not None and verdict.gain is not None:
+    if verdict is not None and (measured := verdict.measured) is not None:
         rows = [
-            (f"champion (version {record.champion_before})", f"{verdict.champion:.6g}"),
-            ("this version", f"{verdict.challenger:.6g}"),
-            ("gain", f"{verdict.gain:.4g}, from {verdict.low:.4g} to {verdict.high:.4g}"),
-            ("margin, confidence", f"{verdict.margin:g}, {100 * verdict.confidence:g} %"),
+            (f"champion (version {record.champion_before})", f"{measured.champion:.6g}"),
+            ("this version", f"{measured.challenger:.6g}"),
+            ("gain", f"{measured.gain:.4g}, from {measured.low:.4g} to {measured.high:.4g}"),
+            ("margin, confidence", f"{measured.margin:g}, {100 * verdict.confidence:g} %"),
             ("rows that neither has seen", str(verdict.rows)),
             *((guard.name, f"{guard.challenger:.4g} ({guard.champion:.4g})") for guard in verdict.guards),
         ]
-        lines.append(_table((verdict.metric, ""), rows))
+        lines.append(table((verdict.metric, ""), rows))
     return "\n\n".join(lines)
-
-
-def _table(header: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    lines = [header, ("---", "---"), *((_text(name), _text(value)) for name, value in rows)]
-    return "\n".join(f"| {a} | {b} |" for a, b in lines)
-
-
-def _text(text: str) -> str:
-    """Shown literally, on one line."""
-    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{character}" if character in "\\`*_[]|#~" else character for character in line)

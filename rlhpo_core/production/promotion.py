@@ -15,40 +15,45 @@ from mlflow import MlflowClient
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.production.gate import Decision, Verdict
-from rlhpo_core.production.ledger import JUDGED, Event, Ledger, Record
-from rlhpo_core.production.registration import CHALLENGER, CHAMPION
+from rlhpo_core.production.ledger import DECISIONS, Ledger, Outcome, Record
 from rlhpo_core.storage.lock import Lock, locked
 from rlhpo_core.tracking.provenance import author, circumstances
+from rlhpo_core.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of_model, registered_model
 
-PREVIOUS = "previous"
 #: Tag of a registered model: the last record of the ledger that its aliases follow.
 APPLIED = "rlhpo.audit"
 #: (champion, challengers) → a verdict for each challenger that could be judged.
 Judge = Callable[[str, Sequence[str]], Mapping[str, Verdict]]
 
-_EVENTS: dict[Decision, Event] = {"promote": "promoted", "keep": "kept", "veto": "vetoed", "refuse": "refused"}
+_OUTCOMES: dict[Decision, Outcome] = {"promote": "promoted", "keep": "kept", "veto": "vetoed", "refuse": "refused"}
 _ATTEMPTS = 5
 
 
 def champion_of(client: MlflowClient, model: str) -> str | None:
     """The champion's version; ``None`` if there is no such model, or none is champion."""
-    return _aliases(client, model).get(CHAMPION)
+    return aliases_of_model(client, model).get(CHAMPION)
 
 
 def decide(client: MlflowClient, ledger: Ledger, version: str, study_id: str, digest: str, judge: Judge) -> Record:
-    """Decide about a version, together with all others that wait, or find out how another process has decided.
+    """Decide about a version, together with all others that wait, or read how another process has decided.
+
+    Args:
+        version: Has entered the ledger as a candidate.
+        study_id: Of the study that the version comes from.
+        digest: Of the table that the decision rests on.
+        judge: Called at most once for each champion that is there meanwhile.
 
     Raises: UserError if the lock cannot be had, or if the champion keeps changing.
     """
     with locked(ledger.store, author()) as lock:
         for _ in range(_ATTEMPTS):
             settle(client, ledger)
-            decided = [r for r in ledger.records() if r.challenger == version and r.event in JUDGED]
+            decided = [r for r in ledger.records() if r.challenger == version and r.outcome in DECISIONS]
             if decided:
                 ledger.leave(version)
                 return decided[-1]
-            if (found := _attempt(client, ledger, lock, version, study_id, digest, judge)) is not None:
-                return found
+            if (record := _attempt(client, ledger, lock, version, study_id, digest, judge)) is not None:
+                return record
     raise UserError(f"the champion of {ledger.model} changed {_ATTEMPTS} times while {version} was judged; try again")
 
 
@@ -56,56 +61,74 @@ def _attempt(
     client: MlflowClient, ledger: Ledger, lock: Lock, version: str, study_id: str, digest: str, judge: Judge
 ) -> Record | None:
     """One decision; ``None`` if the champion changed meanwhile."""
-    last, aliases = ledger.last(), _aliases(client, ledger.model)
+    last, aliases = ledger.last(), aliases_of_model(client, ledger.model)
     after, champion = last.number if last is not None else 0, aliases.get(CHAMPION)
     facts: dict[str, Any] = {"model": ledger.model, "data_digest": digest, **circumstances()}
     if champion is None or champion == version:
         record = Record(
-            event="first", reason="the first version of this model", challenger=version, champion=version,
+            outcome="first", reason="the first version of this model", challenger=version, champion=version,
             champion_before=champion, previous=aliases.get(PREVIOUS), study_id=study_id, **facts,
         )  # fmt: skip
         return _write(client, ledger, record, after)
-    studies = {one.version: one.study_id for one in ledger.waiting(champion)} | {version: study_id}
-    verdicts = dict(judge(champion, sorted(studies, key=int)))
+    study_ids = {waiting.version: waiting.study_id for waiting in ledger.waiting(champion)} | {version: study_id}
+    verdicts = judge(champion, sorted(study_ids, key=int))
     lock.renew()
     if champion_of(client, ledger.model) != champion:
         return None
-    passed = {one: verdict for one, verdict in verdicts.items() if verdict.decision == "promote"}
-    best = max(passed, key=lambda one: (passed[one].gain or 0.0, -int(one)), default=None)
-    found: Record | None = None
-    # The promotion first: it is what must not be lost.
-    for one in sorted(verdicts, key=lambda one: (one != best, int(one))):
-        verdict = verdicts[one]
-        event = _EVENTS[verdict.decision]
-        reason = verdict.reason
-        if one in passed and one != best:
-            event, reason = "kept", f"{reason}; but version {best}, which waited at the same time, gains more"
-        if event == "refused" and one != version:
-            continue  # its own data may suffice
-        record = Record(
-            event=event, reason=reason, challenger=one, champion_before=champion, verdict=verdict,
-            champion=best or champion, previous=champion if best else aliases.get(PREVIOUS), study_id=studies[one],
-            **facts,
-        )  # fmt: skip
-        if one != best and best is not None:
-            record = record.model_copy(update={"champion_before": best})
+    decision: Record | None = None
+    for challenger, record in _records(verdicts, version, champion, aliases.get(PREVIOUS), study_ids, facts).items():
         written = _write(client, ledger, record, after)
         if written is None:
             return None
         after = written.number
-        ledger.leave(one)
-        found = written if one == version else found
-    return found
+        ledger.leave(challenger)
+        decision = written if challenger == version else decision
+    return decision
+
+
+def _records(
+    verdicts: Mapping[str, Verdict], version: str, champion: str, previous: str | None,
+    study_ids: Mapping[str, str], facts: Mapping[str, Any],
+) -> dict[str, Record]:  # fmt: skip
+    """Challenger to what is recorded of it, the promotion first: it is what must not be lost.
+
+    Of the others than ``version`` a refusal is not recorded: the data of their own studies may suffice.
+    """
+    gains = {
+        challenger: verdict.measured.gain if verdict.measured is not None else 0.0
+        for challenger, verdict in verdicts.items()
+        if verdict.decision == "promote"
+    }
+    best = max(gains, key=lambda challenger: (gains[challenger], -int(challenger)), default=None)
+    records: dict[str, Record] = {}
+    for challenger in sorted(verdicts, key=lambda challenger: (challenger != best, int(challenger))):
+        verdict = verdicts[challenger]
+        outcome, reason = _OUTCOMES[verdict.decision], verdict.reason
+        if challenger in gains and challenger != best:
+            outcome, reason = "kept", f"{reason}; but version {best}, which waited at the same time, gains more"
+        if outcome == "refused" and challenger != version:
+            continue
+        records[challenger] = Record(
+            outcome=outcome, reason=reason, challenger=challenger, verdict=verdict, study_id=study_ids[challenger],
+            champion_before=champion if best is None or challenger == best else best,
+            champion=best or champion, previous=champion if best else previous, **facts,
+        )  # fmt: skip
+    return records
 
 
 def promote(client: MlflowClient, ledger: Ledger, version: str | None, reason: str) -> Record:
-    """Make a version champion by hand; the challenger if none is named.
+    """Make a version champion by hand.
 
-    Raises: UserError if there is no such version, or if it is champion already.
+    Args:
+        version: ``None`` stands for the challenger.
+        reason: For a person to read, in the ledger.
+
+    Raises: UserError if none is named and there is no challenger, or if it is champion already; MlflowException if
+    there is no such version.
     """
     with locked(ledger.store, author()):
         settle(client, ledger)
-        aliases = _aliases(client, ledger.model)
+        aliases = aliases_of_model(client, ledger.model)
         wanted = version or aliases.get(CHALLENGER)
         if wanted is None:
             raise UserError(f"{ledger.model} has no challenger; name a version with --version")
@@ -118,23 +141,26 @@ def promote(client: MlflowClient, ledger: Ledger, version: str | None, reason: s
 def rollback(client: MlflowClient, ledger: Ledger, reason: str) -> Record:
     """Make the previous champion champion again; the one that steps back becomes ``previous``.
 
+    Args:
+        reason: For a person to read, in the ledger.
+
     Raises: UserError if there is no previous champion.
     """
     with locked(ledger.store, author()):
         settle(client, ledger)
-        aliases = _aliases(client, ledger.model)
+        aliases = aliases_of_model(client, ledger.model)
         if PREVIOUS not in aliases:
             raise UserError(f"{ledger.model} has no previous champion to go back to")
         return _by_hand(client, ledger, "rolled_back", aliases[PREVIOUS], aliases, reason)
 
 
 def _by_hand(
-    client: MlflowClient, ledger: Ledger, event: Event, version: str, aliases: Mapping[str, str], reason: str
+    client: MlflowClient, ledger: Ledger, outcome: Outcome, version: str, aliases: Mapping[str, str], reason: str
 ) -> Record:
     last, before = ledger.last(), aliases.get(CHAMPION)
     record = Record(
-        event=event, model=ledger.model, reason=reason, champion_before=before, champion=version, previous=before,
-        challenger=version if event == "promoted" else None, **circumstances(),
+        outcome=outcome, model=ledger.model, reason=reason, champion_before=before, champion=version, previous=before,
+        challenger=version if outcome == "promoted" else None, **circumstances(),
     )  # fmt: skip
     written = _write(client, ledger, record, last.number if last is not None else 0)
     if written is None:
@@ -164,7 +190,7 @@ def _write(client: MlflowClient, ledger: Ledger, record: Record, after: int) -> 
 def _apply(client: MlflowClient, record: Record) -> None:
     model = record.model
     if record.moves and record.champion is not None and _applied(client, model) < record.number:
-        aliases = _aliases(client, model)
+        aliases = aliases_of_model(client, model)
         if record.previous is not None:
             client.set_registered_model_alias(model, PREVIOUS, record.previous)
         client.set_registered_model_alias(model, CHAMPION, record.champion)
@@ -179,35 +205,18 @@ def _apply(client: MlflowClient, record: Record) -> None:
 
 def _tags(record: Record) -> dict[str, str]:
     """The decision, on the version that it is about."""
-    found: dict[str, object] = {
-        "decision": record.event, "reason": record.reason[:5000], "by": record.by,
+    facts: dict[str, object] = {
+        "decision": record.outcome, "reason": record.reason[:5000], "by": record.by,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.at)), "record": record.number,
         "against": record.champion_before, "data_digest": record.data_digest,
         "code_commit": record.code_commit, "image_digest": record.image_digest,
     }  # fmt: skip
     if (verdict := record.verdict) is not None:
-        numbers = ("champion", "challenger", "gain", "low", "high", "margin", "confidence", "rows")
-        found |= {name: getattr(verdict, name) for name in numbers} | {"metric": verdict.metric}
-    return {f"rlhpo.gate.{name}": str(value) for name, value in found.items() if value is not None}
+        facts |= verdict.model_dump(include={"metric", "rows", "confidence"})
+        facts |= {} if verdict.measured is None else verdict.measured.model_dump(exclude={"detectable"})
+    return {f"rlhpo.gate.{name}": str(value) for name, value in facts.items() if value is not None}
 
 
-def _aliases(client: MlflowClient, model: str) -> dict[str, str]:
-    """Alias to version; none if there is no such model."""
-    found = _registered(client, model)
-    return {} if found is None else {alias: str(version) for alias, version in found.aliases.items()}
-
-
-def _applied(client: MlflowClient, model: str) -> int:
-    found = _registered(client, model)
-    return 0 if found is None else int(found.tags.get(APPLIED, 0))
-
-
-def _registered(client: MlflowClient, model: str) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_registered_model(model)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+def _applied(client: MlflowClient, name: str) -> int:
+    model = registered_model(client, name)
+    return 0 if model is None else int(model.tags.get(APPLIED, 0))

@@ -1,4 +1,4 @@
-"""A registered model at hand: its place in MLflow, its ledger, and its versions loaded for judging."""
+"""A registered model: its place in MLflow, its ledger, and its versions loaded for judging."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rlhpo_core.tracking.connection import CONTACT, Connection
 
 @dataclass(frozen=True)
 class Served:
-    """A version that can be asked."""
+    """A loaded version, and what it says of its training."""
 
     model: Model
     size: int
@@ -34,69 +34,85 @@ class Served:
     seen: Keys
     """Fingerprints of the rows that it was trained on; none if it does not say."""
     profile: DataProfile | None
-    """Of the table that it was trained on."""
+    """Of the table that it was trained on; ``None`` if it does not say."""
 
 
 @dataclass(frozen=True)
-class Desk:
+class RegisteredModel:
+    """The registry entry of one model in MLflow, with the ledger that decides about it."""
+
     connection: Connection
     client: MlflowClient
     ledger: Ledger
 
     @classmethod
-    def of(cls, model: str, tracking: TrackingSpec, store: str | None, beside: Path) -> Desk:
-        """``beside`` is where a local MLflow store lies if no other is named.
+    def open(cls, name: str, tracking: TrackingSpec, store: str | None, local_mlflow: Path) -> RegisteredModel:
+        """Make contact with MLflow; the model itself need not be there yet.
+
+        Args:
+            store: Where the ledger lies; ``None`` stands for the default.
+            local_mlflow: The folder of the local MLflow store, which is used if no other is named.
 
         Raises: UserError if MLflow cannot be reached.
         """
-        connection = Connection.of(tracking, beside)
+        connection = Connection.of(tracking, local_mlflow)
         with connection.open(timeout=CONTACT):
             connection.probe()
             client = MlflowClient(tracking_uri=connection.uri)
             client.search_registered_models(max_results=1)
-        return cls(connection, client, Ledger.of(model, store))
+        return cls(connection, client, Ledger.of(name, store))
 
     @classmethod
-    def of_study(cls, spec: StudySpec, beside: Path) -> Desk:
-        """Raises: UserError if the study names no registered model, or if MLflow cannot be reached."""
+    def of_study(cls, spec: StudySpec, local_mlflow: Path) -> RegisteredModel:
+        """The model that the study names, opened.
+
+        Raises: UserError if the study names none, or if MLflow cannot be reached.
+        """
         if spec.registry.model is None:
             raise UserError("registry.model: a retuning needs the name of the registered model that it is about")
-        return cls.of(spec.registry.model, spec.tracking, spec.registry.store, beside)
+        return cls.open(spec.registry.model, spec.tracking, spec.registry.store, local_mlflow)
 
     @property
-    def model(self) -> str:
+    def name(self) -> str:
+        """Of the model, in the registry and in the ledger."""
         return self.ledger.model
 
     def tags(self, version: str) -> dict[str, str]:
-        """Of a version."""
+        """Of a version.
+
+        Raises: UserError if there is no such version, or if MLflow cannot be reached.
+        """
         with self.connection.open(timeout=60, retries=2):
-            found: dict[str, str] = self.client.get_model_version(self.model, version).tags
-        return found
+            tags: dict[str, str] = self.client.get_model_version(self.name, version).tags
+        return tags
 
     @contextmanager
     def served(self, *versions: str) -> Iterator[dict[str, Served]]:
-        """Versions of the model, loaded from the registry. Raises: UserError if one cannot be had or loaded."""
+        """Versions of the model, loaded from the registry; their files are there inside the context only.
+
+        Raises: UserError if one cannot be fetched or loaded.
+        """
         with ExitStack() as stack:
             yield {version: self._load(version, stack) for version in versions}
 
     def _load(self, version: str, stack: ExitStack) -> Served:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         with self.connection.open(timeout=120, retries=2):
-            source = self.client.get_model_version(self.model, version).source
+            source = self.client.get_model_version(self.name, version).source
             path = Path(mlflow.artifacts.download_artifacts(source, dst_path=folder, tracking_uri=self.connection.uri))
         try:
             model = mlflow.pyfunc.load_model(str(path))
         except Exception as error:
             # Whatever a model raises that was logged with other packages, or damaged since.
-            raise UserError(f"version {version} of {self.model} cannot be loaded: {error}") from error
-        beside = path / "artifacts"
-        files = [
-            file for file in beside.rglob("*") if file.is_file() and file.name not in (holdout.PROFILE, holdout.SEEN)
+            raise UserError(f"version {version} of {self.name} cannot be loaded: {error}") from error
+        artifacts = path / "artifacts"
+        seen, profile = artifacts / holdout.SEEN, artifacts / holdout.PROFILE
+        serving = [
+            file for file in artifacts.rglob("*") if file.is_file() and file.name not in (seen.name, profile.name)
         ]
-        seen, profile = beside / holdout.SEEN, beside / holdout.PROFILE
         return Served(
             model=model,
-            size=sum(file.stat().st_size for file in files),
+            size=sum(file.stat().st_size for file in serving),
             seen=holdout.from_bytes(seen.read_bytes()) if seen.exists() else np.empty(0, np.uint64),
             profile=_profile(profile),
         )

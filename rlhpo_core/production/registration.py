@@ -19,40 +19,50 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model, infer_signature
+from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import Refit
 from rlhpo_core.production.model_card import model_card
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.content import millis
+from rlhpo_core.tracking.registry import CHALLENGER, aliases_of_version, create_registered_model, set_aliases
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
 
-CHALLENGER, CHAMPION = "challenger", "champion"
+#: Tag of a version that has got its first aliases: later ones are the gate's and the users'.
 _ALIASED = "rlhpo.aliased"
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A version of a model in the registry."""
+class RegisteredModelVersion:
+    """A version of a registered model."""
 
     name: str
     version: str
     aliases: tuple[str, ...]
-    uri: str
-    """What ``mlflow.pyfunc.load_model`` takes."""
+    """Sorted."""
+
+    @property
+    def uri(self) -> str:
+        """What ``mlflow.pyfunc.load_model`` takes."""
+        return f"models:/{self.name}/{self.version}"
 
 
 def register(
     tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spec: StudySpec, store: str = ""
-) -> Registered:
-    """Log the refitted winner below the study's run and register it under ``name``.
-
-    ``store`` is the address of the study's files, for a later study that starts from this one.
+) -> RegisteredModelVersion:
+    """Log the refitted winner below the study's run and register it.
 
     May be repeated: a winner that is registered already is returned as it is, its aliases untouched.
+
+    Args:
+        tracker: Of the study; its run becomes the source of the version.
+        name: Of the registered model, which is made if there is none.
+        refit: The winner, trained and scored; its serving script is run once, as a check.
+        trial: The one that ``refit`` comes from.
+        store: The address of the study's files, for a later study that starts from this one.
 
     Raises: UserError if MLflow cannot be reached or refuses, or if the model predicts otherwise when served.
     """
@@ -60,7 +70,7 @@ def register(
         client = tracker.client
         version = _find(client, name, tracker.study_id, trial.trial_id)
         if version is None:
-            _create_registered_model(client, name)
+            create_registered_model(client, name, "true")
             model = _log_model(tracker, name, refit, trial, spec)
             digest = tracker.tags.get("rlhpo.data_digest", "unknown")
             card = model_card(spec, tracker.study_id, trial, refit.metrics, tracker.rows(), digest)
@@ -84,26 +94,16 @@ def register(
             link = [{"name": name, "version": str(version.version)}]
             client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": json.dumps(link)})
         if _ALIASED not in version.tags:
-            client.set_registered_model_alias(name, CHALLENGER, version.version)
-            if CHAMPION not in client.get_registered_model(name).aliases:
-                client.set_registered_model_alias(name, CHAMPION, version.version)
+            set_aliases(client, name, version.version, [CHALLENGER])
             client.set_model_version_tag(name, version.version, _ALIASED, "true")
-        aliases = tuple(sorted(client.get_model_version(name, version.version).aliases))
-    return Registered(name, str(version.version), aliases, f"models:/{name}/{version.version}")
+        aliases = aliases_of_version(client, name, version.version)
+    return RegisteredModelVersion(name, str(version.version), aliases)
 
 
 def _find(client: MlflowClient, name: str, study_id: str, trial_id: str) -> ModelVersion | None:
     versions = client.search_model_versions(f"tags.`rlhpo.study_id` = '{study_id}'")
-    found = (v for v in versions if v.name == name and v.tags.get("rlhpo.trial_id") == trial_id)
-    return next(found, None)
-
-
-def _create_registered_model(client: MlflowClient, name: str) -> None:
-    try:
-        client.create_registered_model(name, tags={"rlhpo": "true"})
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    matches = (v for v in versions if v.name == name and v.tags.get("rlhpo.trial_id") == trial_id)
+    return next(matches, None)
 
 
 def _log_model(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spec: StudySpec) -> LoggedModel:
@@ -120,7 +120,7 @@ def _log_model(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spe
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model"
-            _save(path, refit, Model(
+            save_model(path, refit, Model(
                 artifact_path=model.artifact_location,
                 run_id=tracker.run_id,
                 model_uuid=model.model_id,
@@ -136,7 +136,7 @@ def _log_model(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spe
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
-def _save(path: Path, refit: Refit, model: Model) -> None:
+def save_model(path: Path, refit: Refit, model: Model) -> None:
     """The model's folder, checked: it is loaded once, and has to predict what the trained model did."""
     files = path.parent / "files"
     files.mkdir()
@@ -150,7 +150,7 @@ def _save(path: Path, refit: Refit, model: Model) -> None:
             python_model=str(refit.serving),
             artifacts={name: str(files / name) for name in refit.files},
             pip_requirements=list(refit.requirements),
-            signature=infer_signature(refit.input_example, refit.output_example),
+            signature=_signature(refit),
             input_example=refit.input_example,
             mlflow_model=model,
         )
@@ -166,6 +166,14 @@ def _save(path: Path, refit: Refit, model: Model) -> None:
         raise UserError(f"not registered: served by {refit.serving}, the model predicts otherwise:\n{error}") from error
     for cache in path.rglob("__pycache__"):
         shutil.rmtree(cache)
+
+
+def _signature(refit: Refit) -> ModelSignature:
+    """The names of the columns, whatever their type: MLflow would refuse whole numbers where training saw a fraction,
+    and text of digits where a reader made numbers of it. The serving script checks what they hold.
+    """
+    inputs = Schema([ColSpec(AnyType(), str(name)) for name in refit.input_example.columns])
+    return ModelSignature(inputs, infer_signature(refit.input_example, refit.output_example).outputs)
 
 
 def _metrics(tracker: StudyTracker, refit: Refit, trial: Trial, spec: StudySpec, model_id: str) -> list[Metric]:

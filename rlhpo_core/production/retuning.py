@@ -1,6 +1,6 @@
 """Scheduled retuning, but for the tuning itself: what is new about the data, and what becomes of the winner.
 
-Functions that any engine can call: ``look`` before the study, ``conclude`` after it. Whether something is promoted or
+Functions that any engine can call: ``check`` before the study, ``decide`` after it. Whether something is promoted or
 not, both end well: an error is something that a person has to mend.
 """
 
@@ -14,39 +14,43 @@ import numpy as np
 
 from rlhpo_core.data import drift, holdout
 from rlhpo_core.data.drift import Drift
+from rlhpo_core.data.holdout import Holdout
 from rlhpo_core.data.table import Split, Table, load_table, split
 from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.kinds import CLASSES, evaluator_class
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.production import alerts, promotion
-from rlhpo_core.production.answers import ask
+from rlhpo_core.production.answers import Answers, ask
 from rlhpo_core.production.bootstrap import scores
-from rlhpo_core.production.gate import Verdict, judge
-from rlhpo_core.production.ledger import JUDGED, Candidate, Event, Record
+from rlhpo_core.production.gate import Verdict, judge, refusal, too_few
+from rlhpo_core.production.ledger import CHAMPION_STAYS, DECISIONS, Candidate, Outcome, Record
 from rlhpo_core.production.model_card import model_card
-from rlhpo_core.production.registered_model import Desk
+from rlhpo_core.production.registered_model import RegisteredModel, Served
 from rlhpo_core.report.study_report import log_report, make_report
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
-from rlhpo_core.study.production_settings import Event as Alert
-from rlhpo_core.study.spec import StudySpec, WarmStartSpec, XGBoostSpec
+from rlhpo_core.study.production_settings import Alert, GateSpec
+from rlhpo_core.study.spec import StudySpec, WarmStartSpec
 from rlhpo_core.tracking.provenance import circumstances
 from rlhpo_core.tracking.tracker import StudyTracker
 
-_ALERTS: dict[Event, Alert] = {
+_ALERTS: dict[Outcome, Alert] = {
     "first": "promoted", "promoted": "promoted", "kept": "kept", "vetoed": "kept", "refused": "kept",
     "skipped": "skipped", "failed": "failed", "rolled_back": "rolled_back",
 }  # fmt: skip
 
 
-class Look(Frozen):
-    """What a retuning finds before it spends anything."""
+class Findings(Frozen):
+    """What is known about the data and the champion before anything is spent."""
 
-    go: bool
+    proceed: bool
     """Whether there is something to do."""
     reason: str
+    """For a person to read."""
     digest: str
     """Of the current table."""
     champion: str | None = None
+    """Its version."""
     champion_score: float | None = None
     """On the fresh holdout, in the objective's units."""
     rows: int = 0
@@ -54,90 +58,125 @@ class Look(Frozen):
     drift: Drift | None = None
     """Against the champion's table; ``None`` without a champion, or if it does not say what it was trained on."""
     warm_start: WarmStartSpec | None = None
+    """What the study is to start from."""
 
 
 # -- before ----------------------------------------------------------------------------------------------------------
 
 
-def look(spec: StudySpec, desk: Desk, force: bool = False, warn: Callable[[str], None] = print) -> Look:
+def check(
+    spec: StudySpec, model: RegisteredModel, force: bool = False, warn: Callable[[str], None] = print
+) -> Findings:
     """Compare the current data with the champion's, and score the champion on it.
 
     If nothing is to be done that is recorded, and an alert sent where it is wanted.
 
+    Args:
+        force: Go on even if the data is not new; too few rows still stop the retuning.
+        warn: Takes the text of what went wrong without stopping the retuning.
+
     Raises: UserError if the study cannot be retuned, or if its data cannot be read.
     """
     table, parts = _table(spec)
-    with desk.connection.open(timeout=60, retries=2):
-        champion = promotion.champion_of(desk.client, desk.model)
-    if champion is None:
-        return Look(go=True, reason="there is no champion yet", digest=table.digest)
-    with desk.served(champion) as served:
-        one = served[champion]
-        moved = None if one.profile is None else drift.compare(one.profile, drift.profile(table), spec.retune)
-        found = Look(go=True, reason="", digest=table.digest, champion=champion, drift=moved)
-        why = None if force else _nothing_to_do(spec, desk, champion, table.digest, moved)
-        if why is not None:
-            return _end(desk, spec, found, "skipped", why, warn)
-        rows = holdout.unseen(table, parts.holdout, [one.seen])
-        found = found.model_copy(update={"rows": len(rows)})
+    with model.connection.open(timeout=60, retries=2):
+        version = promotion.champion_of(model.client, model.name)
+    if version is None:
+        return Findings(proceed=True, reason="there is no champion yet", digest=table.digest)
+    with model.served(version) as served:
+        champion = served[version]
+        earlier = champion.profile
+        drifted = None if earlier is None else drift.compare(earlier, drift.profile(table), spec.retune)
+        findings = Findings(proceed=True, reason="", digest=table.digest, champion=version, drift=drifted)
+        if not force and (reason := _nothing_to_do(spec, model, findings)) is not None:
+            _stand_still(spec, model, findings, "skipped", reason, warn)
+            return findings.model_copy(update={"proceed": False, "reason": reason})
+        rows = holdout.unseen(table, parts.holdout, [champion.seen])
+        findings = findings.model_copy(update={"rows": len(rows)})
         if len(rows) < spec.gate.min_rows:
-            why = (
+            reason = (
                 f"only {len(rows)} of {len(parts.holdout)} holdout rows are new to the champion, and gate.min_rows "
                 f"asks for {spec.gate.min_rows}; the champion stays, and nothing is spent"
             )
-            return _end(desk, spec, found, "refused", why, warn)
-        answer = ask({f"the champion (version {champion})": (one.model, one.size)}, rows)
-    (answers,) = answer.values()
-    score = float(scores(spec.objective.metric, rows.target, answers.output, np.ones((1, len(rows))))[0])
-    summary = moved.summary() if moved is not None else "the champion does not say which data it was trained on"
-    return found.model_copy(
+            _stand_still(spec, model, findings, "refused", reason, warn)
+            return findings.model_copy(update={"proceed": False, "reason": reason})
+        score = _score(spec, f"the champion (version {version})", champion, rows)
+    summary = "the champion does not say which data it was trained on" if drifted is None else drifted.summary()
+    return findings.model_copy(
         update={
             "reason": "forced; " + summary if force else summary,
             "champion_score": score if np.isfinite(score) else None,
-            "warm_start": _warm_start(spec, desk, table, champion, warn),
+            "warm_start": _warm_start(spec, model, table, version, warn),
         }
     )
 
 
-def _nothing_to_do(spec: StudySpec, desk: Desk, champion: str, digest: str, moved: Drift | None) -> str | None:
-    if desk.tags(champion).get("rlhpo.data_digest") == digest or (moved is not None and moved.same):
+def _nothing_to_do(spec: StudySpec, model: RegisteredModel, findings: Findings) -> str | None:
+    """Why the data gives no cause for a retuning; ``None`` if it does."""
+    digest, drifted = findings.digest, findings.drift
+    same = drifted is not None and drifted.same
+    if same or (findings.champion and model.tags(findings.champion).get("rlhpo.data_digest") == digest):
         return "unchanged: the data is that of the champion"
-    judged = [r for r in desk.ledger.records() if r.event in JUDGED and r.data_digest is not None]
-    if judged and judged[-1].data_digest == digest:
-        return f"unchanged: the data is that of the last retuning, which ended as {judged[-1].event}"
-    if spec.retune.when == "drifted" and moved is not None and not (moved.drifted or moved.schema_changed):
-        return f"unchanged: {moved.summary()}"
+    decisions = [r for r in model.ledger.records() if r.outcome in DECISIONS and r.data_digest is not None]
+    if decisions and decisions[-1].data_digest == digest:
+        return f"unchanged: the data is that of the last retuning, which ended as {decisions[-1].outcome}"
+    if spec.retune.when == "drifted" and drifted is not None and not (drifted.drifted or drifted.schema_changed):
+        return f"unchanged: {drifted.summary()}"
     return None
 
 
+def _score(spec: StudySpec, name: str, served: Served, rows: Holdout) -> float:
+    """Of a version on some rows, in the objective's units; NaN if the metric is not defined on them."""
+    answers = ask({name: (served.model, served.size)}, rows)[name]
+    return float(scores(spec.objective.metric, rows.target, answers.output, np.ones((1, len(rows))))[0])
+
+
+def _stand_still(
+    spec: StudySpec, model: RegisteredModel, findings: Findings, outcome: Outcome, reason: str,
+    warn: Callable[[str], None],
+) -> Record:  # fmt: skip
+    """Record that nothing is done, and say so."""
+    record = _record(model, outcome, reason).model_copy(
+        update={"data_digest": findings.digest, "champion_before": findings.champion, "champion": findings.champion}
+    )
+    record = model.ledger.add(record)
+    send_alerts(spec, model, record, warn)
+    return record
+
+
 def _warm_start(
-    spec: StudySpec, desk: Desk, table: Table, champion: str, warn: Callable[[str], None]
+    spec: StudySpec, model: RegisteredModel, table: Table, champion: str, warn: Callable[[str], None]
 ) -> WarmStartSpec | None:
     """From the latest study of this model whose files can be read, with the champion's configuration first."""
-    with desk.connection.open(timeout=60, retries=2):
-        versions = desk.client.search_model_versions(f"name = '{_quoted(desk.model)}'")
-    tags = {int(version.version): version.tags for version in versions}
-    given = tags[int(champion)].get("rlhpo.config")
-    first = None if given is None else json.loads(given)
+    with model.connection.open(timeout=60, retries=2):
+        versions = model.client.search_model_versions(f"name = '{_quoted(model.name)}'")
+    tags: dict[int, dict[str, str]] = {int(version.version): version.tags for version in versions}
+    config = tags[int(champion)].get("rlhpo.config")
+    first = None if config is None else json.loads(config)
     if spec.warm_start is not None:
-        given_first = spec.warm_start.first is not None
-        return spec.warm_start if given_first else spec.warm_start.model_copy(update={"first": first})
+        given = spec.warm_start.first is not None
+        return spec.warm_start if given else spec.warm_start.model_copy(update={"first": first})
     for version in sorted(tags, reverse=True):
-        place = tags[version].get("rlhpo.store")
-        if place is None:
-            continue
-        try:
-            files = StudyFiles(open_store(place))
-            if files.spec_or_none() is None:
-                continue
-        except UserError as error:
-            warn(f"what version {version} has learnt cannot be read: {error}")
-            continue
-        with desk.served(str(version)) as served:
-            then = served[str(version)].profile
-        moved = 0.0 if then is None else drift.compare(then, drift.profile(table), spec.retune).moved
-        return WarmStartSpec(study=place, moved=moved, first=first)
+        address = tags[version].get("rlhpo.store")
+        if address is not None and _can_be_read(address, version, warn):
+            moved = _moved_since(spec, model, table, str(version))
+            return WarmStartSpec(study=address, moved=moved, first=first)
     return None if first is None else WarmStartSpec(first=first)
+
+
+def _can_be_read(address: str, version: int, warn: Callable[[str], None]) -> bool:
+    """Whether the study that a version comes from is still there."""
+    try:
+        return StudyFiles(open_store(address)).spec_or_none() is not None
+    except UserError as error:
+        warn(f"what version {version} has learnt cannot be read: {error}")
+        return False
+
+
+def _moved_since(spec: StudySpec, model: RegisteredModel, table: Table, version: str) -> float:
+    """How far the table has moved from that of a version (mean population stability index); 0 if it does not say."""
+    with model.served(version) as served:
+        profile = served[version].profile
+    return 0.0 if profile is None else drift.compare(profile, drift.profile(table), spec.retune).moved
 
 
 def _quoted(name: str) -> str:
@@ -147,136 +186,168 @@ def _quoted(name: str) -> str:
 # -- after -----------------------------------------------------------------------------------------------------------
 
 
-def conclude(
-    spec: StudySpec, desk: Desk, files: StudyFiles, tracker: StudyTracker, found: Look, warn: Callable[[str], None]
+def decide(
+    spec: StudySpec,
+    model: RegisteredModel,
+    files: StudyFiles,
+    tracker: StudyTracker,
+    findings: Findings,
+    warn: Callable[[str], None],
 ) -> Record | None:
-    """Judge the study's winner, promote it or keep the champion, and say so everywhere; ``None`` without a version.
+    """Judge the study's winner, promote it or keep the champion, and say so everywhere.
 
     May be repeated: what was decided stays decided.
+
+    Args:
+        files: Of the study, which has ended.
+        tracker: Of the study; its run, its report and the version's description get the decision.
+        findings: What ``check`` returned; the table must still be the same.
+        warn: Takes the text of what went wrong without changing the decision.
+
+    Returns: The decision, a refusal if the winner is of no use; ``None`` if no version was registered otherwise.
 
     Raises: UserError if the data is not what it was, or if MLflow or the store cannot be reached.
     """
     winner = files.record().winner
+    if winner is not None and winner.registered is None and winner.warning is not None:
+        record = _stand_still(spec, model, findings, "refused", winner.warning, warn)
+        files.write_record(files.record().model_copy(update={"decision": f"{record.outcome}: {record.reason}"}))
+        _publish(spec, model, files, tracker, findings, record)
+        return record
     if winner is None or winner.registered is None:
         return None
     version, study_id = winner.registered.rsplit(" ", 1)[1], files.record().study_id
     table, parts = _table(spec)
-    if table.digest != found.digest:
+    if table.digest != findings.digest:
         raise UserError("the table has changed while it was tuned on; nothing is decided, and the champion stays")
-    desk.ledger.enter(Candidate(version=version, study_id=study_id, champion=found.champion))
+    model.ledger.enter(Candidate(version=version, study_id=study_id, champion=findings.champion))
 
-    def judged(champion: str, challengers: Sequence[str]) -> Mapping[str, Verdict]:
-        return verdicts(spec, desk, table, parts, champion, challengers, own=version)
+    def judge_all(champion: str, challengers: Sequence[str]) -> Mapping[str, Verdict]:
+        return judge_challengers(spec, model, table, parts, champion, challengers, version)
 
-    with desk.connection.open(timeout=120, retries=2):
-        record = promotion.decide(desk.client, desk.ledger, version, study_id, table.digest, judged)
-    decision = f"{record.event}: {record.reason}"
-    files.write_record(files.record().model_copy(update={"decision": decision}))
-    _publish(spec, desk, files, tracker, found, record)
-    tell(spec, desk, record, warn)
+    with model.connection.open(timeout=120, retries=2):
+        record = promotion.decide(model.client, model.ledger, version, study_id, table.digest, judge_all)
+    files.write_record(files.record().model_copy(update={"decision": f"{record.outcome}: {record.reason}"}))
+    _publish(spec, model, files, tracker, findings, record)
+    send_alerts(spec, model, record, warn)
     return record
 
 
-def verdicts(
-    spec: StudySpec, desk: Desk, table: Table, parts: Split, champion: str, challengers: Sequence[str], own: str
+def judge_challengers(
+    spec: StudySpec,
+    model: RegisteredModel,
+    table: Table,
+    parts: Split,
+    champion: str,
+    challengers: Sequence[str],
+    version: str,
 ) -> dict[str, Verdict]:
-    """What the gate says of each challenger, all on the rows of the holdout that none of them has seen.
+    """What the gate says of each challenger, on those rows of the holdout that neither it nor the champion has seen.
 
-    One of another study that cannot be loaded is left to its own process.
+    Args:
+        champion: A version, as are the challengers.
+        version: The challenger of this study. It is refused if it cannot be loaded; one of another study is then left
+            out, for its own process to decide about.
     """
-    found: dict[str, Verdict] = {}
-    for version in challengers:
+    metric, gate = spec.objective.metric, spec.gate
+    verdicts: dict[str, Verdict] = {}
+    for challenger in challengers:
         try:
-            with desk.served(champion, version) as served:
-                before, after = served[champion], served[version]
-                rows = holdout.unseen(table, parts.holdout, [before.seen, after.seen])
-                if len(rows) < spec.gate.min_rows:
-                    found[version] = _too_few(spec, len(rows))
-                    continue
-                names = {"the champion": champion, "the challenger": version}
-                models = {name: (served[v].model, served[v].size) for name, v in names.items()}
-                answers = ask(models, rows)
+            rows, answers = _answers(gate, model, table, parts, champion, challenger)
         except UserError as error:
-            if version != own:
-                continue
-            found[version] = _too_few(spec, 0).model_copy(update={"reason": str(error)})
+            if challenger == version:
+                verdicts[challenger] = refusal(metric, 0, gate.confidence, str(error))
             continue
-        found[version] = judge(
-            spec.objective.metric, rows.target, answers["the champion"], answers["the challenger"],
-            holdout.slices(rows, spec.gate.slices), spec.gate, spec.seed, rivals=len(challengers),
-        )  # fmt: skip
-    return found
+        if answers is None:
+            verdicts[challenger] = refusal(metric, len(rows), gate.confidence, too_few(len(rows), gate))
+            continue
+        slices = holdout.slices(rows, gate.slices)
+        verdicts[challenger] = judge(metric, rows.target, *answers, slices, gate, spec.seed, len(challengers))
+    return verdicts
 
 
-def _too_few(spec: StudySpec, rows: int) -> Verdict:
-    return Verdict(
-        decision="refuse", metric=spec.objective.metric, rows=rows, confidence=spec.gate.confidence,
-        reason=f"{rows} rows are too few to decide; gate.min_rows asks for {spec.gate.min_rows}",
-    )  # fmt: skip
+def _answers(
+    gate: GateSpec, model: RegisteredModel, table: Table, parts: Split, champion: str, challenger: str
+) -> tuple[Holdout, tuple[Answers, Answers] | None]:
+    """The rows that neither version has seen, and what champion and challenger answer to them; ``None`` if too few.
+
+    Raises: UserError if a version cannot be loaded, or cannot answer the rows.
+    """
+    with model.served(champion, challenger) as served:
+        before, after = served[champion], served[challenger]
+        rows = holdout.unseen(table, parts.holdout, [before.seen, after.seen])
+        if len(rows) < gate.min_rows:
+            return rows, None
+        named = {"the champion": before, "the challenger": after}
+        answers = ask({name: (version.model, version.size) for name, version in named.items()}, rows)
+    return rows, (answers["the champion"], answers["the challenger"])
 
 
 def _publish(
-    spec: StudySpec, desk: Desk, files: StudyFiles, tracker: StudyTracker, found: Look, record: Record
-) -> None:
+    spec: StudySpec, model: RegisteredModel, files: StudyFiles, tracker: StudyTracker, findings: Findings,
+    record: Record,
+) -> None:  # fmt: skip
     """The decision in the study's run, its report, and the version's description."""
     version, winner = record.challenger, files.record().winner
     trial = files.trial(winner.trial_id) if winner is not None else None
     if winner is not None and trial is not None and version is not None:
-        card = model_card(spec, tracker.study_id, trial, winner.holdout, tracker.rows(), found.digest, record)
+        card = model_card(spec, tracker.study_id, trial, winner.holdout, tracker.rows(), findings.digest, record)
         tracker.log_artifact_bytes("model_card.md", card.encode())
-        with desk.connection.open(timeout=60, retries=2):
-            desk.client.update_model_version(desk.model, version, card)
+        with model.connection.open(timeout=60, retries=2):
+            model.client.update_model_version(model.name, version, card)
     tracker.log_artifact_bytes("decision.json", record.model_dump_json(indent=1).encode())
-    if found.drift is not None:
-        tracker.log_artifact_bytes("drift.json", found.drift.model_dump_json(indent=1).encode())
-    values: dict[str, float | None] = {"champion.holdout": found.champion_score}
-    if found.drift is not None:
-        values["data.moved"] = found.drift.moved
-    if record.verdict is not None:
-        values |= {f"gate.{name}": getattr(record.verdict, name) for name in ("gain", "low", "high", "rows")}
-    tracker.log_metrics({name: value for name, value in values.items() if value is not None})
-    tracker.tag({"rlhpo.decision": record.event, "rlhpo.reason": record.reason})
+    if findings.drift is not None:
+        tracker.log_artifact_bytes("drift.json", findings.drift.model_dump_json(indent=1).encode())
+    tracker.log_metrics(_metrics(findings, record))
+    tracker.tag({"rlhpo.decision": record.outcome, "rlhpo.reason": record.reason})
     log_report(tracker, make_report(files, spec))
+
+
+def _metrics(findings: Findings, record: Record) -> dict[str, float]:
+    """What the study's run shows of a decision: how far the data has moved, and what the gate has measured."""
+    values: dict[str, float] = {}
+    if findings.champion_score is not None:
+        values["champion.holdout"] = findings.champion_score
+    if findings.drift is not None:
+        values["data.moved"] = findings.drift.moved
+    if (verdict := record.verdict) is not None:
+        values["gate.rows"] = verdict.rows
+        if (measured := verdict.measured) is not None:
+            values |= {"gate.gain": measured.gain, "gate.low": measured.low, "gate.high": measured.high}
+    return values
 
 
 # -- both ------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def failures_told(spec: StudySpec, desk: Desk, warn: Callable[[str], None]) -> Iterator[None]:
-    """Record that a retuning failed, and send the alert, before the error goes on."""
+def recording_failure(spec: StudySpec, model: RegisteredModel, warn: Callable[[str], None]) -> Iterator[None]:
+    """If an error leaves the context, record that the retuning failed and send the alert, then let it go on."""
     try:
         yield
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        tell(spec, desk, desk.ledger.add(_record(desk, "failed", lines[0][:500])), warn)
+        send_alerts(spec, model, model.ledger.add(_record(model, "failed", lines[0][:500])), warn)
         raise
 
 
-def tell(spec: StudySpec, desk: Desk, record: Record, warn: Callable[[str], None]) -> None:
-    """Send the alerts that a record gives cause for."""
+def send_alerts(spec: StudySpec, model: RegisteredModel, record: Record, warn: Callable[[str], None]) -> None:
+    """Send the alerts that a record of the ledger gives cause for; ``warn`` takes the text of one that fails."""
     content = {"model": record.model, "reason": record.reason, "record": record.model_dump(mode="json")}
-    alerts.send(spec.alerts, _ALERTS[record.event], content, warn)
-    keeps = desk.ledger.keeps_in_row() if record.event in ("kept", "vetoed", "refused") else 0
-    if keeps and keeps % spec.alerts.keeps == 0:
-        reason = f"the champion of {record.model} was kept {keeps} times in a row"
-        alerts.send(spec.alerts, "keeps_in_row", {"model": record.model, "reason": reason, "keeps": keeps}, warn)
+    alerts.send(spec.alerts, _ALERTS[record.outcome], content, warn)
+    times = model.ledger.times_kept_in_a_row() if record.outcome in CHAMPION_STAYS else 0
+    if times and times % spec.alerts.keeps == 0:
+        reason = f"the champion of {record.model} was kept {times} times in a row"
+        alerts.send(spec.alerts, "keeps_in_row", {"model": record.model, "reason": reason, "keeps": times}, warn)
 
 
-def _end(desk: Desk, spec: StudySpec, found: Look, event: Event, why: str, warn: Callable[[str], None]) -> Look:
-    record = _record(desk, event, why).model_copy(
-        update={"data_digest": found.digest, "champion_before": found.champion, "champion": found.champion}
-    )
-    tell(spec, desk, desk.ledger.add(record), warn)
-    return found.model_copy(update={"go": False, "reason": why})
-
-
-def _record(desk: Desk, event: Event, reason: str) -> Record:
-    return Record(event=event, model=desk.model, reason=reason, **circumstances())
+def _record(model: RegisteredModel, outcome: Outcome, reason: str) -> Record:
+    return Record(outcome=outcome, model=model.name, reason=reason, **circumstances())
 
 
 def _table(spec: StudySpec) -> tuple[Table, Split]:
-    if spec.data is None or not isinstance(spec.evaluator, XGBoostSpec):
-        raise UserError("a retuning needs a table and an evaluator that trains a model on it (kind: xgboost)")
+    if spec.data is None or not evaluator_class(spec.evaluator.kind).has_model:
+        fitting = ", ".join(kind for kind in CLASSES if evaluator_class(kind).has_model)
+        raise UserError(f"a retuning needs a table and an evaluator that trains a model on it (kind: {fitting})")
     table = load_table(spec.data, spec.seed)
     return table, split(table, spec.data, spec.seed)

@@ -1,4 +1,4 @@
-"""The pictures of a study as charts to point at and to zoom into (plotly), for a page that needs nothing else.
+"""The pictures of a study as interactive charts (plotly), for a page that needs nothing else.
 
 Each is a fragment of HTML for the place of the PNG of the same name. Plotly's script, about 5 MB, goes
 into a page once. Parallel coordinates stay a picture: plotly draws them by WebGL, which many browsers refuse.
@@ -30,8 +30,8 @@ from rlhpo_core.report.plotting import (
     shown_range,
     values_of,
 )
-from rlhpo_core.report.sensitivity import Sensitivity
-from rlhpo_core.space.parameters import Float, Int, Tunable
+from rlhpo_core.report.sensitivity import Sensitivity, by_importance
+from rlhpo_core.space.parameters import Float, Int
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History, RoundSummary, Trial, sign
 
@@ -40,14 +40,21 @@ _SCALE = "Cividis_r"
 
 
 def script() -> str:
-    """Plotly itself."""
+    """The HTML element that holds Plotly itself, about 5 MB; the charts of a page need it once."""
     return f"<script>{get_plotlyjs()}</script>"
 
 
 def charts(
     spec: StudySpec, history: History, summaries: Sequence[RoundSummary], sensitivity: Sensitivity | None
 ) -> dict[str, str]:
-    """Name of a picture, as in ``figures.CAPTIONS``, to its chart; only those for which there is enough."""
+    """The charts of a study by the name, as in ``figures.CAPTIONS``, of the picture that each replaces.
+
+    Each is a fragment of HTML. Those for which there are too few trials are left out.
+
+    Args:
+        summaries: of the rounds so far, in their order
+        sensitivity: as from ``analyse``; without it there is no chart of importances
+    """
     drawn: dict[str, Callable[[], go.Figure | None]] = {
         "progress.png": lambda: _progress(spec, history),
         "importance.png": lambda: _importance(sensitivity),
@@ -55,8 +62,8 @@ def charts(
         "predicted_vs_real.png": lambda: _predicted(spec, history),
         "learning.png": lambda: _learning(summaries),
     }
-    found = {name: make() for name, make in drawn.items()}
-    return {name: _fragment(name, figure) for name, figure in found.items() if figure is not None}
+    made = {name: make() for name, make in drawn.items()}
+    return {name: _fragment(name, figure) for name, figure in made.items() if figure is not None}
 
 
 def _fragment(name: str, figure: go.Figure) -> str:
@@ -119,7 +126,7 @@ def _importance(sensitivity: Sensitivity | None) -> go.Figure | None:
 
 def _slices(spec: StudySpec, history: History, sensitivity: Sensitivity | None) -> go.Figure | None:
     trials = [trial for trial in history.complete() if trial.value is not None]
-    steps = _steps(spec, sensitivity)
+    steps = by_importance(spec.space, sensitivity)[:MAX_AXES]
     if len(trials) < 3 or not steps:
         return None
     columns = min(len(steps), _COLUMNS)
@@ -164,7 +171,7 @@ def _predicted(spec: StudySpec, history: History) -> go.Figure | None:
         error_x={"array": spread, "color": PALE, "thickness": 1}, marker={"color": GREEN, "size": 8},
         text=[_about(t) for t in trials], hovertemplate="%{text}<extra></extra>", showlegend=False,
     )  # fmt: skip
-    figure.update_xaxes(title=f"predicted {_metric(spec)}, ± one deviation", range=window)
+    figure.update_xaxes(title=f"predicted {_metric(spec)}, ± one standard deviation", range=window)
     figure.update_yaxes(title=f"measured {_metric(spec)}", range=window)
     return figure
 
@@ -196,15 +203,6 @@ def _learning(summaries: Sequence[RoundSummary]) -> go.Figure | None:
 
 
 # -- what they share -------------------------------------------------------------------------------------------------
-
-
-def _steps(spec: StudySpec, sensitivity: Sensitivity | None) -> list[Tunable]:
-    """The most important ones first, if that is known; no more than can be read."""
-    steps = list(spec.space.steps)
-    if sensitivity is not None:
-        order = [found.name for found in sensitivity.importances]
-        steps.sort(key=lambda step: order.index(step.name))
-    return steps[:MAX_AXES]
 
 
 def _about(trial: Trial) -> str:

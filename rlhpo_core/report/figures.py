@@ -47,6 +47,7 @@ from rlhpo_core.report.timeline import timeline
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History, RoundSummary, Trial, TrialStatus, sign
 
+#: How to read each picture, in the order in which they are best read.
 CAPTIONS = {
     "progress.png": "Each point is a trial, the line is the best so far. A line that has been flat for long, with "
     "points close below it, says that more trials will bring little.",
@@ -64,7 +65,6 @@ CAPTIONS = {
     "timeline.png": "When each trial ran, how long, and how it ended. White between bars is time in which a worker "
     "waited.",
 }
-"""How to read each picture, in the order in which they are best read."""
 
 #: Below this R² the model behind the importances explains less than half of what it has not seen.
 POOR_R2 = 0.5
@@ -73,9 +73,11 @@ POOR_R2 = 0.5
 def figures(
     spec: StudySpec, history: History, summaries: Sequence[RoundSummary], sensitivity: Sensitivity | None = None
 ) -> dict[str, bytes]:
-    """Name → PNG of the pictures that make sense for these trials, in the order of CAPTIONS; none without trials.
+    """Name to PNG of the pictures that make sense for these trials, in the order of CAPTIONS; none without trials.
 
-    ``sensitivity`` is computed if it is not given.
+    Args:
+        summaries: of the rounds so far, in their order
+        sensitivity: as from ``analyse``, which is called if it is not given
     """
     if not history.trials:
         return {}
@@ -199,12 +201,12 @@ def _importance(spec: StudySpec, sensitivity: Sensitivity | None) -> Figure | No
     rows = range(len(shown))
     ax.barh(rows, [i.total for i in shown], height=0.7, color=SKY, label="with interactions (total index)")
     ax.barh(rows, [i.first for i in shown], height=0.35, color=BLUE, label="alone (first-order index)")
-    spread = [i.total_std for i in shown]
+    totals, spread = [i.total for i in shown], [i.total_std for i in shown]
     look: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 1, "capsize": 2.5}
-    ax.errorbar([i.total for i in shown], rows, xerr=spread, label="± one deviation over resampled trials", **look)
-    for row, found in zip(rows, shown, strict=True):
-        right = max(found.first, found.total + found.total_std) + 0.01
-        ax.text(right, row, f"{found.total:.2f}", va="center", fontsize=8, color=INK)
+    ax.errorbar(totals, rows, xerr=spread, label="± one standard deviation over resampled trials", **look)
+    for row, importance in zip(rows, shown, strict=True):
+        right = max(importance.first, importance.total + importance.total_std) + 0.01
+        ax.text(right, row, f"{importance.total:.2f}", va="center", fontsize=8, color=INK)
     ax.set_yticks(rows, [plain(i.name) for i in shown])
     ax.set_xlim(0, 1.1 * max(max(i.first, i.total + i.total_std) for i in shown) + 0.03)
     count = len(sensitivity.importances)
@@ -235,7 +237,7 @@ def _predicted_vs_real(spec: StudySpec, history: History) -> Figure | None:
         return None
     measured, numbers = values_of(trials), np.array([number_of(trial) for trial in trials])
     predicted = sign(history.direction) * drawable([trial.proposal.predicted for trial in trials])
-    deviation = np.array([trial.proposal.predicted_std or 0.0 for trial in trials])
+    std = np.array([trial.proposal.predicted_std or 0.0 for trial in trials])
     window = shown_range(measured, history.direction)
     # Beyond the window is a margin, in the middle of which lies what is off the scale.
     margin = 0.06 * (window[1] - window[0])
@@ -245,7 +247,7 @@ def _predicted_vs_real(spec: StudySpec, history: History) -> Figure | None:
     figure = canvas(6.8, 5.8)
     ax = figure.subplots()
     ax.plot(window, window, color=GREY, linewidth=1, linestyle="--", zorder=1)
-    spread = np.minimum(deviation[~off], 2 * (limits[1] - limits[0]))
+    spread = np.minimum(std[~off], 2 * (limits[1] - limits[0]))
     ax.errorbar(x[~off], y[~off], yerr=spread, fmt="none", ecolor=GREY, alpha=0.35, elinewidth=1, zorder=0)
     look: dict[str, Any] = {"cmap": SCALE, "vmin": numbers[0], "vmax": numbers[-1], "linewidths": 0.5}
     points = ax.scatter(x[~off], y[~off], c=numbers[~off], s=28, edgecolors="white", **look)
@@ -259,7 +261,7 @@ def _predicted_vs_real(spec: StudySpec, history: History) -> Figure | None:
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     note = f"{len(trials)} trials" + (f", {int(off.sum())} of them off the scale (diamonds)" if off.any() else "")
     title = _prediction_title(np.clip(measured, *window), predicted)
-    style(ax, title, f"measured {metric_name(spec)}", f"predicted {metric_name(spec)} ± one deviation", note)
+    style(ax, title, f"measured {metric_name(spec)}", f"predicted {metric_name(spec)} ± one standard deviation", note)
     return figure
 
 
@@ -381,7 +383,6 @@ def _curves(spec: StudySpec, history: History) -> Figure | None:
     ax.set_ylim(*shown_range(values, history.direction))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     which = f"{len(trials)} trials" if len(trials) > 1 else "one trial"
-    step = "boosting round" if spec.evaluator.kind == "xgboost" else "step"
-    style(ax, f"The {metric_name(spec)} of {which} while running", step, metric_label(spec))
+    style(ax, f"The {metric_name(spec)} of {which} while running", spec.evaluator.step_name, metric_label(spec))
     _legend_below(ax)
     return figure

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from rlhpo_core import __version__
 from rlhpo_core.report import markdown
 from rlhpo_core.report.figures import CAPTIONS, POOR_R2
-from rlhpo_core.report.plotting import formatted
+from rlhpo_core.report.plotting import formatted, number_of
 from rlhpo_core.report.sensitivity import Sensitivity, analyse
 from rlhpo_core.study.budget import cost
-from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.study.spec import BudgetSpec, StudySpec
 from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus
 
 _MOST_ROWS = 40
@@ -38,6 +38,8 @@ class Ending:
     """The registered model and its version (``churn version 3``), or why nothing was registered."""
     decision: str | None = None
     """What became of it at the gate, and why."""
+    warning: str | None = None
+    """Why the winner is of no use, if it is not."""
 
 
 def study_note(
@@ -49,7 +51,10 @@ def study_note(
 ) -> str:
     """Markdown for the parent run, shorter than the 8000 characters that MLflow keeps of a tag.
 
-    ``sensitivity`` is computed if it is not given.
+    Args:
+        summaries: of the rounds so far, in their order
+        ending: what is known beyond the trials; nothing, if it is not given
+        sensitivity: as from ``analyse``, which is called if it is not given
     """
     ending, best = ending or Ending(), history.best()
     sensitivity = sensitivity or analyse(spec, history)
@@ -57,7 +62,7 @@ def study_note(
     parts = [f"# {title}", _note_table(("", ""), _facts(spec, history, summaries, ending))]
     if best is not None:
         rows = [(name, f"{value!r}" if isinstance(value, str) else f"{value}") for name, value in best.config.items()]
-        parts += [f"## Best configuration (trial {_number(best)})", _note_table(("hyperparameter", "value"), rows)]
+        parts += [f"## Best configuration (trial {number_of(best)})", _note_table(("hyperparameter", "value"), rows)]
     if ending.holdout:
         rows = [(name, _value(value)) for name, value in ending.holdout.items()]
         parts += ["## Winner on the holdout", _note_table(("metric", "value"), rows)]
@@ -84,10 +89,15 @@ def html_report(
     charts: Mapping[str, str] | None = None,
     script: str = "",
 ) -> str:
-    """One page with everything in it, and no address outside. ``pngs`` as from ``figures``.
+    """One page with everything in it, and no address outside.
 
-    ``charts``, as from ``charts.charts``, take the place of the pictures of the same name; they need ``script``.
-    Without them the page has no script at all.
+    Args:
+        summaries: of the rounds so far, in their order
+        pngs: name to PNG, as from ``figures``
+        ending: what is known beyond the trials; nothing, if it is not given
+        charts: as from ``charts.charts``; they take the place of the pictures of the same name and need ``script``.
+            Without them the page has no script at all.
+        script: as from ``charts.script``
     """
     charts = charts or {}
     ending, best, causes = ending or Ending(), history.best(), _failures(history)
@@ -108,41 +118,50 @@ def html_report(
     return _PAGE.format(title=_h(spec.name), policy=policy, script=script if charts else "", body=body)
 
 
+def count_causes(trials: Iterable[Trial]) -> Counter[tuple[TrialStatus, str]]:
+    """How many of the trials ended with which status and for which cause, the last line of the error."""
+    return Counter((trial.status, trial.cause or "no reason given") for trial in trials)
+
+
 # -- facts, as plain text --------------------------------------------------------------------------------------------
 
 
 def _facts(
     spec: StudySpec, history: History, summaries: Sequence[RoundSummary], ending: Ending
 ) -> list[tuple[str, str]]:
-    best, budget, objective = history.best(), spec.budget, spec.objective
-    space = f"{len(spec.space.steps)} hyperparameters of " + (
-        "XGBoost" if spec.evaluator.kind == "xgboost" else spec.evaluator.function
-    )
+    best, objective = history.best(), spec.objective
+    space = f"{len(spec.space.steps)} hyperparameters of {spec.evaluator.describe()}"
     on = f", on {spec.data.path.name}" if spec.data is not None else ""
-    trial_hours = sum(trial.seconds for trial in history.trials) / 3600
-    counts = Counter(trial.status for trial in history.trials)
-    statuses = ", ".join(f"{counts[status]} {status}" for status in TrialStatus if counts[status])
-    used = f"{len(history)} of {budget.trials} trials" + (f" ({statuses})" if statuses else "")
-    if ending.seconds is not None:
-        limit = f" of {_duration(budget.wall_time.total_seconds())}" if budget.wall_time is not None else ""
-        used += f"; wall time {_duration(ending.seconds)}{limit}"
-    if history.trials:
-        used += f"; trial time {_duration(trial_hours * 3600)}"
-    if budget.cost is not None:
-        used += f"; cost {cost(budget, history):.4g} of {budget.cost.limit:g}"
-    found = "none: no trial has completed"
+    best_value = "none: no trial has completed"
     if best is not None and best.value is not None:
-        found = f"{objective.metric} {_value(best.value)} in trial {_number(best)}"
-    facts = [("tuned", space + on), ("objective", f"{objective.direction} {objective.metric}"), ("best", found)]
-    facts += [("budget used", used)]
+        best_value = f"{objective.metric} {_value(best.value)} in trial {number_of(best)}"
+    facts = [("tuned", space + on), ("objective", f"{objective.direction} {objective.metric}"), ("best", best_value)]
+    facts += [("budget used", _budget_used(spec.budget, history, ending.seconds))]
     if ending.reason is not None:
         facts += [("ended because", ending.reason)]
     facts += [("reward model", _model_quality(spec, summaries))]
+    if ending.warning is not None:
+        facts += [("warning", ending.warning)]
     if ending.registered is not None:
         facts += [("registry", ending.registered)]
     if ending.decision is not None:
         facts += [("decision", ending.decision)]
     return facts
+
+
+def _budget_used(budget: BudgetSpec, history: History, seconds: float | None) -> str:
+    """Trials, times and cost against their limits. ``seconds`` is the wall time spent tuning, if it is known."""
+    counts = Counter(trial.status for trial in history.trials)
+    statuses = ", ".join(f"{counts[status]} {status}" for status in TrialStatus if counts[status])
+    used = f"{len(history)} of {budget.trials} trials" + (f" ({statuses})" if statuses else "")
+    if seconds is not None:
+        limit = f" of {_duration(budget.wall_time.total_seconds())}" if budget.wall_time is not None else ""
+        used += f"; wall time {_duration(seconds)}{limit}"
+    if history.trials:
+        used += f"; trial time {_duration(sum(trial.seconds for trial in history.trials))}"
+    if budget.cost is not None:
+        used += f"; cost {cost(budget, history):.4g} of {budget.cost.limit:g}"
+    return used
 
 
 def _model_quality(spec: StudySpec, summaries: Sequence[RoundSummary]) -> str:
@@ -160,11 +179,6 @@ def _model_quality(spec: StudySpec, summaries: Sequence[RoundSummary]) -> str:
     return f"{text}; it steered the policy in {ran} of {len(summaries)} rounds"
 
 
-def count_causes(trials: Iterable[Trial]) -> Counter[tuple[TrialStatus, str]]:
-    """How many of the trials ended with which status and for which cause, the last line of the error."""
-    return Counter((trial.status, trial.cause or "no reason given") for trial in trials)
-
-
 def _failures(history: History) -> list[tuple[str, str, str]]:
     """Trials that failed, by cause: number, status and cause; the commonest first."""
     failed = (trial for trial in history.trials if trial.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE))
@@ -177,7 +191,7 @@ def _failures(history: History) -> list[tuple[str, str, str]]:
 def _how_to_reproduce(spec: StudySpec) -> str:
     return (
         f"`rlhpo tune` with this study's file, rlhpo {__version__} and seed {spec.seed} proposes the same trials "
-        "on the same machine, as long as each training scores the same again; on another machine, the same first round."
+        "on one kind of machine, as long as each training run scores the same again; on others, the same first round."
     )
 
 
@@ -185,11 +199,6 @@ def _trust(sensitivity: Sensitivity) -> str:
     text = f"Shares of the variance (Sobol indices) by a model of {sensitivity.trials} trials with R² "
     poor = ". It predicts poorly: take this as a hint" if sensitivity.r2 < POOR_R2 else ""
     return f"{text}{formatted(sensitivity.r2)} on left-out ones{poor}."
-
-
-def _number(trial: Trial) -> int:
-    """Trials are counted from 1 where people read."""
-    return trial.proposal.number + 1
 
 
 def _value(value: float) -> str:
@@ -252,7 +261,7 @@ def _html_trials(history: History, best: Trial | None) -> str:
     for trial in history.trials:
         mark = ' class="best"' if best is not None and trial.trial_id == best.trial_id else ""
         rows.append(
-            f"<tr{mark}><td>{_number(trial)}</td><td>{_h(trial.status)}</td>"
+            f"<tr{mark}><td>{number_of(trial)}</td><td>{_h(trial.status)}</td>"
             f"<td>{'' if trial.value is None else _value(trial.value)}</td><td>{trial.seconds:.1f}</td>"
             f"<td><code>{_h(_config(trial.config))}</code></td><td>{_html_error(trial)}</td></tr>"
         )

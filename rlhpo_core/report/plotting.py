@@ -18,9 +18,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-from rlhpo_core.arrays import Floats
+from rlhpo_core.arrays import Bools, Floats
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Direction, Trial, sign
 
@@ -28,10 +27,12 @@ INK, GREY, PALE = "#222222", "#8a8a8a", "#d9d9d9"
 BLUE, VERMILION, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#9BCBEB"
 #: From pale to dark, so that the better is the more visible on white.
 SCALE = ListedColormap(colormaps["cividis_r"](np.linspace(0.12, 1.0, 256)), name="value")
+#: Hyperparameters that one picture shows at most.
 MAX_AXES = 16
 
 
 def to_png(figure: Figure) -> bytes:
+    """The figure drawn without a display and without matplotlib's global state."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png")
@@ -39,11 +40,12 @@ def to_png(figure: Figure) -> bytes:
 
 
 def canvas(width: float, height: float) -> Figure:
+    """An empty white figure of the given size in inches, with 150 dots per inch."""
     return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
 
 
 def to_outside_bar(figure: Figure, axes: Sequence[Axes], numbers: Sequence[int]) -> None:
-    """A colour bar of trial numbers beside several panels."""
+    """Draw a colour bar of trial numbers, in ascending order, at the side of several panels."""
     shades = ScalarMappable(Normalize(numbers[0], max(numbers[-1], numbers[0] + 1)), SCALE)
     bar = figure.colorbar(shades, ax=list(axes), shrink=0.8, aspect=30, pad=0.01)
     bar.set_label("trial", fontsize=8.5)
@@ -52,7 +54,7 @@ def to_outside_bar(figure: Figure, axes: Sequence[Axes], numbers: Sequence[int])
 
 
 def style(ax: Axes, title: str, x: str, y: str, note: str = "", note_colour: str = GREY) -> None:
-    """Title and, below it, a note; labels and a light frame."""
+    """Give a plot its title and, below that, a note; labels of its axes and a light frame."""
     ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, pad=20 if note else 6)
     place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
     ax.annotate(note, (0, 1), fontsize=8, color=note_colour, **place)
@@ -72,15 +74,20 @@ def plain(text: object, length: int = 24) -> str:
 
 
 def metric_name(spec: StudySpec) -> str:
+    """The objective's name as matplotlib shows it literally."""
     return plain(spec.objective.metric, 32)
 
 
 def metric_label(spec: StudySpec) -> str:
+    """The objective's name, and which way is better."""
     return f"{metric_name(spec)} ({'higher' if spec.objective.direction == 'maximize' else 'lower'} is better)"
 
 
 def shown_range(values: Floats, direction: Direction) -> tuple[float, float]:
-    """The range of values to show: all, save those that lie far on the bad side (three interquartile ranges)."""
+    """The ends of an axis that shows values (N,), N ≥ 1, but for those that lie far on the bad side.
+
+    Far is more than three interquartile ranges beyond the worse quartile. A margin of 5 % is added.
+    """
     rewards = sign(direction) * values
     lower, upper = np.quantile(rewards, [0.25, 0.75])
     bulk = rewards[rewards >= lower - 3 * (upper - lower)] if upper > lower else rewards
@@ -89,11 +96,13 @@ def shown_range(values: Floats, direction: Direction) -> tuple[float, float]:
     return ends[0] - margin, ends[1] + margin
 
 
-def outside(values: Floats, window: tuple[float, float]) -> NDArray[np.bool_]:
+def outside(values: Floats, window: tuple[float, float]) -> Bools:
+    """Which of the values (N,) lie below or above the window; NaN does not."""
     return (values < window[0]) | (values > window[1])
 
 
 def number_of(trial: Trial) -> int:
+    """The trial's number as people see it, counted from 1."""
     return trial.proposal.number + 1
 
 

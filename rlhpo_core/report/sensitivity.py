@@ -14,10 +14,13 @@ import torch
 from scipy.stats import qmc
 
 from rlhpo_core.arrays import Floats
+from rlhpo_core.space.parameters import Tunable
+from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History
 from rlhpo_core.tuner import gaussian_process, reward_model
-from rlhpo_core.tuner.reward_model import RewardModel, drawn_in
+from rlhpo_core.tuner.gaussian_process import Hyperparameters
+from rlhpo_core.tuner.reward_model import RewardModel, clip_low_outliers
 
 #: With fewer complete trials there is nothing to conclude.
 MIN_TRIALS = 10
@@ -36,7 +39,7 @@ class Importance:
     total: float
     """Share with all interactions."""
     total_std: float = 0.0
-    """How much that varies if the trials had been others: its deviation over bootstrap samples of them."""
+    """Standard deviation of ``total`` over bootstrap samples of the trials."""
 
 
 @dataclass(frozen=True)
@@ -66,43 +69,56 @@ def analyse(spec: StudySpec, history: History) -> Sensitivity | None:
     if indices is None:
         return None
     spread = _spread(spec, model, features, _treated(rewards))
-    found = [
+    importances = [
         Importance(step.name, float(first), float(total), float(std))
         for step, first, total, std in zip(spec.space.steps, *indices, spread, strict=True)
     ]
-    found.sort(key=lambda importance: -importance.total)
-    return Sensitivity(tuple(found), model.diagnostics.r2 if model.diagnostics else 0.0, len(complete))
+    importances.sort(key=lambda importance: -importance.total)
+    return Sensitivity(tuple(importances), model.diagnostics.r2 if model.diagnostics else 0.0, len(complete))
 
 
 def _treated(rewards: Floats) -> Floats:
-    """Rewards with low outliers drawn in as the reward model does it, and scaled, to which Sobol indices are blind.
+    """Rewards with low outliers clipped as the reward model does it, and scaled to [-1, 1].
 
-    A diverged training may score 1e300; squares of that would overflow.
+    Scaling leaves Sobol indices as they are. A training run that diverged may score 1e300, whose square would overflow.
     """
-    bulk = drawn_in(rewards)
+    bulk = clip_low_outliers(rewards)
     return np.asarray(bulk / np.abs(bulk).max(), dtype=np.float64)
 
 
 def importance(spec: StudySpec, history: History) -> list[Importance]:
-    """The importances of ``analyse`` alone; empty where that finds none."""
-    found = analyse(spec, history)
-    return list(found.importances) if found else []
+    """The importances of ``analyse`` alone; empty where it returns ``None``."""
+    sensitivity = analyse(spec, history)
+    return list(sensitivity.importances) if sensitivity else []
+
+
+def by_importance(space: SearchSpace, sensitivity: Sensitivity | None) -> list[Tunable]:
+    """The hyperparameters of a space, the most important first; in the space's order if that is not known."""
+    if sensitivity is None:
+        return list(space.steps)
+    order = [importance.name for importance in sensitivity.importances]
+    return sorted(space.steps, key=lambda step: order.index(step.name))
 
 
 def _spread(spec: StudySpec, model: RewardModel, features: Floats, rewards: Floats) -> Floats:
-    """Deviation of the total indices, (n steps), over bootstrap samples; hyperparameters of the model stay."""
+    """Standard deviation of the total indices, (n steps), over bootstrap samples of the trials.
+
+    The Gaussian process keeps its hyperparameters; only its posterior is computed anew.
+    """
     rng = np.random.default_rng(spec.seed)
     centre, scale = float(model.tensors["centre"]), float(model.tensors["scale"])
-    found = []
+    totals = []
     for _ in range(_RESAMPLES):
         rows = np.unique(rng.integers(len(rewards), size=min(len(rewards), gaussian_process.MAX_POINTS)))
-        x, y = torch.from_numpy(features[rows].copy()), torch.from_numpy((drawn_in(rewards)[rows] - centre) / scale)
-        state, _, _ = gaussian_process.posterior(x, y, model.tensors["hyperparameters"])
-        again = RewardModel("gp", {**state, "centre": model.tensors["centre"], "scale": model.tensors["scale"]})
-        indices = _sobol_indices(spec, again, _LOG2_RESAMPLED)
+        x = torch.from_numpy(features[rows].copy())
+        y = torch.from_numpy((clip_low_outliers(rewards)[rows] - centre) / scale)
+        hyper = Hyperparameters.of_vector(model.tensors["hyperparameters"])
+        state, _, _ = gaussian_process.posterior(x, y, hyper)
+        resampled = RewardModel("gp", {**state, "centre": model.tensors["centre"], "scale": model.tensors["scale"]})
+        indices = _sobol_indices(spec, resampled, _LOG2_RESAMPLED)
         if indices is not None:
-            found.append(indices[1])
-    return np.std(found, axis=0) if len(found) > 1 else np.zeros(len(spec.space.steps))
+            totals.append(indices[1])
+    return np.std(totals, axis=0) if len(totals) > 1 else np.zeros(len(spec.space.steps))
 
 
 def _sobol_indices(spec: StudySpec, model: RewardModel, log2_points: int) -> tuple[Floats, Floats] | None:

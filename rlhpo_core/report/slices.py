@@ -25,7 +25,7 @@ from rlhpo_core.report.plotting import (
     to_outside_bar,
     values_of,
 )
-from rlhpo_core.report.sensitivity import Sensitivity
+from rlhpo_core.report.sensitivity import Sensitivity, by_importance
 from rlhpo_core.space.parameters import Float, Int, Tunable
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History, Trial
@@ -41,11 +41,7 @@ def slices(spec: StudySpec, history: History, sensitivity: Sensitivity | None) -
     trials = [trial for trial in history.complete() if trial.value is not None]
     if len(trials) < 3:
         return None
-    steps = list(spec.space.steps)
-    if sensitivity is not None:
-        order = [found.name for found in sensitivity.importances]
-        steps.sort(key=lambda step: order.index(step.name))
-    shown = steps[:MAX_AXES]
+    shown = by_importance(spec.space, sensitivity)[:MAX_AXES]
     rows = math.ceil(len(shown) / _COLUMNS)
     figure = canvas(max(2.7 * min(len(shown), _COLUMNS) + 0.9, 5.0), max(2.5 * rows + 0.5, 3.0))
     axes = list(figure.subplots(rows, min(len(shown), _COLUMNS), squeeze=False, sharey=True).flat)

@@ -1,4 +1,4 @@
-"""The report of a study, from its files: a page, a note and pictures."""
+"""The report of a study: made from its files, logged to its run in MLflow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class Report:
 
 
 def make_report(files: StudyFiles, spec: StudySpec) -> Report:
-    """The report of a study as far as it has come."""
+    """The report of a study as far as it has come.
+
+    Raises: UserError if a file of the study is missing or cannot be read.
+    """
     history, summaries = files.history(), files.state().summaries
     record = files.record()
     ending = page.Ending(
@@ -39,6 +42,7 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
         holdout=record.winner.holdout if record.winner is not None else {},
         registered=record.winner.registered if record.winner is not None else None,
         decision=record.decision,
+        warning=record.winner.warning if record.winner is not None else None,
     )
     sensitivity = analyse(spec, history)
     figures = draw_figures(spec, history, summaries, sensitivity)
@@ -51,16 +55,19 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
     )
 
 
-def log_report(tracker: StudyTracker, found: Report) -> None:
-    """Put a report beside the study's run. Raises: UserError if MLflow is away."""
-    tracker.log_figures(found.figures)
-    tracker.log_artifact_bytes("report.html", found.html.encode())
-    tracker.log_artifact_bytes("interactive.html", found.interactive.encode())
-    tracker.note(found.note)
+def log_report(tracker: StudyTracker, report: Report) -> None:
+    """Store a report with the study's run: pictures and pages as artifacts, the note as its description.
+
+    Raises: UserError if MLflow cannot be reached or refuses.
+    """
+    tracker.log_figures(report.figures)
+    tracker.log_artifact_bytes("report.html", report.html.encode())
+    tracker.log_artifact_bytes("interactive.html", report.interactive.encode())
+    tracker.note(report.note)
 
 
 def failure_report(history: History) -> str:
-    """The commonest errors of a study in which no trial succeeded."""
+    """The five commonest causes, a line each, in a study in which no trial succeeded."""
     causes = page.count_causes(history.trials).most_common(5)
     lines = [f"  {count} × {cause}" for (_, cause), count in causes]
     return f"none of the {len(history)} trials succeeded:\n" + "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The timeline picture: when each trial ran, how long, and how it ended."""
+"""The timeline picture: when each trial ran, how long it took, and how it ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAUSE = 0.25
 
 
 def timeline(history: History) -> Figure | None:
-    """A bar for each trial, side by side where trials ran at once. ``None`` if it is not known when they ran."""
+    """A bar for each trial, in lanes where trials ran at the same time. ``None`` if it is not known when they ran."""
     trials = sorted((trial for trial in history.trials if trial.started_at > 0), key=lambda trial: trial.started_at)
     if not trials:
         return None
@@ -55,14 +55,14 @@ def _without_pauses(trials: list[Trial]) -> tuple[list[float], str]:
     """Seconds from the first start, long pauses taken out; and a note about these."""
     starts = [trial.started_at - trials[0].started_at for trial in trials]
     whole = max(start + trial.seconds for start, trial in zip(starts, trials, strict=True))
-    shift, end, found, pauses = 0.0, 0.0, [], 0
+    shift, end, shifted, pauses = 0.0, 0.0, [], 0
     for start, trial in zip(starts, trials, strict=True):
         if start - end > _PAUSE * whole:
             shift += start - end
             pauses += 1
-        found.append(start - shift)
+        shifted.append(start - shift)
         end = max(end, start + trial.seconds)
-    return found, f"; {pauses} long pauses left out" if pauses else ""
+    return shifted, f"; {pauses} long pause{'s' if pauses > 1 else ''} left out" if pauses else ""
 
 
 def _lanes(starts: list[float], seconds: list[float]) -> list[int]:

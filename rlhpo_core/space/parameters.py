@@ -55,6 +55,7 @@ class _Range(_Parameter):
         return self
 
     def _interpolate(self, actions: Floats) -> Floats:
+        """Values (B,) at the positions of actions (B,)."""
         share = (actions + 1) / 2
         if self.log:
             low, high = math.log(self.low), math.log(self.high)
@@ -62,30 +63,35 @@ class _Range(_Parameter):
         return self.low + share * (self.high - self.low)
 
     def _share(self, values: Floats) -> Floats:
-        """Position of values in the range, 0 at low and 1 at high."""
+        """Positions (B,) of values (B,) in the range, 0 at low and 1 at high."""
         if self.log:
             low, high = math.log(self.low), math.log(self.high)
             return np.asarray((np.log(values) - low) / (high - low), dtype=np.float64)
         return (values - self.low) / (self.high - self.low)
 
     def codes(self, actions: Floats) -> Floats:
-        """The values on the grid that lie nearest to actions."""
+        """Codes (B,) of actions (B,): the values on the grid that lie nearest."""
         return np.clip(self._rounded(self._interpolate(actions)), self.low, self.high)
 
     def _rounded(self, values: Floats) -> Floats:
         return np.rint(values)
 
     def actions(self, codes: Floats) -> Floats:
+        """Actions (B,), in [-1, 1], of codes (B,)."""
         return 2 * self._share(codes) - 1
 
     def features(self, codes: Floats) -> Floats:
+        """Features (B, 1), in [0, 1], of codes (B,)."""
         return self._share(codes)[:, None]
 
     def codes_of_features(self, features: Floats) -> Floats:
+        """Codes (B,) of features (B, ≥ 1), of which the first column counts."""
         return self.codes(2 * features[:, 0] - 1)
 
 
 class Float(_Range):
+    """A real number in a range, both ends included; its code is the number."""
+
     type: Literal["float"] = "float"
 
     @model_validator(mode="after")
@@ -106,23 +112,29 @@ class Float(_Range):
         return np.asarray(rounded, dtype=np.float64)
 
     def value(self, code: float) -> Value:
+        """The number itself."""
         return float(code)
 
     def code(self, value: Value) -> float:
+        """The number itself. Raises: ValueError if the value is not a number in the range."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             raise ValueError(f"{self.name}: {value!r} is not a number in [{self.low}, {self.high}]")
         return float(value)
 
 
 class Int(_Range):
+    """A whole number in a range, both ends included; its code is the number."""
+
     type: Literal["int"] = "int"
     low: int
     high: int
 
     def value(self, code: float) -> Value:
+        """The number as an ``int``."""
         return int(code)
 
     def code(self, value: Value) -> float:
+        """The number as a ``float``. Raises: ValueError if the value is not a whole number in the range."""
         # JSON and KFP may turn 3 into 3.0 on the way.
         if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
             raise ValueError(f"{self.name}: {value!r} is not an integer")
@@ -134,27 +146,32 @@ class Int(_Range):
 class _Choice(_Parameter):
     @property
     def values(self) -> tuple[Value, ...]:
+        """The choices, in the order of their codes. Raises: TypeError in a kind that does not define them."""
         raise TypeError(f"{type(self).__name__} has no choices")
 
     def codes(self, actions: Floats) -> Floats:
-        """[-1, 1] is cut into equally wide bins, one a choice."""
+        """Codes (B,) of actions (B,): [-1, 1] is cut into equally wide bins, one per choice."""
         count = len(self.values)
         return np.clip(np.floor((actions + 1) / 2 * count), 0, count - 1)
 
     def actions(self, codes: Floats) -> Floats:
-        """The middle of each choice's bin."""
+        """Actions (B,) of codes (B,): the middle of each choice's bin."""
         return 2 * (codes + 0.5) / len(self.values) - 1
 
     def features(self, codes: Floats) -> Floats:
+        """Features (B, number of choices) of codes (B,): one-hot."""
         return np.asarray(codes[:, None] == np.arange(len(self.values)), dtype=np.float64)
 
     def codes_of_features(self, features: Floats) -> Floats:
+        """Codes (B,) of features (B, number of choices): the index of the largest."""
         return np.asarray(np.argmax(features, axis=1), dtype=np.float64)
 
     def value(self, code: float) -> Value:
+        """The choice with this index."""
         return self.values[int(code)]
 
     def code(self, value: Value) -> float:
+        """The index of the choice. Raises: ValueError if the value is not one of the choices."""
         for index, choice in enumerate(self.values):
             if same(choice, value):
                 return float(index)
@@ -162,6 +179,8 @@ class _Choice(_Parameter):
 
 
 class Categorical(_Choice):
+    """One of several choices without an order; its code is the choice's index."""
+
     type: Literal["categorical"] = "categorical"
     choices: Annotated[tuple[Value, ...], Field(min_length=1)]
 
@@ -175,19 +194,23 @@ class Categorical(_Choice):
 
     @property
     def values(self) -> tuple[Value, ...]:
+        """The choices, in the order of their codes."""
         return self.choices
 
 
 class Bool(_Choice):
+    """False or true, with the codes 0 and 1."""
+
     type: Literal["bool"] = "bool"
 
     @property
     def values(self) -> tuple[Value, ...]:
+        """False and true."""
         return (False, True)
 
 
 class Fixed(_Parameter):
-    """Not tuned; passed to every trial (in which its conditions hold) as it is."""
+    """A constant: not tuned, and passed to every trial in which its conditions hold."""
 
     type: Literal["fixed"] = "fixed"
     value: Value
@@ -206,17 +229,18 @@ def possible(parameter: Tunable | Fixed, allowed: Iterable[Value]) -> list[Value
     """Those of the allowed values that the parameter can have."""
     if isinstance(parameter, Fixed):
         return [value for value in allowed if same(parameter.value, value)]
-    found = []
+    values = []
     for value in allowed:
         try:
             parameter.code(value)
         except ValueError:
             continue
-        found.append(value)
-    return found
+        values.append(value)
+    return values
 
 
 def describe_domain(parameter: Tunable | Fixed) -> str:
+    """What the parameter can be, in words for a message."""
     if isinstance(parameter, Fixed):
         return f"fixed at {parameter.value!r}"
     if isinstance(parameter, Categorical | Bool):

@@ -77,9 +77,9 @@ class SearchSpace(BaseModel):
                 parameters.append(_PARAMETER.validate_python({**definition, "name": str(name)}))
             except ValidationError as error:
                 kind = definition.get("type")
-                for found in error.errors():
-                    loc = [str(part) for part in found["loc"] if part != kind]
-                    problems.append(_problem(found["msg"].removeprefix("Value error, "), str(name), *loc))
+                for detail in error.errors():
+                    loc = [str(part) for part in detail["loc"] if part != kind]
+                    problems.append(_problem(detail["msg"].removeprefix("Value error, "), str(name), *loc))
         _fail(problems)
         return {"parameters": tuple(parameters)}
 
@@ -149,6 +149,7 @@ class SearchSpace(BaseModel):
 
     @property
     def feature_count(self) -> int:
+        """d, the number of feature columns."""
         return int(self.feature_groups[self.steps[-1].name].stop)
 
     def reordered(self, names: Sequence[str]) -> SearchSpace:
@@ -192,7 +193,7 @@ class SearchSpace(BaseModel):
         return self.features_of_codes(self._codes(actions))
 
     def from_features(self, features: Floats) -> list[Config]:
-        """Configurations of features (B, d)."""
+        """Configurations of features (B, d), on the grid."""
         return self._configs(self.codes_of_features(features))
 
     def codes_of_features(self, features: Floats) -> Floats:
@@ -238,13 +239,13 @@ class SearchSpace(BaseModel):
         tunable = {step.name: step for step in self.steps}
         conditions: dict[str, list[tuple[str, Floats]]] = {}
         for parameter in self._sorted:
-            found: list[tuple[str, Floats]] = []
+            parents: list[tuple[str, Floats]] = []
             for parent, allowed in parameter.when.items():
                 if parent in tunable:
-                    found.append((parent, np.array([tunable[parent].code(value) for value in allowed])))
+                    parents.append((parent, np.array([tunable[parent].code(value) for value in allowed])))
                 else:
-                    found.extend(conditions[parent])
-            conditions[parameter.name] = found
+                    parents.extend(conditions[parent])
+            conditions[parameter.name] = parents
         return conditions
 
     def _holds(self, parameter: Tunable | Fixed, codes: Mapping[str, Floats], count: int) -> Bools:
@@ -304,7 +305,7 @@ def _cycles(named: Mapping[str, Tunable | Fixed]) -> list[InitErrorDetails]:
     def find(name: str, path: tuple[str, ...]) -> tuple[str, ...] | None:
         if name in path:
             return (*path[path.index(name) :], name)
-        return next((found for p in named[name].when if (found := find(p, (*path, name)))), None)
+        return next((cycle for parent in named[name].when if (cycle := find(parent, (*path, name)))), None)
 
     for name in named:
         cycle = find(name, ())

@@ -20,10 +20,13 @@ from rlhpo_core.frozen import Frozen
 from rlhpo_core.storage.object_store import Store
 
 _PREFIX = "lock/"
+#: Latest holdings that are kept; older objects are removed.
 _KEPT = 20
 
 
 class Holding(Frozen):
+    """What the store holds of one holding of the lock."""
+
     holder: str
     expires: float
     """Unix time; 0 once it was given back."""
@@ -42,7 +45,9 @@ class Lock:
     """Grows with every holding: what was decided under a smaller number is older."""
     holder: str
     expires: float
+    """Unix time."""
     expiry: float
+    """Seconds from now until it is free again, at each renewal."""
     clock: Callable[[], float]
 
     def check(self) -> None:

@@ -21,7 +21,9 @@ from urllib.parse import unquote, urlsplit
 from rlhpo_core.atomic_files import create_atomically, write_atomically
 from rlhpo_core.errors import UserError
 
+#: Requests that are sent at most for one answer.
 _ATTEMPTS = 4
+#: Metadata of an object that says who has made it.
 _WRITER = "rlhpo-writer"
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the pod a role"
 _RIGHTS = (
@@ -130,9 +132,11 @@ class FolderStore:
 
     @property
     def uri(self) -> str:
+        """The folder's path, as it was given."""
         return str(self.root)
 
     def read(self, key: str) -> bytes | None:
+        """The file's content; ``None`` if there is no such file. Raises: UserError if it cannot be read."""
         path = self._path(key)
         try:
             return path.read_bytes()
@@ -142,14 +146,17 @@ class FolderStore:
             raise UserError(f"cannot read {path}: {error}") from error
 
     def write(self, key: str, data: bytes) -> None:
+        """Replace the file in one step, by renaming. Raises: UserError if it cannot be written."""
         with self._writable(key) as path:
             write_atomically(path, data)
 
     def create(self, key: str, data: bytes) -> bool:
+        """Make the file if there is none, by a hard link. Raises: UserError if it cannot be written."""
         with self._writable(key) as path:
             return create_atomically(path, data)
 
     def delete(self, key: str) -> None:
+        """Remove the file if there is one. Raises: UserError if it cannot be removed."""
         path = self._path(key)
         try:
             path.unlink(missing_ok=True)
@@ -157,12 +164,13 @@ class FolderStore:
             raise UserError(f"cannot remove {path}: {error}") from error
 
     def keys(self, prefix: str = "") -> list[str]:
+        """Files below the folder whose keys start with the prefix, sorted. Raises: UserError if it cannot be listed."""
         folder, _, _ = _checked_prefix(prefix).rpartition("/")
-        found = []
+        keys = []
         for parent, _, names in os.walk(self.root / folder, onerror=_unless_gone):
             above = Path(parent).relative_to(self.root)
-            found += [key for name in names if _is_key(key := (above / name).as_posix()) and key.startswith(prefix)]
-        return sorted(found)
+            keys += [key for name in names if _is_key(key := (above / name).as_posix()) and key.startswith(prefix)]
+        return sorted(keys)
 
     def _path(self, key: str) -> Path:
         return self.root / _checked(key)
@@ -217,9 +225,11 @@ class S3Store:
 
     @property
     def uri(self) -> str:
+        """``s3://bucket/prefix``."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def read(self, key: str) -> bytes | None:
+        """The whole object; ``None`` if there is none. Raises: UserError if S3 refuses or cannot be reached."""
         place = self._place(key)
         with self._explained():
             try:
@@ -228,27 +238,31 @@ class S3Store:
                 return None
 
     def write(self, key: str, data: bytes) -> None:
+        """Replace the object, or make it. Raises: UserError as ``read`` does."""
         place = self._place(key)
         with self._explained():
             self.client.put_object(**place, Body=data)
 
     def create(self, key: str, data: bytes) -> bool:
+        """Make the object if there is none, by a conditional write. Raises: UserError as ``read`` does."""
         place = self._place(key)
         with self._explained():
             return self._put_new(place, data, secrets.token_hex(16), _ATTEMPTS)
 
     def delete(self, key: str) -> None:
+        """Remove the object if there is one. Raises: UserError as ``read`` does."""
         place = self._place(key)
         with self._explained():
             self.client.delete_object(**place)
 
     def keys(self, prefix: str = "") -> list[str]:
+        """Objects below the prefix whose keys start with ``prefix``, sorted. Raises: UserError as ``read`` does."""
         above = f"{self.prefix}/" if self.prefix else ""
         below = _checked_prefix(prefix)
         with self._explained():
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=above + below)
-            found = [entry["Key"].removeprefix(above) for page in pages for entry in page.get("Contents", ())]
-        return sorted(filter(_is_key, found))
+            keys = [entry["Key"].removeprefix(above) for page in pages for entry in page.get("Contents", ())]
+        return sorted(filter(_is_key, keys))
 
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{_checked(key)}".lstrip("/")}

@@ -11,13 +11,14 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.storage.object_store import Store
+from rlhpo_core.study.changes import FREE, beginning, changed
 from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
 from rlhpo_core.trial import FiniteFloat, History, Trial
 
@@ -25,10 +26,12 @@ from rlhpo_core.trial import FiniteFloat, History, Trial
 if TYPE_CHECKING:
     from rlhpo_core.tuner.algorithm import TunerState
 
+#: Keys of the study's files, as the module's docstring has them.
 SPEC = "study.yaml"
 RECORD = "study.json"
 STATE = "state.safetensors"
 TRIALS = "trials/"
+#: There while pipelines are asked to stop.
 STOP = "stop"
 
 
@@ -38,6 +41,8 @@ class Winner(Frozen):
     trial_id: str
     holdout: dict[str, FiniteFloat]
     """Metrics on the holdout."""
+    warning: str | None = None
+    """Why it is of no use, if it is no better on the holdout than a constant answer; for a person to read."""
     registered: str | None = None
     """``name version`` in the model registry."""
 
@@ -46,6 +51,10 @@ class StudyRecord(Frozen):
     """What is known beyond the study file."""
 
     study_id: str
+    began: dict[str, Any] = Field(default_factory=dict)
+    """What may not change in the study file, as ``study.changes.beginning`` has it; empty if it was begun without."""
+    table: str | None = None
+    """Digest of the table that the study began with; ``None`` without one."""
     seconds: float = 0.0
     """Wall time spent tuning so far, over all resumes."""
     winner: Winner | None = None
@@ -53,8 +62,13 @@ class StudyRecord(Frozen):
     """What became of the winner at the gate, for a person to read."""
 
     @classmethod
-    def new(cls, spec: StudySpec) -> StudyRecord:
-        return cls(study_id=f"{spec.name}-{secrets.token_hex(4)}")
+    def new(cls, spec: StudySpec, table: str | None = None) -> StudyRecord:
+        """The record of a study that begins, with an id of its own: the study's name and eight random digits.
+
+        Args:
+            table: Digest of its table.
+        """
+        return cls(study_id=f"{spec.name}-{secrets.token_hex(4)}", began=beginning(spec), table=table)
 
 
 @dataclass(frozen=True)
@@ -72,18 +86,19 @@ class StudyFiles:
         uri = self.store.uri
         return uri if "://" in uri else str(Path(uri).resolve())
 
-    def begin(self, record: StudyRecord) -> bool:
-        """Give the study its identity, unless it has one. Of several at once, one does (and gets ``True``)."""
+    def claim(self, record: StudyRecord) -> bool:
+        """Give the study its identity unless it has one. Of several processes at once, one gets ``True``."""
         return self.store.create(RECORD, _json(record))
 
     def spec(self) -> StudySpec:
-        """The study, with ``data.path`` as it was written."""
+        """The study, with ``data.path`` as it was written. Raises: UserError also as ``check_unchanged`` does."""
         if (spec := self.spec_or_none()) is None:
             raise UserError(f"{self.store.uri} holds no study; `rlhpo tune STUDY.yaml` starts one")
+        self.check_unchanged(spec)
         return spec
 
     def spec_or_none(self) -> StudySpec | None:
-        """As ``spec``; ``None`` if there is no study file yet."""
+        """What the study file says; ``None`` if there is none yet."""
         if (data := self.store.read(SPEC)) is None:
             return None
         try:
@@ -92,10 +107,41 @@ class StudyFiles:
             raise UserError(f"cannot read the study file {self._where(SPEC)}: {error}") from error
         return parse_study(text, self._where(SPEC))
 
+    def check_unchanged(self, spec: StudySpec) -> None:
+        """See to it that a study file is about the study that was begun here.
+
+        Raises: UserError, naming each field that differs and may not: trials of two studies do not mix.
+        """
+        data = self.store.read(RECORD)
+        began = {} if data is None else self.record().began
+        if began and (differing := changed(began, spec)):
+            raise UserError(
+                f"{self.store.uri} holds a study that differs in {', '.join(differing)}. Continue it as it was, or "
+                f"give the new one a place of its own, where `warm_start` can take these trials over. Free to change "
+                f"in a study that has begun are {', '.join(FREE)} and data.path"
+            )
+
+    def check_table(self, digest: str | None) -> None:
+        """See to it that the table is the one that the study began with.
+
+        Args:
+            digest: Of the table at hand; ``None`` without one.
+
+        Raises: UserError if it is another one.
+        """
+        if (began := self.record().table) is not None and digest != began:
+            raise UserError(
+                f"{self.store.uri} holds a study of another table (data.path: its digest was {began}, that of the "
+                f"table there now is {digest}). Put the table back, or tune the new one in a place of its own, where "
+                "`warm_start` can take these trials over"
+            )
+
     def write_spec(self, spec: StudySpec) -> None:
+        """Replace the study file."""
         self.store.write(SPEC, dump_study(spec).encode())
 
     def record(self) -> StudyRecord:
+        """Identity, time spent and winner."""
         data = self.store.read(RECORD)
         if data is None:
             raise UserError(f"{self._where(RECORD)} is missing or damaged: there is no such file")
@@ -105,6 +151,7 @@ class StudyFiles:
             raise UserError(f"{self._where(RECORD)} is missing or damaged: {error}") from error
 
     def write_record(self, record: StudyRecord) -> None:
+        """Replace the record."""
         self.store.write(RECORD, _json(record))
 
     def state(self) -> TunerState:
@@ -124,13 +171,14 @@ class StudyFiles:
         except UserError as error:
             raise UserError(f"{self._where(STATE)}: {error}") from error
 
-    def begin_state(self, state: TunerState) -> TunerState:
-        """Write the first state, unless there is one; returns the one that is there."""
+    def claim_state(self, state: TunerState) -> TunerState:
+        """Write the first state unless there is one; returns the state that is there afterwards."""
         from rlhpo_core.tuner import state_file
 
         return state if self.store.create(STATE, state_file.to_bytes(state)) else self.state()
 
     def write_state(self, state: TunerState) -> None:
+        """Replace the state: a round is over."""
         from rlhpo_core.tuner import state_file
 
         self.store.write(STATE, state_file.to_bytes(state))
@@ -140,15 +188,20 @@ class StudyFiles:
         return self._read_trial(f"{TRIALS}{trial_id}.json")
 
     def write_trial(self, trial: Trial) -> None:
+        """Keep a finished trial: from then on it is not trained again."""
         self.store.write(f"{TRIALS}{trial.trial_id}.json", _json(trial))
 
-    def history(self) -> History:
-        """All finished trials, those of an unfinished round included."""
-        state = self.state_or_none()
+    def history(self, state: TunerState | None = None) -> History:
+        """All finished trials, those of an unfinished round included.
+
+        Args:
+            state: The study's state, if it was just read; else it is read here.
+        """
+        state = state or self.state_or_none()
         learnt = History(direction=self.spec().objective.direction) if state is None else state.history
         known = {f"{TRIALS}{trial.trial_id}.json" for trial in learnt.trials}
-        found = [self._read_trial(key) for key in self.store.keys(TRIALS) if key.endswith(".json") and key not in known]
-        pending = [trial for trial in found if trial is not None]
+        keys = [key for key in self.store.keys(TRIALS) if key.endswith(".json") and key not in known]
+        pending = [trial for key in keys if (trial := self._read_trial(key)) is not None]
         return learnt.extended(sorted(pending, key=lambda trial: trial.proposal.number))
 
     def request_stop(self) -> None:
@@ -156,9 +209,11 @@ class StudyFiles:
         self.store.write(STOP, b"")
 
     def stop_requested(self) -> bool:
+        """Whether ``request_stop`` was called, by any process."""
         return self.store.read(STOP) is not None
 
     def clear_stop(self) -> None:
+        """Let pipelines run again."""
         self.store.delete(STOP)
 
     def _read_trial(self, key: str) -> Trial | None:

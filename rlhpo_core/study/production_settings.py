@@ -9,11 +9,11 @@ from pydantic import Field
 from rlhpo_core.frozen import Frozen
 
 #: What an alert can tell of.
-Event = Literal["promoted", "kept", "skipped", "failed", "budget_spent", "keeps_in_row", "rolled_back"]
+Alert = Literal["promoted", "kept", "skipped", "failed", "budget_spent", "keeps_in_row", "rolled_back"]
 
 
 class GateSpec(Frozen):
-    """When a challenger takes the champion's place. Both answer the same rows, which no training has seen."""
+    """When a challenger takes the champion's place. Both answer the same rows, which neither was trained on."""
 
     margin: Annotated[float, Field(ge=0)] | None = None
     """By how much, in the objective's units, it must be better. If not given: 0.01 for scores of which 1 is the best,
@@ -50,13 +50,15 @@ class RetuneSpec(Frozen):
 
 
 class AlertsSpec(Frozen):
-    """A webhook that hears what became of a retuning."""
+    """A webhook that alerts about retunings are sent to."""
 
     url: str | None = None
+    """Its address, beginning with http:// or https://; no alerts if neither this nor ``url_env`` is set."""
     url_env: str | None = None
     """Environment variable that holds the address instead, if the address is itself a secret."""
     secret_env: str = "RLHPO_ALERT_SECRET"
     """Environment variable that holds the key of the signature; without it alerts are not signed."""
-    events: tuple[Event, ...] = ("promoted", "failed", "keeps_in_row", "rolled_back")
+    events: tuple[Alert, ...] = ("promoted", "failed", "keeps_in_row", "rolled_back")
+    """Which alerts are sent."""
     keeps: Annotated[int, Field(ge=1)] = 3
     """``keeps_in_row`` is sent each time when the champion was kept so many times in a row."""

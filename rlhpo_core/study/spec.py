@@ -20,9 +20,10 @@ from rlhpo_core.errors import UserError, describe
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.space.search_space import SearchSpace, builtin_space
 from rlhpo_core.strict_yaml import parse_yaml, to_yaml
+from rlhpo_core.study.evaluator_specs import EvaluatorSpec
 from rlhpo_core.study.production_settings import AlertsSpec, GateSpec, RetuneSpec
 from rlhpo_core.study.tuner_settings import TunerSettings
-from rlhpo_core.trial import Config, Direction, Value
+from rlhpo_core.trial import Config, Direction
 
 #: Metrics that the built-in evaluators compute, with the direction that is better.
 METRICS: dict[str, Direction] = {
@@ -69,7 +70,7 @@ Duration = Annotated[
 
 
 class DataSpec(Frozen):
-    """A table and how it is divided. The holdout is touched once, after tuning, to score the winner."""
+    """A table and how it is divided. The holdout is used once, after tuning, to score the winner."""
 
     path: Path
     """CSV, Parquet or NPZ; relative to the study file."""
@@ -78,6 +79,7 @@ class DataSpec(Frozen):
     drop: tuple[str, ...] = ()
     """Columns that are not to be used, such as identifiers."""
     task: Literal["auto", "classification", "regression"] = "auto"
+    """``auto``: text, truth values and integers of few values are classes, other numbers are regressed on."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of all rows that scores the trials."""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -92,37 +94,13 @@ class DataSpec(Frozen):
         return self
 
 
-class XGBoostSpec(Frozen):
-    """Train XGBoost on a table."""
-
-    kind: Literal["xgboost"]
-    folds: Annotated[int, Field(ge=2, le=20)] | None = None
-    """k-fold cross-validation over train + validation instead of one split."""
-    early_stopping_rounds: Annotated[int, Field(ge=1)] | None = None
-    """Stop adding trees when the validation score has not improved for this many; off if not set."""
-    report_every: Annotated[int, Field(ge=1)] = 50
-    """Report the validation score every this many trees (the learning curve; also where a stop is heeded)."""
-    params: dict[str, Value] = Field(default_factory=dict)
-    """Further XGBoost parameters, the same in every trial."""
-
-
-class FunctionSpec(Frozen):
-    """Call ``module:function`` with a configuration; the module must be installed and allowed."""
-
-    kind: Literal["function"]
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the function as keyword arguments beside the configuration."""
-
-
-EvaluatorSpec = Annotated[XGBoostSpec | FunctionSpec, Field(discriminator="kind")]
-
-
 class ObjectiveSpec(Frozen):
     """What a trial is judged by. The direction of built-in metrics is known; a function's has to be given."""
 
     metric: str
+    """One of ``METRICS``, or a name of the user's own where a function is tuned."""
     direction: Direction = "maximize"
+    """Which values are better."""
 
     @model_validator(mode="before")
     @classmethod
@@ -140,20 +118,26 @@ class ObjectiveSpec(Frozen):
 
 
 class CostSpec(Frozen):
-    """A spending limit: trial hours × rate, in any currency."""
+    """A spending limit: hours of trials × rate, in any currency."""
 
     limit: Annotated[float, Field(gt=0)]
+    """In the currency."""
     per_trial_hour: Annotated[float, Field(gt=0)]
+    """Rate in the currency per hour of one trial."""
 
 
 class BudgetSpec(Frozen):
     """The study ends at whichever comes first. Limits hold over resumes."""
 
     trials: Annotated[int, Field(ge=1)] = 100
+    """Those that failed count."""
     wall_time: Duration | None = None
+    """Of the study, without the time between an interruption and its resume."""
     cost: CostSpec | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     """End when this many trials in a row brought no improvement."""
+    failures: Annotated[int, Field(ge=1)] | None = 10
+    """End when this many trials in a row have failed and none has succeeded yet; infeasible ones have not failed."""
 
 
 class ExecutionSpec(Frozen):
@@ -164,25 +148,33 @@ class ExecutionSpec(Frozen):
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of one trial; cores / workers if not set."""
     trial_timeout: Duration | None = None
+    """A trial that takes longer is ended and has failed; no limit if not set."""
     trial_memory_mb: Annotated[int, Field(ge=256)] | None = None
+    """A trial that takes more megabytes is ended and has failed; no limit if not set."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """What a training run uses; ``cuda`` is refused where there is no GPU."""
     drill: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Trials, counted from 1, that are made to fail: a drill, to see how failures are reported."""
 
 
 class TrackingSpec(Frozen):
-    """Where MLflow is. Without a URI: ``MLFLOW_TRACKING_URI`` if set, else a database beside the study's folder."""
+    """Where MLflow is, and under which experiment the study is logged."""
 
     uri: str | None = None
+    """If not set: ``MLFLOW_TRACKING_URI``; if that is not set: a database in the folder that holds the study's."""
     experiment: str = "rlhpo"
+    """Created if there is none of this name."""
 
 
 class RegistrySpec(Frozen):
     """Under which name the winner is registered; no name, no registration."""
 
     model: str | None = None
+    """Name of a registered model, which is created if there is none."""
     store: str | None = None
     """Where promotions are serialised and recorded: a folder, relative to the study file, or the address of a store."""
+    must_beat_constant: bool = True
+    """Register no winner that is, by the objective, no better on the holdout than the mean or the majority class."""
 
 
 class WarmStartSpec(Frozen):
@@ -211,11 +203,15 @@ class StudySpec(Frozen):
     """One study. See examples/ for commented files."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
+    """Letters, digits, ``.``, ``_`` and ``-``; names the study's folder and its run."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """All random draws derive from it."""
     data: DataSpec | None = None
+    """The table; ``None`` if the evaluator needs none."""
     evaluator: EvaluatorSpec
     objective: ObjectiveSpec
     space: SearchSpace
+    """In a file also the name of a space that comes with rlhpo."""
     warm_start: WarmStartSpec | None = None
     prior: str = "auto"
     """What other studies have taught: a file, an address (``s3://…``), a version in MLflow's registry
@@ -243,9 +239,11 @@ class StudySpec(Frozen):
             allowed = "letters, digits, '.', '_' and '-', and starts with a letter or digit"
             raise ValueError(f"name: {self.name!r} is not a name; it holds {allowed}")
         metric = self.objective.metric
-        if isinstance(self.evaluator, XGBoostSpec):
+        if self.evaluator.needs_table:
             if self.data is None:
-                raise ValueError("data: the xgboost evaluator needs a table; add `data: {path: …, target: …}`")
+                raise ValueError(
+                    f"data: the {self.evaluator.kind} evaluator needs a table; add `data: {{path: …, target: …}}`"
+                )
             if metric not in METRICS:
                 raise ValueError(f"objective.metric: unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
             if self.objective.direction != METRICS[metric]:
@@ -256,7 +254,10 @@ class StudySpec(Frozen):
 
 
 def load_study(path: Path, overrides: dict[str, Any] | None = None) -> StudySpec:
-    """Read a study file; ``data.path`` is taken relative to it.
+    """Read a study file. Relative paths in it start from its folder.
+
+    Args:
+        overrides: Replaces fields, as in ``parse_study``.
 
     Raises: UserError, as ``parse_study`` does, and if the file cannot be read.
     """
@@ -268,9 +269,12 @@ def load_study(path: Path, overrides: dict[str, Any] | None = None) -> StudySpec
 
 
 def parse_study(text: str, where: str, base: Path | None = None, overrides: dict[str, Any] | None = None) -> StudySpec:
-    """A study from its YAML or JSON. ``data.path`` is taken relative to ``base``, or kept as it is if there is none.
+    """A study from its YAML or JSON.
 
-    ``overrides`` replaces fields (``seed``), inside mappings too (``budget: {trials: 5}`` keeps the other limits).
+    Args:
+        where: What an error calls the text: a path, or words.
+        base: The folder from which relative paths start; ``None`` leaves them as they are.
+        overrides: Replaces fields (``seed``), inside mappings too (``budget: {trials: 5}`` keeps the other limits).
 
     Raises: UserError, naming ``where`` and each wrong field.
     """

@@ -19,20 +19,25 @@ class AgentSettings(Frozen):
     profile: Literal["paper", "extended"] = "extended"
     layers: Annotated[int, Field(ge=1, le=8)] = 3
     nodes: Annotated[int, Field(ge=1, le=1024)] = 35
+    """Per layer."""
 
 
 class PPOSettings(Frozen):
-    """The learning rate is the paper's; the rest it leaves open, and these are the usual values."""
+    """Proximal policy optimisation. The learning rate is the paper's; the rest it leaves open: the usual values."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 0.007
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The ratio of new to old probability counts within 1 ± clip."""
     epochs: Annotated[int, Field(ge=1, le=100)] = 4
+    """Passes over a batch of episodes in each update."""
     entropy_bonus: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the policy's entropy in the loss."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
+    """Larger gradients are scaled down to this norm."""
 
 
 class ModelPhaseSettings(Frozen):
-    """How far the learned reward model may steer the policy between real trainings."""
+    """How far the learned reward model may steer the policy between rounds of real training runs."""
 
     kind: Kind = "gp"
     delta: Annotated[float, Field(gt=0)] = 0.4
@@ -99,8 +104,8 @@ class TunerSettings(Frozen):
     model: ModelPhaseSettings = ModelPhaseSettings()
     screening: ScreeningSettings | None = ScreeningSettings()
     cost_tolerance: Annotated[float, Field(gt=0)] | None = 10.0
-    """A training that takes so many times as long as a usual one must promise twice as much to be tried; ``null``: time
-    plays no part. Only a prior knows how long trainings take before they are made."""
+    """A training run that takes so many times as long as a usual one must promise twice as much to be tried; ``null``:
+    time plays no part. Only a prior knows beforehand how long training runs take."""
     reference_trials: Annotated[int, Field(ge=2)] = 20
     """The reward of a real trial is judged against this many latest trials."""
 

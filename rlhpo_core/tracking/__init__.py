@@ -1,1 +1,4 @@
-"""Studies and trials as runs in MLflow, and where a record comes from."""
+"""Studies and trials as runs in MLflow, and where a record comes from.
+
+Whatever talks to an MLflow server does so through ``connection``, which waits seconds and not minutes.
+"""

@@ -1,4 +1,4 @@
-"""The way to MLflow: which server or database, reached within seconds or refused with words."""
+"""The connection to MLflow: which server or database it is, and errors that say within seconds why it fails."""
 
 from __future__ import annotations
 
@@ -25,19 +25,25 @@ from sqlalchemy.exc import SQLAlchemyError
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import TrackingSpec
 
-#: Seconds to wait for an answer: at first contact, and once the server is known to be there.
-CONTACT, PATIENCE = 5, 20
+#: Seconds to wait for an answer at first contact.
+CONTACT = 5
+#: Seconds to wait for an answer of a server that is known to be there.
+PATIENCE = 20
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def tracking_uri(spec: TrackingSpec, store: Path) -> str:
-    """The study file's URI, else ``MLFLOW_TRACKING_URI``, else a database in ``store``, shared by all studies there."""
+    """Where a study's MLflow is.
+
+    The study file's URI, else ``MLFLOW_TRACKING_URI``, else an SQLite database in ``store``, the folder of studies; all
+    studies there share it.
+    """
     return spec.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.resolve() / 'mlflow.db'}"
 
 
 def ui_command(uri: str) -> str:
-    """The shell command that opens MLflow's pages on this store, or the address of the server that has them."""
+    """The shell command that shows a store in MLflow's web interface; of a server, its address."""
     if is_server(uri):
         return redacted(uri)
     # From a virtual environment that is not activated, only the full path works.
@@ -47,14 +53,20 @@ def ui_command(uri: str) -> str:
 
 @dataclass(frozen=True)
 class Connection:
-    """A way to MLflow that fails soon and with words."""
+    """MLflow at one URI. Every request ends within seconds, and its failure is a UserError that says what to do."""
 
     uri: str
+    """A server's address or a database's, as MLflow takes it; it may hold a password."""
     origin: str
-    """Where the URI comes from, and so where it is mended."""
+    """Where the URI comes from, and so where to correct it."""
 
     @classmethod
     def of(cls, spec: TrackingSpec, store: Path) -> Connection:
+        """The connection of a study; nothing is contacted yet.
+
+        Args:
+            store: folder of studies, which holds the database if no URI is given
+        """
         uri = tracking_uri(spec, store)
         if spec.uri:
             return cls(uri, "tracking.uri in the study file")
@@ -62,21 +74,25 @@ class Connection:
 
     @contextmanager
     def open(self, timeout: int = PATIENCE, retries: int = 0) -> Iterator[None]:
-        """Talk to MLflow inside; each request waits ``timeout`` seconds and is repeated at most ``retries`` times.
+        """A context in which requests to MLflow are bounded.
 
-        MLflow's own defaults wait for minutes. It takes these bounds from the environment only, which is put back
+        MLflow's own defaults wait for minutes. It takes these bounds from the environment only, which is restored
         afterwards; a value that the user has set stays in force.
+
+        Args:
+            timeout: seconds that each request waits for an answer
+            retries: how often a request that failed is repeated
 
         Raises: UserError if MLflow cannot be reached or refuses.
         """
-        ours = {
+        bounds = {
             "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
             "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         }
-        added = {name: value for name, value in ours.items() if name not in os.environ}
+        added = {name: value for name, value in bounds.items() if name not in os.environ}
         os.environ.update(added)
         try:
             yield
@@ -88,14 +104,20 @@ class Connection:
 
     @contextmanager
     def client(self) -> Iterator[MlflowClient]:
-        """A client to talk through inside, after a first contact that fails soon. Raises: as ``open`` does."""
+        """A context with a client, once MLflow has answered within ``CONTACT`` seconds.
+
+        Raises: UserError if MLflow cannot be reached or refuses.
+        """
         with self.open(timeout=CONTACT):
             self.probe()
         with self.open():
             yield MlflowClient(tracking_uri=self.uri)
 
     def probe(self) -> None:
-        """Reach a database once: MLflow itself would try for two minutes. Raises: what the database raises."""
+        """Reach a database once, where MLflow itself would try for two minutes; nothing is done for a server.
+
+        Raises: OSError, ImportError or SQLAlchemyError if it cannot be reached; inside ``open`` they become UserError.
+        """
         if re.split(r"[:+]", self.uri, maxsplit=1)[0] not in ("sqlite", *_PORTS):
             return
         url = sqlalchemy.make_url(self.uri)
@@ -111,14 +133,14 @@ class Connection:
             engine.dispose()
 
     def artifact_location(self) -> str | None:
-        """Beside an SQLite database; elsewhere the server knows."""
+        """URI of the folder for artifacts next to an SQLite database; ``None`` where the server chooses."""
         if not self.uri.startswith("sqlite:"):
             return None
         database = sqlalchemy.make_url(self.uri).database
         return (Path(database).resolve().parent / "mlartifacts").as_uri() if database else None
 
     def experiment(self, client: MlflowClient, name: str) -> str:
-        """The id of the experiment, created if there is none. Raises: UserError if it was deleted."""
+        """The id of the experiment of that name, created if there is none. Raises: UserError if it was deleted."""
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             try:
@@ -151,17 +173,24 @@ class Connection:
             return f"{where} refused: {reason[:1000]}{doubt}"
         if isinstance(error, ImportError):
             return f"{where} needs a package that is not installed: {reason}"
-        found = re.search(r"\[Errno -?\d+\] ([^'\"()\[]+)|(timed out)", reason)
-        short = (found.group(1) or found.group(2)).strip() if found else reason.splitlines()[0][:500]
+        cause = re.search(r"\[Errno -?\d+\] ([^'\"()\[]+)|(timed out)", reason)
+        short = (cause.group(1) or cause.group(2)).strip() if cause else reason.splitlines()[0][:500]
         advice = {
             "MLFLOW_TRACKING_URI": "Start the server, correct the variable, or unset it to log into a local file.",
-            "the default": "Mend or move the file, choose another folder, or set MLFLOW_TRACKING_URI.",
+            "the default": "Repair or move the file, choose another folder, or set MLFLOW_TRACKING_URI.",
         }.get(self.origin, f"Start the server, or correct {self.origin}; without it a local file is used.")
         return f"{where} cannot be reached: {short}\n{advice}"
 
 
 def all_runs(client: MlflowClient, experiment_id: str, wanted: str, view: str = ViewType.ACTIVE_ONLY) -> list[Run]:
-    """The runs of an experiment that fulfil MLflow's condition ``wanted``, however many."""
+    """The runs of an experiment that fulfil a condition, however many there are.
+
+    Args:
+        wanted: filter as MLflow's ``search_runs`` takes it
+        view: which of ACTIVE_ONLY, DELETED_ONLY and ALL runs
+
+    Raises: MlflowException as ``search_runs`` does; inside ``Connection.open`` it becomes UserError.
+    """
     runs, token = [], None
     while True:
         page = client.search_runs([experiment_id], wanted, view, max_results=500, page_token=token)
@@ -178,11 +207,12 @@ def redacted(uri: str) -> str:
 
 
 def is_server(uri: str) -> bool:
+    """Whether MLflow is reached over HTTP, and not through a database of its own."""
     return uri.startswith(("http://", "https://"))
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:
-    """What MLflow lets through from an object store that clients write to themselves."""
+    """Exceptions of boto3, which MLflow passes on where clients write artifacts to an object store themselves."""
     if find_spec("boto3") is None:
         return ()
     boto3, botocore = import_module("boto3.exceptions"), import_module("botocore.exceptions")

@@ -21,6 +21,7 @@ from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, 
 
 T = TypeVar("T")
 
+#: MLflow's status of a run for each way in which a trial ends.
 RUN_STATUS = {
     TrialStatus.COMPLETE: "FINISHED",
     TrialStatus.PRUNED: "KILLED",
@@ -48,19 +49,20 @@ def study_tags(spec: StudySpec, study_id: str) -> dict[str, str]:
 
 
 def study_params(spec: StudySpec) -> dict[str, str]:
-    """The study's settings with dotted names, less the space and the budget."""
+    """The study's settings with dotted names, without the space and the budget."""
     sections = {"seed", "data", "evaluator", "objective", "tuner"}
     flat = _flat(spec.model_dump(mode="json", include=sections, exclude_none=True))
     return {**flat, "space.hyperparameters": str(len(spec.space.steps))}
 
 
 def budget(spec: StudySpec) -> str:
+    """The study's limits with dotted names, such as ``trials 100, wall_time 3600.0``; times are in seconds."""
     limits = _flat(spec.budget.model_dump(mode="json", exclude_none=True))
     return ", ".join(f"{name} {value}" for name, value in limits.items())
 
 
 def without_password(spec: StudySpec) -> StudySpec:
-    """The study as others may see it."""
+    """The study with the password in its tracking URI, if there is one, replaced by ``***``."""
     if spec.tracking.uri is None:
         return spec
     tracking = spec.tracking.model_copy(update={"uri": redacted(spec.tracking.uri)})
@@ -73,7 +75,7 @@ def source_tags() -> dict[str, str]:
 
 
 def datasets(data: DataDescription) -> dict[str, Dataset]:
-    """One data set per part of the table, by MLflow's name of its context (training, validation, holdout)."""
+    """A data set for each part of the table, by MLflow's name of its context (training, validation, holdout)."""
     colspec = [{"name": name, "type": _column_type(dtype), "required": True} for name, dtype in data.columns.items()]
     schema = json.dumps({"mlflow_colspec": colspec})
     return {
@@ -91,12 +93,16 @@ def datasets(data: DataDescription) -> dict[str, Dataset]:
 
 
 def rows(datasets: Mapping[str, Dataset]) -> dict[str, int]:
-    """Rows per part, as the data's description named them."""
+    """Number of rows of each part (train, validation, holdout), from what ``datasets`` returned."""
     parts = {context: part for part, context in _CONTEXTS.items()}
-    return {parts.get(name, name): int(json.loads(one.profile)["num_rows"]) for name, one in datasets.items()}
+    return {
+        parts.get(context, context): int(json.loads(dataset.profile)["num_rows"])
+        for context, dataset in datasets.items()
+    }
 
 
 def trial_tags(trial: Trial) -> dict[str, str]:
+    """What a trial's run says of it: number and round, counted from 1, status, and the error if there was one."""
     tags = {
         "rlhpo.trial": str(trial.proposal.number + 1),
         "rlhpo.round": str(trial.proposal.round + 1),
@@ -110,8 +116,8 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 
 def config_of(params: Mapping[str, str], space: SearchSpace) -> Config:
     """The configuration of a trial by the parameters of its run. Raises: ValueError if one is not in the space."""
-    found = [(parameter, params.get(_key(parameter.name))) for parameter in space.parameters]
-    config = {parameter.name: _value(parameter, text) for parameter, text in found if text is not None}
+    texts = [(parameter, params.get(_key(parameter.name))) for parameter in space.parameters]
+    config = {parameter.name: _value(parameter, text) for parameter, text in texts if text is not None}
     space.encode([config])
     return config
 
@@ -151,7 +157,11 @@ def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
 
 
 def best_metrics(history: History, after: int) -> list[Metric]:
-    """Best value after each trial that comes after the first ``after``, up to one that is still running."""
+    """Best value after each trial, as steps of the metric ``best``, up to the first trial that is still running.
+
+    Args:
+        after: the step, a trial's number counted from 1, up to which they are logged already
+    """
     metrics = []
     for step, (trial, best) in enumerate(zip(history.trials, history.best_so_far(), strict=True), start=1):
         if trial.proposal.number + 1 != step:
@@ -162,7 +172,11 @@ def best_metrics(history: History, after: int) -> list[Metric]:
 
 
 def round_metrics(summary: RoundSummary, time: int) -> list[Metric]:
-    """Curves of the study over its rounds, what is not known left out."""
+    """A round's point on each of the study's curves; what is not known is left out.
+
+    Args:
+        time: Unix time in milliseconds
+    """
     values = {
         "round.trials": summary.trials,
         "round.best": summary.best,
@@ -177,6 +191,7 @@ def round_metrics(summary: RoundSummary, time: int) -> list[Metric]:
 
 
 def param_entities(params: Mapping[str, str]) -> list[Param]:
+    """Parameters with names and values that MLflow accepts; values are cut to 500 characters."""
     clean = {_key(name): _text(value) for name, value in params.items()}
     return [Param(name, value) for name, value in clean.items()]
 
@@ -187,20 +202,23 @@ def _text(value: str) -> str:
 
 
 def tag_entities(tags: Mapping[str, str]) -> list[RunTag]:
+    """Tags with values that MLflow and its databases accept, cut to 5000 characters."""
     # PostgreSQL takes no NUL, which the output of a crashed program may hold.
     return [RunTag(name, value.replace("\0", "")[:_MAX_TAG_LENGTH]) for name, value in tags.items()]
 
 
 def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """The items in their order, in parts of ``size``; the last may be shorter."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def millis(seconds: float) -> int:
-    """Unix time as MLflow has it."""
+    """Unix time in milliseconds, as MLflow keeps it, from seconds."""
     return int(seconds * 1000)
 
 
 def ended_at(trial: Trial) -> int:
+    """When the trial ended, as Unix time in milliseconds."""
     return millis(trial.started_at + trial.seconds)
 
 

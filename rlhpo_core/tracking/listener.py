@@ -1,4 +1,4 @@
-"""What the runner tells of a study, written to MLflow as it happens."""
+"""A listener of the runner that writes a study to MLflow as it happens."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ PROBE_EVERY = 15.0
 
 
 class TrackingListener:
-    """Keeps MLflow up to date while a study runs, and out of its way while MLflow is down.
+    """Keeps MLflow up to date while a study runs, and lets the study go on while MLflow is down.
 
-    A lost connection is told once. From then on it is tried again every 15 seconds at most and at the end of each
+    A lost connection is reported once. From then on it is tried again every 15 seconds at most and at the end of each
     round, and all that was missed is written when it is back.
+
+    Args:
+        tracker: of the study, opened
+        history: the trials that are finished already
+        summaries: of the rounds that are finished already
+        warn: shows a message to the user
+        probe_every: seconds between attempts to reach a server that is away
     """
 
     def __init__(
@@ -46,10 +53,12 @@ class TrackingListener:
         """Curves are logged with the trial's end: a trial that is run again leaves no half of one."""
 
     def trial_finished(self, trial: Trial) -> None:
+        """Log the trial, and whatever is still missing."""
         self._trials[trial.trial_id] = trial
         self._catch_up(now=False)
 
     def round_finished(self, summary: RoundSummary) -> None:
+        """Log the round, and whatever is still missing, even if the last attempt failed a moment ago."""
         self._summaries[summary.round] = summary
         self._catch_up(now=True)
 

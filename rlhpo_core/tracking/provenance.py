@@ -24,21 +24,24 @@ def author() -> str:
 
 
 def circumstances() -> dict[str, Any]:
-    """What a record made now says of when, by whom and with what."""
+    """When, by whom and with what a record is made: ``at`` (Unix time in seconds), ``by``, and commit and image."""
     return {"at": time.time(), "by": author(), "code_commit": code_commit(), "image_digest": image_digest()}
 
 
 def code_commit() -> str | None:
-    """Of the working folder's checkout; ``RLHPO_CODE_COMMIT`` says so where there is none, as in an image."""
+    """``RLHPO_CODE_COMMIT``, which images set, else the commit of the Git checkout that holds the working directory.
+
+    ``None`` if there is neither.
+    """
     if given := os.environ.get("RLHPO_CODE_COMMIT"):
         return given
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    return head.stdout.strip() or None if head.returncode == 0 else None
 
 
 def image_digest() -> str | None:
-    """``RLHPO_IMAGE_DIGEST``: a container cannot see the digest of its own image."""
+    """``RLHPO_IMAGE_DIGEST``, or ``None``: a container cannot see the digest of its own image."""
     return os.environ.get("RLHPO_IMAGE_DIGEST") or None

@@ -1,8 +1,8 @@
 """A study in MLflow: one parent run, and one child run per trial.
 
-The study's folder is the truth and MLflow a copy of it. Everything here may be repeated: what MLflow holds already is
-not written again, and what a crash or an outage left out is caught up by the next ``sync``. Runs are always named by
-their id, so an active run or ``MLFLOW_RUN_ID`` around us changes nothing. What people see counts from 1: trial 1 has
+The study's folder is the truth and MLflow a copy of it. Every method may be called again: what MLflow holds already is
+not written twice, and the next ``sync`` writes what a crash or an outage left out. Runs are always named by their id:
+an active run or ``MLFLOW_RUN_ID`` in the environment changes nothing. What people see counts from 1: trial 1 has
 ``Proposal.number`` 0.
 """
 
@@ -50,7 +50,10 @@ class _Written:
 
 @dataclass
 class StudyTracker:
-    """Writes one study. Each method raises UserError if MLflow is away or refuses; nothing is lost by that."""
+    """Writes one study.
+
+    Raises: UserError, from each method, if MLflow cannot be reached or refuses; nothing is lost by that.
+    """
 
     connection: Connection
     client: MlflowClient
@@ -69,6 +72,9 @@ class StudyTracker:
     def open(cls, spec: StudySpec, study_id: str, store: Path) -> StudyTracker:
         """Create the experiment and the study's run, or find them and set the run back to RUNNING.
 
+        Args:
+            store: folder of studies, which holds MLflow's database if no URI is given
+
         Raises: UserError, within about 10 seconds, if MLflow cannot be reached or denies access.
         """
         connection = Connection.of(spec.tracking, store)
@@ -79,16 +85,11 @@ class StudyTracker:
         with connection.open():
             experiment_id = connection.experiment(client, spec.tracking.experiment)
             tags = content.study_tags(spec, study_id)
-            found = client.search_runs(
+            earlier = client.search_runs(
                 [experiment_id], f"tags.`rlhpo.study_id` = '{study_id}' and tags.`rlhpo.run` = 'study'", max_results=1
             )
-            run = (
-                found[0]
-                if found
-                else client.create_run(
-                    experiment_id, tags={**tags, "rlhpo.run": "study", **content.source_tags()}, run_name=spec.name
-                )
-            )
+            first_tags = {**tags, "rlhpo.run": "study", **content.source_tags()}
+            run = earlier[0] if earlier else client.create_run(experiment_id, tags=first_tags, run_name=spec.name)
             tracker = cls(connection, client, spec, study_id, experiment_id, run.info.run_id, tags)
             client.update_run(run.info.run_id, status="RUNNING")
             # A parameter that is logged cannot be changed, the budget of a resumed study can: it is a tag.
@@ -101,6 +102,9 @@ class StudyTracker:
     def attach(cls, spec: StudySpec, run_id: str, store: Path) -> StudyTracker:
         """The study's run as ``open`` has left it, for a step of a pipeline that adds to it.
 
+        Args:
+            store: folder of studies, as for ``open``
+
         Raises: UserError if MLflow cannot be reached, denies access, or has no such run.
         """
         connection = Connection.of(spec.tracking, store)
@@ -108,8 +112,8 @@ class StudyTracker:
             connection.probe()
             client = MlflowClient(tracking_uri=connection.uri)
             run = client.get_run(run_id)
-        own = {name: value for name, value in run.data.tags.items() if name.startswith("rlhpo.")}
-        tags = {name: value for name, value in own.items() if name not in ("rlhpo.run", "rlhpo.budget")}
+        of_the_run = ("rlhpo.run", "rlhpo.budget")
+        tags = {k: v for k, v in run.data.tags.items() if k.startswith("rlhpo.") and k not in of_the_run}
         return cls(connection, client, spec, tags["rlhpo.study_id"], run.info.experiment_id, run_id, tags)
 
     @property
@@ -120,7 +124,7 @@ class StudyTracker:
         return f"{redacted(self.connection.uri).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
     def log_data(self, data: DataDescription) -> None:
-        """Say which data the study uses; trials and models that are logged afterwards carry its digest."""
+        """Log which data the study uses; trials and models that are logged afterwards carry its digest."""
         self.datasets = content.datasets(data)
         inputs = [
             DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
@@ -146,7 +150,7 @@ class StudyTracker:
             return self._log_round(summary)
 
     def sync(self, history: History, summaries: Sequence[RoundSummary]) -> int:
-        """Write whatever is missing; returns how many trials that were."""
+        """Write whatever is missing; returns the number of trials that were written."""
         if self._written is None:
             with self.connection.open(timeout=CONTACT):
                 self.client.get_run(self.run_id)
@@ -171,13 +175,13 @@ class StudyTracker:
             self.log_artifact_bytes(f"figures/{name.removesuffix('.png')}.png", data)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Single values of the study."""
+        """Log single values of the study, such as the winner's scores on the holdout."""
         now = content.millis(time.time())
         with self.connection.open():
             self._log(self.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
 
     def log_prior(self, prior: Prior) -> None:
-        """Say which prior the study leans on, with its card."""
+        """Log which prior the study starts from, with its card."""
         from rlhpo_core.tuner.prior import describe
 
         with self.connection.open():
@@ -185,12 +189,12 @@ class StudyTracker:
         self.log_artifact_bytes("prior.md", describe(prior).encode())
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Further tags of the study's run."""
+        """Set further tags of the study's run."""
         with self.connection.open():
             self._log(self.run_id, tags=tags)
 
     def note(self, markdown: str) -> None:
-        """The description at the top of the study's page."""
+        """Set the description at the top of the study's page in MLflow."""
         with self.connection.open():
             self._log(self.run_id, tags={"mlflow.note.content": markdown})
 

@@ -1,4 +1,4 @@
-"""What a configuration is worth trying, by what the reward model says of it."""
+"""Acquisition functions: what a configuration is worth trying, given the reward model's prediction of it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from rlhpo_core.study.tuner_settings import Acquisition
 
 
 def acquisition(name: Acquisition, mean: Floats, std: Floats, best: float, beta: float = 2.0) -> Floats:
-    """What a configuration with this posterior is worth trying, (B,); higher is better.
+    """The acquisition values (B,) of configurations; higher is better.
 
-    ``mean``; ``ei``, expected improvement over ``best``; ``log_ei``, its logarithm, accurate where EI underflows (Ament
-    et al., NeurIPS 2023, eq. 9); ``ucb``, mean + beta · std. A std below 1e-12 counts as 1e-12.
+    Args:
+        name: ``mean``; ``ei``, expected improvement over ``best``; ``log_ei``, its logarithm, accurate where EI
+            underflows (Ament et al., NeurIPS 2023, eq. 9); ``ucb``, the upper confidence bound mean + beta · std.
+        mean: Predicted rewards (B,).
+        std: Their standard deviations (B,); below 1e-12 they count as 1e-12.
+        best: The reward to be improved upon; ``mean`` and ``ucb`` ignore it.
+        beta: How much ``ucb`` rewards uncertainty.
 
     Raises: ValueError on an unknown name.
     """

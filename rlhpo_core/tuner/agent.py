@@ -1,4 +1,4 @@
-"""The agent: an LSTM that chooses one hyperparameter after another (paper, sections 3.2 and 4.1).
+"""The agent: an LSTM policy that chooses one hyperparameter after another (paper, sections 3.2 and 4.1).
 
 Two profiles:
 
@@ -107,7 +107,14 @@ class Policy:
 
 
 class Agent(nn.Module):
-    """The policy network over a search space's steps."""
+    """The policy network over a search space's steps.
+
+    Args:
+        space: The order of its steps is that in which they are chosen.
+        settings: Profile and size of the network.
+        one_step: Whether one step of the LSTM puts out the distributions of all hyperparameters.
+        seed: Of the initial weights.
+    """
 
     def __init__(self, space: SearchSpace, settings: AgentSettings, one_step: bool, seed: int) -> None:
         super().__init__()
@@ -118,20 +125,20 @@ class Agent(nn.Module):
         n = len(space.steps)
         counts = [len(s.choices) if self.extended and isinstance(s, Categorical) else 0 for s in space.steps]
         self.width = 2 + max(counts)
-        # With n steps the paper shares one output layer between them; steps that know which one they are, and a single
-        # step that decides all, have outputs of their own.
-        self.own_outputs = self.extended or one_step
+        # With n steps the paper shares one output layer between them. Steps that know their position, and a single step
+        # that decides all, have separate outputs.
+        self.separate_outputs = self.extended or one_step
         inputs = 4 + n if self.extended else 2
         with torch.random.fork_rng(devices=[]):  # layers initialise themselves from the global generator
             self.input = nn.Linear(inputs, settings.nodes if self.extended else 2)
             self.lstm = nn.LSTM(self.input.out_features, settings.nodes, settings.layers, batch_first=True)
-            self.output = nn.Linear(settings.nodes, self.width * (n if self.own_outputs else 1))
+            self.output = nn.Linear(settings.nodes, self.width * (n if self.separate_outputs else 1))
         self.choices: Tensor
         self.register_buffer("choices", torch.tensor(counts), persistent=False)
         self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
-        """Uniform in ±1/√fan-in as torch does, from a seed of our own and not from the global one."""
+        """Uniform in ±1/√fan-in as torch does, but from the given seed and not from the global generator."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in self.parameters():
@@ -163,7 +170,7 @@ class Agent(nn.Module):
     def _policy(self, hidden: Tensor, steps: slice) -> Policy:
         """Distributions from the LSTM's output (B, steps, nodes), or (B, 1, nodes) if one step decides all."""
         raw = self.output(hidden)
-        if self.own_outputs:
+        if self.separate_outputs:
             raw = raw.view(len(hidden), hidden.shape[1], -1, self.width)
             raw = raw[:, 0] if self.one_step else torch.diagonal(raw[:, :, steps], dim1=1, dim2=2).movedim(-1, 1)
         choices = self.choices[steps]
@@ -179,9 +186,12 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def play(self, noise: Tensor, actions: Tensor | None = None) -> Rollout:
-        """Play episodes, drawing actions from standard normal noise (B, n), or taking the given actions (B, n).
+        """Play episodes.
 
-        Given actions may be NaN where a configuration leaves a step out; such a step takes no part.
+        Args:
+            noise: Standard normal, (B, n), from which actions are drawn.
+            actions: To be taken instead of drawn ones, (B, n), in [-1, 1]; NaN where a configuration leaves a step out,
+                which then takes no part.
         """
         rollout, _ = self.play_policy(noise, actions)
         return rollout
@@ -269,6 +279,11 @@ def divergence(agent: Agent, saved: Rollout, saved_policy: Policy) -> float:
 
     The saved policy's episodes are played again with the same actions, so that by the chain rule the mean over episodes
     estimates the divergence between whole episodes, here divided by their number of steps.
+
+    Args:
+        agent: The policy π_θ as it is now.
+        saved: Episodes that the saved policy π_θ̃ played.
+        saved_policy: The distributions that it met in them.
     """
     actions = torch.where(saved.active, saved.actions, torch.full_like(saved.actions, torch.nan))
     _, policy = agent.play_policy(torch.zeros_like(saved.actions), actions)

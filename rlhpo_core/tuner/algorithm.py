@@ -1,6 +1,6 @@
 """The tuner: the paper's algorithm 1 as four steps over one TunerState.
 
-    propose → (real trainings) → observe → fit_reward_model → update_policy → propose → …
+    propose → (training runs) → observe → fit_reward_model → update_policy → propose → …
 
 Each step takes a state and returns a new one; none changes what it was given, reads a clock or keeps anything
 elsewhere. All that survives between steps is in TunerState, so a step may run in another process or pod, and a step
@@ -27,12 +27,12 @@ from rlhpo_core.trial import Config, Direction, History, Inherited, Proposal, Ro
 from rlhpo_core.tuner import ppo, prior_mapping, reward_model
 from rlhpo_core.tuner.agent import Agent, divergence
 from rlhpo_core.tuner.prior import Prior
-from rlhpo_core.tuner.reward_model import LARGEST_REWARD, Expect, RewardModel, drawn_in, one_thread
+from rlhpo_core.tuner.reward_model import LARGEST_REWARD, Expect, RewardModel, clip_low_outliers, one_thread
 from rlhpo_core.tuner.screening import screen
 
 #: The best trials, around which screening searches.
 PARENTS = 8
-#: Seconds of a usual training below which it does not matter how many times as long others take (decision 9).
+#: Seconds of a usual training run below which it does not matter how many times as long others take (decision 9).
 QUICK = 0.01
 
 
@@ -42,6 +42,7 @@ class TunerState:
 
     study_id: str
     seed: int
+    """Of the study; every random draw derives from it."""
     settings: TunerSettings
     space: SearchSpace
     """With the steps in the order in which the agent takes them."""
@@ -50,17 +51,20 @@ class TunerState:
     history: History
     agent: Agent
     optimizer: torch.optim.Adam
+    """Of the agent's parameters."""
     model: RewardModel | None
-    """Fitted to the history up to ``model_trials``."""
+    """F, fitted to the history up to ``model_trials``; ``None`` before there is one."""
     model_trials: int
+    """How many of the study's own trials the model was fitted to."""
     summaries: tuple[RoundSummary, ...]
+    """One per round that has ended."""
     inherited: Inherited | None = None
     """What an earlier study has handed on; see ``warm_start``."""
     prior: Prior | None = None
     """What many studies have taught; the policy and the reward model started from it."""
 
     def expect(self) -> Expect | None:
-        """What the prior says of configurations of this space."""
+        """The prior's view of configurations of this space; ``None`` without a prior."""
         return None if self.prior is None else prior_mapping.expectation(self.prior, self.space)
 
 
@@ -72,7 +76,15 @@ def initial_state(
     settings: TunerSettings,
     prior: Prior | None = None,
 ) -> TunerState:
-    """A tuner that has seen nothing of this study, and of others what the prior says.
+    """The state of a study before its first round.
+
+    Args:
+        study_id: Identities of trials derive from it.
+        seed: Decides all random draws of the study.
+        space: What is searched. ``settings.order_seed`` shuffles the order in which the agent chooses.
+        direction: Of the objective.
+        settings: Of the tuner.
+        prior: What other studies have taught; the policy and a Gaussian process as reward model start from it.
 
     Raises: UserError if the prior does not fit the space.
     """
@@ -109,7 +121,11 @@ def initial_state(
 
 @one_thread()
 def propose(state: TunerState, count: int | None = None) -> list[Proposal]:
-    """The round's proposals: ``trials_per_round`` of them, or ``count`` if less budget is left. The state stays as is.
+    """The proposals of the round under way; the state stays as it is.
+
+    Args:
+        state: As the last round left it.
+        count: How many; ``trials_per_round`` if not given. Fewer are the first of the whole round's.
 
     Raises: ValueError if ``count`` is below 1.
     """
@@ -165,12 +181,12 @@ def _portfolio(state: TunerState) -> Floats:
     if state.prior is None or state.inherited is not None:
         return np.zeros((0, len(state.space.steps)))
     seed = derive_seed(state.seed, 0, "portfolio")
-    regardless = state.settings.cost_tolerance is None
-    return prior_mapping.portfolio(state.prior, state.space, seed, regardless)[len(state.history) :]
+    ignoring_time = state.settings.cost_tolerance is None
+    return prior_mapping.portfolio(state.prior, state.space, seed, ignoring_time)[len(state.history) :]
 
 
 def _screened(state: TunerState, settings: ScreeningSettings, first: Floats, count: int) -> Floats:
-    """Actions (count, n): ``first``, and then what the reward model ranks best beside it."""
+    """Actions (count, n): ``first``, and then what the reward model ranks best, given that those are tried."""
     space, model = state.space, state.model
     assert model is not None
     earlier = state.inherited.trials if state.inherited is not None else ()
@@ -179,8 +195,9 @@ def _screened(state: TunerState, settings: ScreeningSettings, first: Floats, cou
     tried = space.features([trial.config for trial in state.history.trials])
     reference = tried if len(tried) else inherited
     if len(first):
-        own = space.features_of_actions(first)
-        tried, reference, model = np.concatenate([tried, own]), np.concatenate([reference, own]), model.conditioned(own)
+        given = space.features_of_actions(first)
+        tried, reference = np.concatenate([tried, given]), np.concatenate([reference, given])
+        model = model.conditioned(given)
     screened = screen(
         state.agent,
         model,
@@ -196,7 +213,7 @@ def _screened(state: TunerState, settings: ScreeningSettings, first: Floats, cou
 
 
 def _cost_tolerance(state: TunerState) -> float | None:
-    """That of the settings, unless the study's trials have shown that nobody waits for its trainings."""
+    """That of the settings; ``None`` once the trials have shown that a usual training run takes less than QUICK."""
     expect = state.expect()
     took = [(trial.config, trial.seconds) for trial in state.history.trials if trial.value is not None]
     if expect is None or not took:
@@ -227,8 +244,8 @@ def observe(state: TunerState, trials: Sequence[Trial]) -> TunerState:
     if not trials:
         raise ValueError("no trials to observe: a round has at least one")
     for trial in trials:
-        own = trial_id(state.study_id, state.round, trial.proposal.index)
-        if trial.proposal.round != state.round or trial.trial_id != own:
+        expected = trial_id(state.study_id, state.round, trial.proposal.index)
+        if trial.proposal.round != state.round or trial.trial_id != expected:
             raise ValueError(f"trial {trial.trial_id} is not of round {state.round} of study {state.study_id}")
     known = {trial.trial_id for trial in state.history.trials}
     fresh: dict[str, Trial] = {}
@@ -247,13 +264,14 @@ def _rewards(history: History) -> Floats:
 
 
 def _filled(rewards: Sequence[float | None]) -> Floats:
+    """Rewards (N,) with the worst of them where there is none."""
     measured = [reward for reward in rewards if reward is not None]
     worst = min(measured, default=math.nan)
     if measured and worst == max(measured):
         # All that worked did so equally well: still better than what did not work.
         worst -= max(abs(worst), 1.0)
-    found = np.array([worst if reward is None else reward for reward in rewards])
-    return np.asarray(np.clip(found, -LARGEST_REWARD, LARGEST_REWARD))
+    filled = np.array([worst if reward is None else reward for reward in rewards])
+    return np.asarray(np.clip(filled, -LARGEST_REWARD, LARGEST_REWARD))
 
 
 # -- fit the reward model --------------------------------------------------------------------------------------------
@@ -265,44 +283,44 @@ def fit_reward_model(state: TunerState) -> TunerState:
 
     Unchanged without a model in the mode, or with fewer than two distinct rewards (with a prior, without any).
     """
-    configs, rewards, weights = _evidence(state)
+    configs, rewards, sample_weights = _evidence(state)
     expect = state.expect() if state.settings.model.kind == "gp" else None
     least = 2 if expect is None else 1
     if state.settings.mode != "mbrl_sdp" or len(np.unique(rewards[~np.isnan(rewards)])) < least:
         return state
-    own = len(state.history)
+    count = len(state.history)
     model = reward_model.fit(
         state.settings.model.kind,
         state.space.features(configs),
         rewards,
         derive_seed(state.seed, state.round, "reward model"),
         warm_start=state.model,
-        weights=weights,
-        # Few trials of its own say little about how well F predicts; those that were inherited then help out.
-        judged=own if own >= state.settings.model.min_trials else None,
+        sample_weights=sample_weights,
+        # A few trials say little about how well F predicts; those that were inherited then help out.
+        judged=count if count >= state.settings.model.min_trials else None,
         expect=expect,
     )
-    return replace(state, model=model, model_trials=own)
+    return replace(state, model=model, model_trials=count)
 
 
 def _evidence(state: TunerState) -> tuple[list[Config], Floats, Floats]:
-    """Configurations, rewards (N,) and weights (N,) of what was inherited and then of the study's own trials.
+    """Configurations, rewards (N,) and sample weights (N,) of inherited trials and then of the study's trials.
 
     The level of inherited rewards is shifted by what the configurations that both have in common have gained or lost.
     """
-    own = [state.history.reward(trial) for trial in state.history.trials]
+    measured = [state.history.reward(trial) for trial in state.history.trials]
     configs = [trial.config for trial in state.history.trials]
     earlier = state.inherited.trials if state.inherited is not None else ()
     then = {_key(trial.config): trial.reward for trial in earlier if trial.reward is not None}
     gains = [
         now - then[_key(config)]
-        for config, now in zip(configs, own, strict=True)
+        for config, now in zip(configs, measured, strict=True)
         if now is not None and _key(config) in then
     ]
     shift = float(np.mean(gains)) if gains else 0.0
     shifted = [None if trial.reward is None else trial.reward + shift for trial in earlier]
-    weights = [trial.weight for trial in earlier] + [1.0] * len(own)
-    return [trial.config for trial in earlier] + configs, _filled(shifted + own), np.array(weights)
+    sample_weights = [trial.weight for trial in earlier] + [1.0] * len(measured)
+    return [trial.config for trial in earlier] + configs, _filled(shifted + measured), np.array(sample_weights)
 
 
 def _key(config: Config) -> tuple[tuple[str, object], ...]:
@@ -356,13 +374,13 @@ def _learn_from_trials(
     rewards = _rewards(state.history)
     if np.isnan(rewards).any():
         return None
-    # A crash or a diverged training may lie many deviations below the rest; it must not drown the other trials.
-    reference = drawn_in(rewards[-max(state.settings.reference_trials, len(trials)) :])
+    # A crash or a diverged training run may lie many standard deviations below the rest and must not drown the others.
+    reference = clip_low_outliers(rewards[-max(state.settings.reference_trials, len(trials)) :])
     scale = float(np.std(reference))
     if scale == 0:
         return None
-    own = reference[-len(trials) :]
-    advantages = torch.from_numpy(np.clip((own - np.mean(reference)) / scale, -3, 3)).float()
+    latest = reference[-len(trials) :]
+    advantages = torch.from_numpy(np.clip((latest - np.mean(reference)) / scale, -3, 3)).float()
     actions = torch.tensor([[float("nan") if a is None else a for a in t.proposal.actions] for t in trials])
     rollout = agent.play(torch.zeros_like(actions), actions)
     return ppo.update(agent, optimizer, rollout, advantages, state.settings.ppo)
@@ -373,13 +391,13 @@ def _model_phase(agent: Agent, optimizer: torch.optim.Adam, state: TunerState, s
     settings = state.settings.model
     if state.model is None:
         return summary.model_copy(update={"model_phase": "skipped: no reward model yet"})
-    found = state.model.diagnostics
-    if found is not None:
+    quality = state.model.diagnostics
+    if quality is not None:
         summary = summary.model_copy(
             update={
-                "model_r2": found.r2,
-                "model_rank_correlation": found.rank_correlation,
-                "model_coverage": found.coverage,
+                "model_r2": quality.r2,
+                "model_rank_correlation": quality.rank_correlation,
+                "model_coverage": quality.coverage,
             }
         )
     skip = _why_skip(state)
@@ -408,16 +426,16 @@ def _why_skip(state: TunerState) -> str | None:
     if len(state.history) + inherited < settings.min_trials:
         return f"fewer than {settings.min_trials} trials"
     if settings.min_r2 is not None:
-        found = state.model.diagnostics if state.model is not None else None
-        if found is None:
+        quality = state.model.diagnostics if state.model is not None else None
+        if quality is None:
             return "too few trials to tell whether the reward model predicts well"
-        if found.r2 < settings.min_r2:
-            return f"R² on held-out trials is {found.r2:.2f}, below {settings.min_r2:g}"
+        if quality.r2 < settings.min_r2:
+            return f"R² on held-out trials is {quality.r2:.2f}, below {settings.min_r2:g}"
     return None
 
 
 def _standardised(values: Floats) -> Tensor:
-    """Zero mean, unit deviation; all zero if the values are equal."""
+    """Zero mean, unit standard deviation; all zero if the values are equal."""
     scale = float(np.std(values))
     centred = torch.from_numpy(values - np.mean(values)).float()
     return centred / scale if scale > 1e-12 else torch.zeros_like(centred)

@@ -1,7 +1,7 @@
-"""Perceptrons as a reward model: one (``mlp``), or an ensemble fitted to bootstrap samples.
+"""Multilayer perceptrons as a reward model: one (``mlp``), or an ensemble fitted to bootstrap samples.
 
-Their state is a batch of weights w0, w1, w2 (M, inputs, outputs) and biases b0, b1, b2 (M, 1, outputs), one entry a
-perceptron, and ``noise``, the deviation of held-out residuals.
+The state is a mapping of tensors: weights ``w0``, ``w1``, ``w2`` (M, inputs, outputs) and biases ``b0``, ``b1``, ``b2``
+(M, 1, outputs) of M perceptrons, and ``noise``, the standard deviation of held-out residuals.
 """
 
 from __future__ import annotations
@@ -12,26 +12,35 @@ import math
 import torch
 from torch import Tensor
 
-LAYERS = 3
+#: Of each perceptron; all but the last are HIDDEN wide.
+LAYERS, HIDDEN = 3, 64
 PARAMETERS = tuple(f"{name}{layer}" for layer in range(LAYERS) for name in "wb")
+#: The tensors of a state.
 STATE = (*PARAMETERS, "noise")
-HIDDEN = 64
+#: Steps of AdamW, each on all points.
 STEPS = 300
 LEARNING_RATE = 0.01
 WEIGHT_DECAY = 0.1
+#: Of the cross-validation that measures the noise.
 FOLDS = 5
 
 
 def fit(
-    x: Tensor, y: Tensor, members: int, seed: int, told: Tensor | None = None
+    x: Tensor, y: Tensor, members: int, seed: int, sample_weights: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Fit to x (N, d) and standardised y (N,); one member sees all of them, several a bootstrap sample each.
+    """Fit by minimising the weighted squared error.
 
-    ``told`` (N,) weighs the points in the loss; all the same if not given.
+    A single member is trained on all points, several on a bootstrap sample each. In addition one perceptron per fold is
+    trained without that fold; the residuals of these give the noise.
 
-    Beside the members one perceptron per fold is trained without it. Their residuals give the noise.
+    Args:
+        x: Features (N, d).
+        y: Standardised rewards (N,).
+        members: M.
+        seed: Of the initial weights, the bootstrap samples and the folds.
+        sample_weights: (N,), of the points in the loss; 1 if not given.
 
-    Returns: the state, and the means and deviations (N,) that held-out points were predicted with.
+    Returns: the state, and the means and standard deviations (N,) of the predictions of held-out points.
     """
     n, folds = len(y), min(FOLDS, len(y))
     generator = torch.Generator().manual_seed(seed)
@@ -42,8 +51,8 @@ def fit(
         drawn = torch.randint(n, (members, n), generator=generator)
         weights[:members] = torch.zeros(members, n).scatter_add_(1, drawn, torch.ones(members, n))
     weights[members:] = (fold != torch.arange(folds)[:, None]).float()
-    if told is not None:
-        weights = weights * told.float()
+    if sample_weights is not None:
+        weights = weights * sample_weights.float()
     parameters = _train(x.float(), y.float(), weights / weights.sum(1, keepdim=True), generator)
     with torch.no_grad():
         outputs = _forward(parameters, x.float()).double()
@@ -54,7 +63,10 @@ def fit(
 
 
 def predict(state: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and std, each (B,), of standardised rewards at x (B, d): the members' mean, their spread and the noise."""
+    """Mean and standard deviation, each (B,), of standardised rewards at x (B, d).
+
+    The variance is that between the members plus that of the noise.
+    """
     outputs = _forward([state[name] for name in PARAMETERS], x.float()).double()
     return outputs.mean(0), (outputs.var(0, correction=0) + state["noise"] ** 2).sqrt()
 

@@ -14,6 +14,7 @@ from rlhpo_core.tuner.agent import Agent, Rollout, masked_mean
 
 
 def make_optimizer(agent: Agent, settings: PPOSettings) -> torch.optim.Adam:
+    """Adam over the agent's parameters, without moments."""
     return torch.optim.Adam(agent.parameters(), lr=settings.learning_rate, eps=1e-5)
 
 
@@ -23,8 +24,11 @@ def update(
     """Move the agent, in place, towards episodes with a positive advantage.
 
     Args:
+        agent: The policy; its parameters change.
+        optimizer: Over these parameters; its moments change.
         rollout: B episodes played by the agent as it is now.
         advantages: (B,), about unit scale.
+        settings: Epochs, clip range, entropy bonus (per nat) and gradient norm.
 
     Returns: mean entropy per step after the update, in nats.
     """

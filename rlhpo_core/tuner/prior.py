@@ -1,35 +1,29 @@
 """A prior: what finished studies say about the configurations of a space before a new study's first trial.
 
-It has these parts, all learnt by ``prior_training``.
+It has four parts, all learnt by ``priors.training``.
 
-*Expectation.* A network φ turns features into k + 1 numbers, of which each of the T studies had its own combination:
-its gain at x was about w_t · φ(x), where 0 is a middling configuration's gain and 1 the best's. A new task's w is
-believed to be drawn like theirs, from N(w̄, F Fᵀ). So its gain has the mean w̄ · φ(x), and Fᵀφ(x) is a factor of its
-covariance: a Gaussian process conditions it on the trials as they come in (``gaussian_process``), and finds out which
-of the earlier studies the new one resembles, if any.
+*Expectation.* A network φ maps features to k + 1 numbers, the last of which is 1. The gain of study t at x, 0 for a
+middling configuration and 1 for its best, is modelled as the linear combination w_t · φ(x). The weights w of a new task
+are taken to be drawn like those of the T studies, from N(w̄, F Fᵀ). So its gain has the mean w̄ · φ(x), and Fᵀφ(x) is a
+factor of its covariance. A Gaussian process conditions this on the trials of the new study (``gaussian_process``).
 
-*Cost.* Of the same φ, one more combination: the logarithm of how long a training takes beside a usual one.
+*Cost.* One more linear combination of φ(x): the logarithm of how long a training run takes relative to a usual one.
 
-*Policy.* An agent that was trained by PPO on the gains of all the studies.
+*Policy.* An agent that was trained by PPO on the mean gain of the studies.
 
-*Portfolio.* The configurations to try first: chosen to complement each other, so that for each of the studies one of
-them is good (``portfolio``). Another one is for studies in which time plays no part.
+*Portfolio.* The configurations to try first. They complement each other: for each of the studies one of them is good
+(``priors.portfolio``). A second portfolio, chosen without regard to cost, is for studies in which time does not matter.
 
-On disk it is one safetensors file with a JSON header, like a tuner's state. Changing the format: as in ``state.py``.
+On disk a prior is a ``tensor_document``, which also says how to change the format.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from rlhpo_core.errors import UserError
@@ -38,12 +32,15 @@ from rlhpo_core.space.parameters import describe_domain
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.tuner_settings import AgentSettings
 from rlhpo_core.trial import Config
+from rlhpo_core.tuner import tensor_document
 from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.gaussian_process import Expected
 
-FORMAT_VERSION = 1
+#: Of the document and the names of the tensors.
+FORMAT_VERSION = 2
+#: Of φ.
 LAYERS = 3
-_HEADER = "rlhpo-prior"
+_KIND = "rlhpo-prior"
 
 
 class Origin(Frozen):
@@ -81,21 +78,24 @@ class Card(Frozen):
 
 @dataclass(frozen=True)
 class Prior:
-    """``tensors``: w0, b0, w1, b1, w2, b2 of φ; ``mean`` (k + 1,); ``factor`` (k + 1, q); ``cost`` (k + 1,), if the
-    studies knew how long their trials took; ``agent/…``, the policy.
-    """
+    """What was learnt, and where it comes from."""
 
     card: Card
     space: SearchSpace
+    """In which the studies were tuned."""
     settings: AgentSettings
+    """Of the policy."""
     tensors: dict[str, Tensor]
+    """``w0`` (d, h), ``b0`` (h,), ``w1``, ``b1``, ``w2``, ``b2`` of φ; ``mean`` w̄ (k + 1,); ``factor`` F (k + 1, q);
+    ``cost`` (k + 1,), if it is known how long the studies' trials took; ``agent/…``, the policy's parameters.
+    """
     portfolio: tuple[Config, ...] = ()
     """In the order in which to try them."""
-    regardless: tuple[Config, ...] = ()
-    """The same for studies in which it does not matter how long a training takes."""
+    portfolio_ignoring_time: tuple[Config, ...] = ()
+    """The same for studies in which it does not matter how long a training run takes."""
 
     def expect(self, features: Tensor) -> Expected:
-        """What is expected of configurations with features (B, d) in the prior's own space."""
+        """The distribution of gains, and the relative cost, of configurations with features (B, d) in its own space."""
         h = embed(self.tensors, features)
         cost = (h @ self.tensors["cost"]).exp() if "cost" in self.tensors else None
         return Expected(mean=h @ self.tensors["mean"], basis=h @ self.tensors["factor"], cost=cost)
@@ -115,12 +115,12 @@ class Prior:
             "space": self.space.model_dump(mode="json"),
             "agent": self.settings.model_dump(mode="json"),
             "portfolio": [dict(config) for config in self.portfolio],
-            "regardless": [dict(config) for config in self.regardless],
+            "portfolio_ignoring_time": [dict(config) for config in self.portfolio_ignoring_time],
         }
 
     def to_bytes(self) -> bytes:
-        tensors = {name: tensor.contiguous() for name, tensor in sorted(self.tensors.items())}
-        return save_tensors(tensors, metadata={_HEADER: json.dumps(self.document())})
+        """All of it as the content of one file; equal priors give equal bytes."""
+        return tensor_document.write(_KIND, self.document(), self.tensors)
 
 
 def describe(prior: Prior) -> str:
@@ -137,7 +137,10 @@ def describe(prior: Prior) -> str:
         scale = ", log scale" if getattr(parameter, "log", False) else ""
         when = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in parameter.when.items())
         lines.append(f"- `{parameter.name}`: {describe_domain(parameter)}{scale}{f', when {when}' if when else ''}")
-    titles = {"To be tried first": prior.portfolio, "To be tried first if time plays no part": prior.regardless}
+    titles = {
+        "To be tried first": prior.portfolio,
+        "To be tried first if time plays no part": prior.portfolio_ignoring_time,
+    }
     for title, configs in titles.items():
         if configs:
             lines += ["", f"## {title}", ""]
@@ -158,17 +161,31 @@ def _in_words(config: Config) -> str:
     )
 
 
-def embed(tensors: Mapping[str, Tensor], features: Tensor) -> Tensor:
-    """φ: features (B, d) to (B, k + 1), the last of which is 1."""
-    h = features.double()
+def hidden(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """φ without its last number, which is 1: (…, k), for features x (…, d), in the precision that both have.
+
+    Args:
+        weights: ``w0``, ``b0``, … as in ``Prior.tensors``; gradients flow back to them.
+        x: Features.
+    """
     for layer in range(LAYERS):
-        h = h @ tensors[f"w{layer}"].double() + tensors[f"b{layer}"].double()
-        h = torch.nn.functional.silu(h) if layer < LAYERS - 1 else h.tanh()
+        x = x @ weights[f"w{layer}"] + weights[f"b{layer}"]
+        x = torch.nn.functional.silu(x) if layer < LAYERS - 1 else x.tanh()
+    return x
+
+
+def embed(weights: Mapping[str, Tensor], features: Tensor) -> Tensor:
+    """φ in double precision: features (B, d) to (B, k + 1)."""
+    doubles = {f"{name}{layer}": weights[f"{name}{layer}"].double() for layer in range(LAYERS) for name in "wb"}
+    h = hidden(doubles, features.double())
     return torch.cat([h, torch.ones(len(h), 1, dtype=torch.float64)], dim=1)
 
 
 def from_document(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> Prior:
-    """Raises: UserError if the version is another one; ValueError, KeyError or RuntimeError if something is missing."""
+    """A prior from its ``document`` and its tensors.
+
+    Raises: UserError if the version is another one; ValueError, KeyError or RuntimeError if something is missing.
+    """
     version = document["format_version"]
     if version != FORMAT_VERSION:
         raise UserError(f"the prior has format version {version}, this rlhpo reads version {FORMAT_VERSION}")
@@ -178,21 +195,21 @@ def from_document(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> Pr
         settings=AgentSettings.model_validate(document["agent"]),
         tensors=tensors,
         portfolio=tuple(document["portfolio"]),
-        regardless=tuple(document["regardless"]),
+        portfolio_ignoring_time=tuple(document["portfolio_ignoring_time"]),
     )
     prior.agent()
-    prior.space.encode([*prior.portfolio, *prior.regardless])
+    prior.space.encode([*prior.portfolio, *prior.portfolio_ignoring_time])
     with torch.no_grad():
         prior.expect(torch.zeros(0, prior.space.feature_count, dtype=torch.float64))
     return prior
 
 
 def from_bytes(data: bytes) -> Prior:
-    """Raises: UserError if this is not a prior, or one of a version that this rlhpo cannot read."""
+    """The prior whose ``to_bytes`` this was.
+
+    Raises: UserError if this is not a prior, or one of a version that this rlhpo cannot read.
+    """
     try:
-        tensors = {name: tensor.clone() for name, tensor in load_tensors(data).items()}
-        length = int.from_bytes(data[:8], "little")
-        document = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
-        return from_document(document, tensors)
-    except (SafetensorError, ValidationError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        return from_document(*tensor_document.read(_KIND, data))
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"this is not an rlhpo prior, or it is damaged ({error})") from error

@@ -24,14 +24,15 @@ from rlhpo_core.tuner.prior import Prior
 
 _Column = Callable[[Floats], Floats]
 
-#: Imitation of a policy in another space: episodes drawn, the least that must lie in the study's space, steps of Adam.
+#: Behaviour cloning of a policy in another space: episodes drawn, the least that must lie in the study's space, steps
+#: of Adam and their learning rate.
 EPISODES, LEAST, STEPS, LEARNING_RATE = 1024, 64, 150, 0.01
 #: How far a range may reach beyond the prior's, as a share of its own width: rounding, not more.
 _SLACK = 1e-6
 
 
 def expectation(prior: Prior, space: SearchSpace) -> Callable[[Tensor], Expected]:
-    """What the prior says of configurations by their features (B, d) in the study's space.
+    """The prior's view of configurations, as a function of their features (B, d) in the study's space.
 
     Raises: UserError, naming the hyperparameter, if the prior does not fit the space.
     """
@@ -59,28 +60,28 @@ def fits(prior: Prior, space: SearchSpace) -> bool:
 def _column(step: Tunable, space: SearchSpace, name: str) -> _Column:
     """From the study's codes (B, n) to the codes (B,) of one of the prior's steps."""
     at = {tuned.name: index for index, tuned in enumerate(space.steps)}
-    own = next((parameter for parameter in space.parameters if parameter.name == step.name), None)
-    if own is None:
+    here = next((parameter for parameter in space.parameters if parameter.name == step.name), None)
+    if here is None:
         raise UserError(
             f"prior: {name} knows of {step.name}, which this space lacks; tune it ({describe_domain(step)}), fix it "
             "({type: fixed, value: …}), or leave the prior out (prior: none)"
         )
     misfit = UserError(
-        f"prior: {step.name} is {describe_domain(own)} here, but {name} has seen {describe_domain(step)}; stay within "
+        f"prior: {step.name} is {describe_domain(here)} here, but {name} has seen {describe_domain(step)}; stay within "
         "that, or leave the prior out (prior: none)"
     )
-    if isinstance(own, Fixed):
+    if isinstance(here, Fixed):
         try:
-            code = step.code(own.value)
+            code = step.code(here.value)
         except ValueError as error:
             raise misfit from error
         return lambda codes: np.full(len(codes), code)
     index = at[step.name]
-    if isinstance(step, Categorical | Bool) != isinstance(own, Categorical | Bool):
+    if isinstance(step, Categorical | Bool) != isinstance(here, Categorical | Bool):
         raise misfit
-    if isinstance(own, Categorical | Bool):
+    if isinstance(here, Categorical | Bool):
         try:
-            table = np.array([step.code(value) for value in own.values])
+            table = np.array([step.code(value) for value in here.values])
         except ValueError as error:
             raise misfit from error
         return lambda codes: np.where(
@@ -88,16 +89,24 @@ def _column(step: Tunable, space: SearchSpace, name: str) -> _Column:
         )
     assert not isinstance(step, Categorical | Bool)
     slack = _SLACK * (step.high - step.low)
-    if own.low < step.low - slack or own.high > step.high + slack:
+    if here.low < step.low - slack or here.high > step.high + slack:
         raise misfit
     low, high = step.low, step.high
     return lambda codes: np.clip(codes[:, index], low, high)
 
 
 def starting_agent(prior: Prior, space: SearchSpace, settings: AgentSettings, one_step: bool, seed: int) -> Agent:
-    """The prior's policy in a study's space: itself where that is the same, else an agent that imitates it.
+    """The policy that a study with a prior starts from.
 
-    Without enough of the policy's draws in the study's space, an agent that has learnt nothing.
+    It is the prior's policy if space and settings are the same, else an agent that imitates it (behaviour cloning). If
+    fewer than LEAST of EPISODES draws of the policy lie in the study's space, it is an untrained agent.
+
+    Args:
+        prior: Whose policy is imitated.
+        space: The study's.
+        settings: Of the study's agent.
+        one_step: As in ``Agent``.
+        seed: Of the initial weights and of the draws.
     """
     agent = Agent(space, settings, one_step, seed)
     if space.steps == prior.space.steps and settings == prior.settings and not one_step:
@@ -113,17 +122,23 @@ def starting_agent(prior: Prior, space: SearchSpace, settings: AgentSettings, on
     return agent
 
 
-def portfolio(prior: Prior, space: SearchSpace, seed: int, regardless: bool) -> Floats:
-    """Actions (B, n) in a study's space of those of the prior's first configurations that lie in it.
+def portfolio(prior: Prior, space: SearchSpace, seed: int, ignoring_time: bool) -> Floats:
+    """Actions (B, n) in a study's space of the configurations of the prior's portfolio that lie in it.
 
-    ``regardless``: of how long they take, if the prior knows.
+    Args:
+        prior: Whose portfolio it is.
+        space: The study's space.
+        seed: Of the values of hyperparameters that the prior does not know.
+        ignoring_time: Whether it does not matter to the study how long a training run takes.
     """
-    return _translated(prior.regardless if regardless else prior.portfolio, prior, space, seed)
+    configs = prior.portfolio_ignoring_time if ignoring_time else prior.portfolio
+    return _translated(configs, prior, space, seed)
 
 
 def _translated(configs: Sequence[Config], prior: Prior, space: SearchSpace, seed: int) -> Floats:
-    """Actions (B, n) in the study's space of those of the prior's configurations that lie in it; what the prior does
-    not know is drawn uniformly.
+    """Actions (B, n) in the study's space of those of the prior's configurations that lie in it.
+
+    Hyperparameters that the prior does not know are drawn uniformly.
     """
     free = np.random.default_rng(seed).uniform(-1, 1, (len(configs), len(space.steps)))
     rows = []
@@ -140,7 +155,7 @@ def _translated(configs: Sequence[Config], prior: Prior, space: SearchSpace, see
 
 
 def _imitate(agent: Agent, rollout: Rollout) -> None:
-    """Make the agent play these episodes, in place, by maximum likelihood."""
+    """Behaviour cloning, in place: maximise the likelihood of the episodes' actions."""
     optimizer = torch.optim.Adam(agent.parameters(), lr=LEARNING_RATE)
     for _ in range(STEPS):
         loss = -masked_mean(agent(rollout).log_prob(rollout.actions), rollout.active)

@@ -1,12 +1,15 @@
-"""The learned reward model F, which stands in for real trainings: features of a configuration → its reward's mean, std.
+"""The learned reward model F, which stands in for real training runs.
+
+It maps the features of a configuration to the mean and the standard deviation of its reward. There are three kinds:
 
 ``mlp``
-    The paper's: one multilayer perceptron. Its uncertainty is the deviation of its held-out residuals, the same
-    everywhere.
+    The paper's: one multilayer perceptron. Its uncertainty is the standard deviation of its held-out residuals, the
+    same everywhere.
 ``ensemble``
-    Bootstrapped perceptrons. Where they disagree, the model is uncertain (Lakshminarayanan et al., NeurIPS 2017).
+    Bootstrapped multilayer perceptrons. Where they disagree, the model is uncertain (Lakshminarayanan et al., NeurIPS
+    2017).
 ``gp``
-    Exact Gaussian process with a Matérn-5/2 kernel, which can lean on a prior from other studies.
+    Exact Gaussian process with a Matérn-5/2 kernel, which may start from a prior that other studies have taught.
 """
 
 from __future__ import annotations
@@ -24,15 +27,16 @@ from rlhpo_core.arrays import Floats
 from rlhpo_core.study.tuner_settings import Acquisition, Kind
 from rlhpo_core.tuner import gaussian_process, perceptrons
 from rlhpo_core.tuner.acquisition import acquisition
-from rlhpo_core.tuner.gaussian_process import Expected
+from rlhpo_core.tuner.gaussian_process import Expected, Hyperparameters
 
 #: What a prior says of configurations with features (B, d).
 Expect = Callable[[Tensor], Expected]
 
-#: Half width, in deviations, of the central 80 % interval of a normal distribution.
+#: Half width, in standard deviations, of the central 80 % interval of a normal distribution.
 Z80 = 1.2815515655446004
+#: Perceptrons of each kind.
 MEMBERS = {"mlp": 1, "ensemble": 10}
-#: How many interquartile ranges below the lower quartile a reward may lie before it is drawn in.
+#: How many interquartile ranges below the lower quartile a reward may lie before it is clipped.
 FENCE = 1.5
 #: Rewards beyond ± this count as this: their squares would overflow.
 LARGEST_REWARD = 1e100
@@ -54,11 +58,15 @@ class Diagnostics:
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A fitted model: its kind and the tensors that make it up, which nobody changes; a prior, if it leans on one."""
+    """A fitted model: its kind and its tensors, which nobody changes."""
 
     kind: Kind
     tensors: dict[str, Tensor]
+    """The state of the Gaussian process or of the perceptrons, ``centre`` and ``scale`` of the rewards, and
+    ``diagnostics``.
+    """
     expect: Expect | None = None
+    """The prior's view of configurations, if the model was fitted with a prior."""
 
     @property
     def diagnostics(self) -> Diagnostics | None:
@@ -74,9 +82,12 @@ class RewardModel:
         return self.kind != "gp" or len(self.tensors["x"]) > 0
 
     def predict(self, features: Floats, noisy: bool = True) -> tuple[Floats, Floats]:
-        """Mean and std, each (B,) in reward units, of the reward of configurations with features (B, d).
+        """Mean and standard deviation, each (B,) in reward units, of the reward of configurations.
 
-        ``noisy``: of the reward that a training would measure; otherwise, where the model can tell, of the true one.
+        Args:
+            features: (B, d), in [0, 1].
+            noisy: Whether the standard deviation is that of the reward that a training run would measure, or, where the
+                model tells them apart, of the reward without noise.
         """
         return self._predict(features, noisy)[:2]
 
@@ -88,7 +99,9 @@ class RewardModel:
             if self.kind == "gp":
                 mean, std = gaussian_process.predict(self.tensors, x, expected)
                 if noisy:
-                    std = (std.square() + self.tensors["hyperparameters"][-3].exp()).sqrt()
+                    std = (
+                        std.square() + Hyperparameters.of_vector(self.tensors["hyperparameters"]).log_noise.exp()
+                    ).sqrt()
             else:
                 mean, std = perceptrons.predict(self.tensors, x)
             centre, scale = self.tensors["centre"], self.tensors["scale"]
@@ -97,21 +110,32 @@ class RewardModel:
     def worth(
         self, name: Acquisition, features: Floats, best: float, noisy: bool = True, tolerance: float | None = None
     ) -> Floats:
-        """What configurations with features (B, d) are worth trying, (B,): ``acquisition``, per cost where it is known.
+        """The acquisition value of configurations, (B,), per unit of cost where the cost is known.
 
-        Expected improvement is divided by 1 + cost / ``tolerance``, as by the cost in Snoek et al. (NeurIPS 2012, sec.
-        3.2), its logarithm accordingly. A mean, which may be negative, and ``ucb`` stay as they are, and so does all
-        without a ``tolerance`` or without a prior that knows of costs.
+        Expected improvement is divided by 1 + cost / tolerance, much as Snoek et al. (NeurIPS 2012, section 3.2) divide
+        it by the cost; from its logarithm, the logarithm of that is subtracted. ``mean``, which may be negative, and
+        ``ucb`` stay as they are.
+
+        Args:
+            name: The acquisition function.
+            features: (B, d), in [0, 1].
+            best: The reward to be improved upon, in reward units.
+            noisy: As in ``predict``.
+            tolerance: The cost, relative to a usual configuration's, that halves expected improvement. Costs do not
+                count if it is not given, or if there is no prior that knows them.
         """
         mean, std, cost = self._predict(features, noisy)
         value = acquisition(name, mean, std, best)
         if tolerance is None or cost is None or name not in ("ei", "log_ei"):
             return value
-        dear = np.log1p(cost.numpy() / tolerance)
-        return np.asarray(value - dear if name == "log_ei" else value * np.exp(-dear))
+        log_cost_factor = np.log1p(cost.numpy() / tolerance)
+        return np.asarray(value - log_cost_factor if name == "log_ei" else value * np.exp(-log_cost_factor))
 
     def conditioned(self, features: Floats) -> RewardModel:
-        """The model as if trials with features (B, d) had come out as it predicts; perceptrons stay as they are."""
+        """The model after fantasy trials with features (B, d), each with its predicted mean (kriging believer).
+
+        Perceptrons stay as they are.
+        """
         if self.kind != "gp":
             return self
         x = torch.from_numpy(np.array(features, dtype=np.float64))
@@ -130,68 +154,92 @@ def fit(
     rewards: Floats,
     seed: int,
     warm_start: RewardModel | None = None,
-    weights: Floats | None = None,
+    sample_weights: Floats | None = None,
     judged: int | None = None,
     expect: Expect | None = None,
 ) -> RewardModel:
-    """Fit a model to trials with features (N, d) in [0, 1] and rewards (N,) of any scale; the seed decides all chance.
+    """Fit a model to trials.
 
-    ``weights`` (N,) in (0, 1] say how much each trial tells: its noise variance is 1/weight times as large; 1 if not
-    given. The diagnostics are those of the last ``judged`` trials, or of all.
-
-    A Gaussian process starts its search for hyperparameters from those of ``warm_start``; perceptrons always start
-    afresh, since warm-started ones generalise worse (Ash & Adams, NeurIPS 2020). It alone leans on ``expect``, and then
-    makes do with one trial.
+    Args:
+        kind: ``mlp``, ``ensemble`` or ``gp``.
+        features: (N, d), in [0, 1].
+        rewards: (N,), of any scale, higher is better.
+        seed: Of the perceptrons' initial weights, bootstrap samples and folds; a Gaussian process draws nothing.
+        warm_start: A Gaussian process starts its search for hyperparameters from those of this one. Perceptrons always
+            start afresh, since warm-started ones generalise worse (Ash & Adams, NeurIPS 2020).
+        sample_weights: (N,), in (0, 1]; a trial's noise variance is 1/weight times as large. 1 if not given.
+        judged: How many of the last trials the diagnostics are about; all if not given.
+        expect: A prior's view of configurations. Only a Gaussian process uses it, and then one trial suffices.
 
     Raises: ValueError on fewer than two trials, shapes that disagree, NaN, infinity or an unknown kind.
     """
     _check_kind(kind)
-    x, y = np.asarray(features, dtype=np.float64), np.asarray(rewards, dtype=np.float64)
-    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1] == 0:
-        raise ValueError(f"features (N, d) and rewards (N,) are wanted, not {x.shape} and {y.shape}")
     expect = expect if kind == "gp" else None
-    if len(y) < (2 if expect is None else 1):
-        raise ValueError("a reward model needs at least two trials")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("features and rewards must be finite")
-    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
-    own = np.arange(len(y)) >= len(y) - (len(y) if judged is None else judged)
-    y = drawn_in(y)
+    x, y = _checked(features, rewards, least=2 if expect is None else 1)
+    weights = np.ones(len(y)) if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
+    among_judged = np.arange(len(y)) >= len(y) - (len(y) if judged is None else judged)
+    y = clip_low_outliers(y)
     if kind == "gp":
         rows = gaussian_process.subset(x, y)
-        x, y, w, own = x[rows], y[rows], w[rows], own[rows]
+        x, y, weights, among_judged = x[rows], y[rows], weights[rows], among_judged[rows]
     centre, scale = float(y.mean()), _scale(y) if len(y) > 1 else 1.0
     standardised = (y - centre) / scale
-    points, targets, told = torch.from_numpy(x.copy()), torch.from_numpy(standardised), torch.from_numpy(w.copy())
+    points, targets, w = (torch.from_numpy(array.copy()) for array in (x, standardised, weights))
     with one_thread():
         if kind == "gp":
-            known = warm_start.tensors if warm_start is not None and warm_start.kind == "gp" else {}
-            previous, seen = known.get("hyperparameters"), len(known.get("x", ()))
+            earlier = warm_start.tensors if warm_start is not None and warm_start.kind == "gp" else None
+            previous = None if earlier is None else Hyperparameters.of_vector(earlier["hyperparameters"])
+            seen = 0 if earlier is None else len(earlier["x"])
             expected = expect(points) if expect is not None else None
-            state, mean, std = gaussian_process.fit(points, targets, previous, seen, told, expected)
+            state, mean, std = gaussian_process.fit(points, targets, previous, seen, w, expected)
         else:
-            state, mean, std = perceptrons.fit(points, targets, MEMBERS[kind], seed, told)
+            state, mean, std = perceptrons.fit(points, targets, MEMBERS[kind], seed, w)
     state |= {name: torch.tensor(v, dtype=torch.float64) for name, v in (("centre", centre), ("scale", scale))}
-    if own.sum() >= 4:
-        found = _diagnose(standardised[own], mean.numpy()[own], std.numpy()[own])
-        values = [found.r2, found.rank_correlation, found.coverage, float(found.n)]
+    if among_judged.sum() >= 4:
+        held_out = (array[among_judged] for array in (standardised, mean.numpy(), std.numpy()))
+        quality = _diagnose(*held_out)
+        values = [quality.r2, quality.rank_correlation, quality.coverage, float(quality.n)]
         state["diagnostics"] = torch.tensor(values, dtype=torch.float64)
     return RewardModel(kind, state, expect)
 
 
+def _checked(features: Floats, rewards: Floats, least: int) -> tuple[Floats, Floats]:
+    """Features (N, d) and rewards (N,) in double precision. Raises: ValueError if they cannot be fitted."""
+    x, y = np.asarray(features, dtype=np.float64), np.asarray(rewards, dtype=np.float64)
+    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or x.shape[1] == 0:
+        raise ValueError(f"features (N, d) and rewards (N,) are wanted, not {x.shape} and {y.shape}")
+    if len(y) < least:
+        raise ValueError("a reward model needs at least two trials")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("features and rewards must be finite")
+    return x, y
+
+
 def before_trials(width: int, expect: Expect) -> RewardModel:
-    """What a prior says before the first trial, of configurations with features (B, width).
+    """The Gaussian process before the first trial, in which the prior alone predicts.
 
     Its rewards are in units of the prior: 0 for a middling configuration, 1 for the best.
+
+    Args:
+        width: The number of features.
+        expect: The prior's view of configurations.
     """
     with one_thread():
         state = gaussian_process.unfitted(width, expect(torch.zeros(0, width, dtype=torch.float64)))
-    one = torch.tensor(1.0, dtype=torch.float64)
-    return RewardModel("gp", {**state, "centre": one * 0, "scale": one}, expect)
+    centre, scale = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    return RewardModel("gp", {**state, "centre": centre, "scale": scale}, expect)
 
 
 def from_state(kind: Kind, state: dict[str, Tensor], expect: Expect | None = None) -> RewardModel:
-    """The model whose ``state()`` this was. Raises: KeyError if a tensor is missing, ValueError on an unknown kind."""
+    """The model whose ``state()`` this was.
+
+    Args:
+        kind: The model's kind, which the state does not hold.
+        state: The tensors; they are not copied.
+        expect: The view of the prior that it was fitted with.
+
+    Raises: KeyError if a tensor is missing, ValueError on an unknown kind.
+    """
     _check_kind(kind)
     names = gaussian_process.STATE if kind == "gp" else perceptrons.STATE
     for name in (*names, "centre", "scale"):
@@ -207,7 +255,10 @@ def _check_kind(kind: str) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """The result must not depend on how many threads share a sum; at these sizes one thread is also the fastest."""
+    """Torch on one thread, for a ``with`` statement or as a decorator.
+
+    The result must not depend on how many threads share a sum; at these sizes one thread is also the fastest.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -219,11 +270,11 @@ def one_thread() -> Iterator[None]:
 # -- what the kinds share --------------------------------------------------------------------------------------------
 
 
-def drawn_in(rewards: Floats) -> Floats:
-    """Rewards (N,) with low outliers drawn in.
+def clip_low_outliers(rewards: Floats) -> Floats:
+    """Rewards (N,) with low outliers clipped.
 
     A few configurations score terribly. How terribly does not matter, but would dominate the squared error: rewards
-    further below the lower quartile than FENCE interquartile ranges are set to that limit.
+    more than FENCE interquartile ranges below the lower quartile are set to that limit (Tukey's fence).
     """
     rewards = np.clip(rewards, -LARGEST_REWARD, LARGEST_REWARD)
     low, high = np.quantile(rewards, [0.25, 0.75])
@@ -231,7 +282,7 @@ def drawn_in(rewards: Floats) -> Floats:
 
 
 def _scale(rewards: Floats) -> float:
-    """Deviation of the rewards; tiny if they are equal, but never so tiny that rounding errors count as differences."""
+    """Standard deviation; tiny if they are equal, but never so tiny that rounding errors count as differences."""
     return max(float(rewards.std()), 1e-9 * float(np.abs(rewards).max())) or 1e-9
 
 
@@ -247,7 +298,7 @@ def _diagnose(rewards: Floats, mean: Floats, std: Floats) -> Diagnostics:
 
 
 def rank_correlation(a: Floats, b: Floats) -> float:
-    """Spearman's, of a and b (N,); 0.0 if either is all equal."""
+    """Spearman's rank correlation of a and b, each (N,); 0.0 if all values of either are equal."""
     ranks_a, ranks_b = _ranks(a), _ranks(b)
     scale = float(ranks_a.std() * ranks_b.std())
     return float(np.mean((ranks_a - ranks_a.mean()) * (ranks_b - ranks_b.mean()))) / scale if scale > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Screening: draw many proposals, really train the few that the reward model ranks best."""
+"""Screening: draw many candidates, and propose the few that the reward model ranks best."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlhpo_core.study.tuner_settings import Acquisition, ScreeningSettings
 from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.reward_model import RewardModel
 
-#: Candidates that are drawn further each time around the FRONT most promising ones.
+#: Each refinement adds OFFSPRING mutations of the FRONT most promising candidates.
 FRONT, OFFSPRING = 8, 192
 
 
@@ -28,14 +28,20 @@ def screen(
 ) -> Floats:
     """Actions (count, n) of the proposals in the order in which they were chosen; NaN for steps that take no part.
 
-    Each is the most promising of candidates from three sources: the policy, the neighbourhood of the best trials, and
-    anywhere. Then the model is told that it came out as predicted, so that the next one is chosen for what it adds.
+    Each is the most promising of candidates from three sources: the policy, mutations of the best trials, and the
+    uniform distribution. After each choice the model is conditioned on its prediction of it as a fantasy observation
+    (kriging believer), so that the next one is chosen for what it adds.
 
     Args:
-        parents: Actions (P, n) of the best trials, around which is searched.
+        agent: The policy that draws candidates.
+        model: The reward model.
+        parents: Actions (P, n) of the best trials, which are mutated.
         tried: Features (N, d) that are not to be proposed again.
         reference: Features (M, d) of what is to be improved upon; with none, the highest mean is the most promising.
-        tolerance: For what a training costs, as in ``RewardModel.worth``.
+        settings: Numbers of candidates, their shares, the acquisition function and the least distance.
+        seed: Of all draws.
+        count: How many proposals.
+        tolerance: Of the cost of a training run, as in ``RewardModel.worth``.
     """
     space = agent.space
     rng = np.random.default_rng(seed)
@@ -62,14 +68,14 @@ def screen(
             value = np.concatenate([value, _value(model, more, best, settings.reward, tolerance)])
         index = _first_apart(features, np.argsort(-value, kind="stable"), tried, settings.spread)
         chosen.append(candidates[index])
-        own = features[index : index + 1]
-        tried, reference = np.concatenate([tried, own]), np.concatenate([reference, own])
-        model = model.conditioned(own)
+        latest = features[index : index + 1]
+        tried, reference = np.concatenate([tried, latest]), np.concatenate([reference, latest])
+        model = model.conditioned(latest)
     return np.stack(chosen)
 
 
 def _single(actions: Floats) -> Floats:
-    """The agent will learn from the actions in single precision: what is decoded must be the very same."""
+    """Actions as the agent will see them: it learns in single precision, and what is decoded must be the same."""
     return actions.astype(np.float32).astype(np.float64)
 
 
@@ -82,9 +88,16 @@ def _value(
 
 
 def perturbed(parents: Floats, count: int, most: float, rng: np.random.Generator) -> Floats:
-    """Mutations of parents (P, n): some steps move by a Gaussian, now and then anywhere.
+    """Mutations of actions, (count, n), clipped to [-1, 1].
 
-    About three steps move, at least one, by up to ``most`` or, in other children, by as little as a thirtieth of it.
+    In each child about three steps move, at least one: by a Gaussian whose standard deviation is drawn per child,
+    log-uniformly between ``most`` and a thirtieth of it, or, with probability 0.15, to anywhere.
+
+    Args:
+        parents: Actions (P, n), NaN where inactive; such a step is drawn uniformly.
+        count: Of children; each has a parent drawn at random.
+        most: The largest standard deviation.
+        rng: Is advanced.
     """
     rows = parents[rng.integers(len(parents), size=count)]
     n = rows.shape[1]

@@ -1,22 +1,14 @@
-"""TunerState on disk: one safetensors file whose header carries the rest as JSON.
+"""TunerState on disk: a ``tensor_document``, which also says how to change the format.
 
-One file, so that it is replaced in one atomic step and travels as one artifact. Nothing in it is executable. What is
-read back continues bit for bit like the state that was written.
-
-Changing the format: raise ``FORMAT_VERSION``; keep a reader for every version that a release has written, as a function
-from its JSON and tensors to those of the next version; add a file of the old version to tests/fixtures.
+What is read back continues bit for bit like the state that was written.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from rlhpo_core.atomic_files import write_atomically
@@ -24,17 +16,18 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import History, Inherited, RoundSummary
-from rlhpo_core.tuner import ppo, prior_mapping, reward_model
+from rlhpo_core.tuner import ppo, prior_mapping, reward_model, tensor_document
 from rlhpo_core.tuner import prior as prior_file
 from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.algorithm import TunerState
 
+#: Of the document and the names of the tensors.
 FORMAT_VERSION = 1
-_HEADER = "rlhpo"
+_KIND = "rlhpo"
 
 
 def to_bytes(state: TunerState) -> bytes:
-    """The whole state as one safetensors file; equal states give equal bytes."""
+    """The whole state as the content of one file; equal states give equal bytes."""
     tensors = {f"agent/{name}": tensor for name, tensor in state.agent.state_dict().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(moment) for name, moment in moments.items()}
@@ -58,27 +51,25 @@ def to_bytes(state: TunerState) -> bytes:
         tensors |= {f"prior/{name}": tensor for name, tensor in state.prior.tensors.items()}
     if state.inherited is not None:
         document["inherited"] = state.inherited.model_dump(mode="json")
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
-    return save_tensors(contiguous, metadata={_HEADER: json.dumps(document)})
+    return tensor_document.write(_KIND, document, tensors)
 
 
 def from_bytes(data: bytes) -> TunerState:
-    """Raises: UserError if this is not a state, or one of a version that this rlhpo cannot read."""
+    """The state whose ``to_bytes`` this was.
+
+    Raises: UserError if this is not a state, or one of a version that this rlhpo cannot read.
+    """
     try:
-        tensors = load_tensors(data)
-        length = int.from_bytes(data[:8], "little")
-        document = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
-        version = document["format_version"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        document, tensors = tensor_document.read(_KIND, data)
+    except ValueError as error:
         raise UserError(f"this is not an rlhpo state file, or it is damaged ({error})") from error
-    if version != FORMAT_VERSION:
+    if (version := document["format_version"]) != FORMAT_VERSION:
         raise UserError(
             f"the state has format version {version}, this rlhpo reads version {FORMAT_VERSION}; "
             "continue with the release that wrote it, or start a new study"
         )
     try:
-        # Clones: what lies anywhere in a buffer may be summed in another order than what torch has aligned.
-        return _restore(document, {name: tensor.clone() for name, tensor in tensors.items()})
+        return _restore(document, tensors)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"this rlhpo state is damaged or was changed by hand; take it from a backup or start a new study ({error})"
@@ -126,7 +117,7 @@ def save(state: TunerState, path: Path) -> None:
 
 
 def load(path: Path) -> TunerState:
-    """Raises: UserError if the file is missing or not a state."""
+    """The state in the file at ``path``. Raises: UserError if the file is missing or not a state."""
     try:
         data = path.read_bytes()
     except OSError as error:

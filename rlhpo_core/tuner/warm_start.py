@@ -1,7 +1,8 @@
-"""A tuner that starts from what an earlier study has learnt: its policy, its reward model and its trials.
+"""A warm start: a tuner that begins with the policy, the reward model and the trials of an earlier study.
 
-Trials count the less the more the data has moved since. The policy goes on only in the very space in which it learnt,
-since an action means another value elsewhere; trials go on in any space of the same hyperparameters that holds them.
+The further the data has moved since, the less the trials count. The policy is taken over only in the space in which it
+learnt, since in another one an action means another value. Trials are taken over in any space of the same
+hyperparameters that holds them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ def warm_state(
     """The first state of a new study.
 
     Args:
+        earlier: The state of the earlier study; it is not changed.
+        study_id: Of the new study, as are ``seed``, ``space``, ``direction`` and ``settings``.
+        seed: Decides all random draws of the new study.
+        space: Of the same hyperparameters as the earlier one, in other ranges if need be.
+        direction: That of the earlier study.
+        settings: May differ from those of the earlier study.
         moved: How far the data has moved since the earlier study, as a mean population stability index.
         first: The first configuration to try; the earlier study's best if not given.
         prior: What other studies have taught, if the new study is to lean on that, too.
@@ -75,16 +82,16 @@ def _check_names(earlier: SearchSpace, space: SearchSpace, study_id: str) -> Non
     now = {parameter.name: parameter for parameter in space.parameters}
     if then.keys() != now.keys():
         lacking, new = sorted(then.keys() - now.keys()), sorted(now.keys() - then.keys())
-        found = [f"{text} {', '.join(names)}" for text, names in (("lacks", lacking), ("adds", new)) if names]
+        changes = [f"{text} {', '.join(names)}" for text, names in (("lacks", lacking), ("adds", new)) if names]
         raise UserError(
-            f"warm_start: this space {' and '.join(found)} against that of study {study_id}; name the same "
+            f"warm_start: this space {' and '.join(changes)} against that of study {study_id}; name the same "
             "hyperparameters (`type: fixed` keeps one in place), or start without warm_start"
         )
     for name, parameter in now.items():
-        pair = (then[name], parameter)
-        if not any(isinstance(one, Fixed) for one in pair) and pair[0].type != pair[1].type:
+        before = then[name]
+        if not isinstance(parameter, Fixed) and not isinstance(before, Fixed) and before.type != parameter.type:
             raise UserError(
-                f"warm_start: {name} is of type {pair[1].type} here and was of type {pair[0].type} in study {study_id}"
+                f"warm_start: {name} is of type {parameter.type} here and was of type {before.type} in study {study_id}"
             )
 
 
@@ -98,16 +105,16 @@ def _lies_in(config: Config, space: SearchSpace) -> bool:
 def _carried(earlier: TunerState, space: SearchSpace, factor: float) -> tuple[EarlierTrial, ...]:
     """Earlier trials, and those that they had inherited, that lie in the space, with what they are still worth."""
     before = earlier.inherited.trials if earlier.inherited is not None else ()
-    own = [
+    measured = [
         EarlierTrial(config=trial.config, reward=earlier.history.reward(trial), weight=1.0)
         for trial in earlier.history.trials
     ]
-    found = [
+    carried = [
         trial.model_copy(update={"weight": trial.weight * factor})
-        for trial in (*before, *own)
+        for trial in (*before, *measured)
         if trial.weight * factor >= LEAST_WEIGHT and _lies_in(trial.config, space)
     ]
-    return tuple(found[-MOST_TRIALS:])
+    return tuple(carried[-MOST_TRIALS:])
 
 
 def _same_agent(then: TunerSettings, now: TunerSettings) -> bool:

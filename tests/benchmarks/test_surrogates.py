@@ -47,20 +47,21 @@ def test_regret_is_0_at_the_best_and_1_at_the_median():
 
 
 def test_a_missing_folder_is_explained(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"suite\.json"):
-        load_tasks(tmp_path, "suite")
+    with pytest.raises(FileNotFoundError, match=r"lcbench.model\.onnx"):
+        load_tasks("suite", folder=tmp_path)
 
 
-def test_the_suite_and_the_source_tasks_are_disjoint(yahpo):
-    suite, source = load_tasks(yahpo, "suite"), load_tasks(yahpo, "source")
+def test_the_suite_and_the_source_tasks_are_disjoint():
+    suite, source = load_tasks("suite"), load_tasks("source")
     assert (len(suite), len(source)) == (101, 52)
-    assert len(load_tasks(yahpo, "suite", "rbv2_xgboost")) == 67
+    assert len(load_tasks("suite", "rbv2_xgboost")) == 67
+    assert all(task.median < task.best <= 1 for task in suite)
     assert not {task.name for task in suite} & {task.name for task in source}
 
 
 def test_random_configurations_score_as_the_suite_says(yahpo):
     """The reference median lies in the middle of our own draws: the columns, codes and inactive values are right."""
-    for task in load_tasks(yahpo, "suite")[::10]:
+    for task in load_tasks("suite", folder=yahpo)[::10]:
         values = task.evaluate_many(task.random_configs(1000, seed=0))
         assert 0.42 < np.mean(values < task.median) < 0.58
         assert values.min() >= 0
@@ -68,24 +69,24 @@ def test_random_configurations_score_as_the_suite_says(yahpo):
 
 
 def test_one_at_a_time_is_the_same(yahpo):
-    task = load_tasks(yahpo, "suite", "rbv2_xgboost")[0]
+    task = load_tasks("suite", "rbv2_xgboost", folder=yahpo)[0]
     configs = task.random_configs(5, seed=1)
     assert [task.evaluate(config) for config in configs] == pytest.approx(task.evaluate_many(configs), abs=1e-6)
     assert configs == task.random_configs(5, seed=1)
 
 
 def test_a_smaller_trainsize_is_another_task(yahpo):
-    full = load_tasks(yahpo, "suite", "rbv2_xgboost")[0]
+    full = load_tasks("suite", "rbv2_xgboost", folder=yahpo)[0]
     half = full.at_trainsize(0.5)
     configs = full.random_configs(50, seed=0)
     assert not np.allclose(full.evaluate_many(configs), half.evaluate_many(configs))
     assert half.name == full.name + "@0.5"
     with pytest.raises(ValueError, match="cannot be asked"):
-        load_tasks(yahpo, "suite", "lcbench")[0].at_trainsize(0.5)
+        load_tasks("suite", "lcbench", folder=yahpo)[0].at_trainsize(0.5)
 
 
 def test_references_can_be_measured(yahpo):
-    task = load_tasks(yahpo, "source")[0]
+    task = load_tasks("source", folder=yahpo)[0]
     configs = task.random_configs(200, seed=0)
     measured = task.measured(configs)
     values = task.evaluate_many(configs)

@@ -14,6 +14,7 @@ from benchmarks.surrogates import SurrogateTask
 from rlhpo_core.priors.store import load_prior
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Config, Value
+from rlhpo_core.tuner import prior_mapping
 
 SPACE = SearchSpace.model_validate(
     {
@@ -141,8 +142,11 @@ def test_retuning_by_hand_begins_with_the_best_of_the_earlier_run():
     assert played.configs[:10] == ranked[:10]
 
 
-def test_rlhpo_begins_with_what_it_was_given():
+def test_rlhpo_begins_with_what_it_was_given(monkeypatch):
     """Names of the scenario, which the prior that comes with rlhpo knows by XGBoost's own."""
+    # How well the policy is imitated in the wider space does not matter here.
+    monkeypatch.setattr(prior_mapping, "EPISODES", 128)
+    monkeypatch.setattr(prior_mapping, "STEPS", 2)
     shipped = load_prior("xgboost-wide")
     definitions = {shipped_prior.BACK.get(name, name): one for name, one in shipped.space.model_dump().items()}
     space = SearchSpace.model_validate(
@@ -183,6 +187,7 @@ def test_only_what_is_missing_is_run_again(tmp_path, capsys):
     jobs = [traces.Job("random", Bowl(name), seed, 5) for name in ("a", "b") for seed in (0, 1)]
     assert traces.run_all(jobs[:3], tmp_path, workers=1) == 0
     before = (tmp_path / "random.jsonl").read_text()
+    assert f"numpy {np.__version__}" in (tmp_path / "versions.json").read_text()
     assert [job.key for job in traces.missing(jobs, traces.load([tmp_path]))] == [jobs[3].key]
     assert traces.run_all(jobs, tmp_path, workers=1) == 0
     after = (tmp_path / "random.jsonl").read_text()
@@ -249,16 +254,16 @@ def test_a_tie_is_half_a_win_and_only_common_seeds_count():
     }
 
 
-def test_a_head_start_is_few_trials_against_many(capsys):
+def test_a_head_start_is_few_trials_against_many():
     made = table(
         *(trace("portfolio", task, [0.9, 0.9]) for task in ("a", "b")),
         *(trace("tpe", task, [0.5, last]) for task, last in (("a", 0.8), ("b", 0.95))),
     )
     assert report.wins(made, "portfolio", "tpe", 0, 1).tolist() == [1.0, 0.0]
-    report.print_head_start(made, few=1, many=2)
-    printed = capsys.readouterr().out
-    assert "| win rate in %, ties ½, after 1 trials against 2 of | tpe |" in printed
-    assert "| portfolio | 50.0 (0.0–100.0) |" in printed
+    text = report.head_start(made, few=1, many=2)
+    assert "| win rate in %, ties ½, after 1 trials against 2 of | tpe |" in text
+    assert "| portfolio | 50.0 (0.0–100.0) |" in text
+    assert report.head_start(made, few=1, many=3) == ""
 
 
 def test_tasks_that_random_search_solves_are_told_apart():
@@ -272,17 +277,26 @@ def test_an_interval_spans_the_tasks_and_gaps_make_none():
     assert np.isnan(report.interval(np.array([0.0, np.nan]), np.mean)).all()
 
 
-def test_incomplete_optimisers_are_left_out_and_said_so(capsys, tmp_path):
+def test_incomplete_optimisers_are_left_out_and_said_so(tmp_path):
     found = [trace("rlhpo", "a", [0.5, 0.9]), trace("rlhpo", "b", [0.5, 0.7]), trace("tpe", "a", [0.5, 0.9])]
     made = table(*found, trace("random", "a", [0.5, 0.6]), trace("random", "b", [0.5, 0.6]))
     assert made.complete() == ["rlhpo", "random"]
-    report.print_all(made)
-    printed = capsys.readouterr().out
-    assert "tpe: left out, with runs on 1 of 2 tasks" in printed
-    assert "| win rate of rlhpo in %, ties ½, after | 1 | 2 |" in printed
-    assert "| random | 50.0 (50.0–50.0) | 100.0 (100.0–100.0) |" in printed
+    text = "\n\n".join(report.tables(made))
+    assert "tpe: left out, with runs on 1 of 2 tasks" in text
+    assert "| win rate of rlhpo in %, ties ½, after | 1 | 2 |" in text
+    assert "| random | 50.0 (50.0–50.0) | 100.0 (100.0–100.0) |" in text
     report.plot(made, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    report.plot_at(made, [1, 2], tmp_path / "bars.png")
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("plot.png", "bars.png"))
+
+
+def test_the_glance_and_the_coverage_tell_of_runs_that_are_shorter():
+    found = [trace("long", "a", [0.5, 0.75]), trace("long", "b", [0.5, 1.0]), trace("long", "b", [0.5, 1.0], seed=1)]
+    found += [trace("short", task, [1.0]) for task in ("a", "b")]
+    glance = report.at_a_glance(table(*found), [1, 2]).splitlines()
+    assert glance[2:] == ["| short | 0.000 | – | 0.500 at 2 |", "| long | 1.000 | 0.250 | 0.500 at 2 |"]
+    coverage = report.coverage([*found, trace("elsewhere", "c", [1.0])], ["a", "b"]).splitlines()
+    assert coverage[2:] == ["| long | 0: 2, 1: 1 | 2 | – |", "| short | 0: 2 | 1 | – |"]
 
 
 def test_tasks_are_selected_by_a_word():
@@ -320,7 +334,7 @@ def test_errors_by_trial_and_by_wall_time():
     assert np.isnan(real.at_trials(found, "validation", [5])).all()
 
 
-def test_a_real_run_scores_validation_and_holdout(tmp_path, capsys):
+def test_a_real_run_scores_validation_and_holdout(tmp_path):
     rng = np.random.default_rng(0)
     features = rng.random((200, 3))
     rows = [",".join(map(str, [*row, "yes" if row[0] > 0.5 else "no"])) for row in features]
@@ -335,9 +349,11 @@ def test_a_real_run_scores_validation_and_holdout(tmp_path, capsys):
     assert 0 < found["improved_at"][0] <= found["seconds"]
     other = {**found, "optimiser": "tpe"}
     elsewhere = {**found, "task": "xgboost-paper/other"}
-    own = real.comparable([found, other, elsewhere])
-    assert [len(of) for of in own.values()] == [1, 1], "only what both have run"
-    real.print_tables(own)
-    assert "tables: 1, runs of each optimiser: 1" in capsys.readouterr().out
-    real.plot(own, tmp_path / "real.png")
+    runs = real.comparable([found, other, elsewhere])
+    assert [len(of) for of in runs.values()] == [1, 1], "only what both have run"
+    last = f"{1 - found['improvements'][-1][1]:.4f}"
+    assert real.last_errors(runs, "validation").splitlines()[-1] == f"| tpe | {last} |"
+    assert "| mean rank by holdout error after trials |" in "\n".join(real.tables(runs))
+    assert "rank" not in "\n".join(real.tables({"tpe": [other]}))
+    real.plot(runs, tmp_path / "real.png")
     assert (tmp_path / "real.png").read_bytes().startswith(b"\x89PNG")

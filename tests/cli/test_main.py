@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from rlhpo_core.cli import main as cli
-from rlhpo_core.cli.study_template import study_file
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
-from rlhpo_core.study.spec import StudySpec, load_study
+from rlhpo_core.study.spec import load_study
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -52,7 +54,7 @@ def test_status_of_a_folder_without_studies(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_study_just_created_is_shown_as_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = load_study(EXAMPLES / "car.yaml")
+    spec = load_study(EXAMPLES / "01-first-study.yaml")
     StudyFolder.create(tmp_path / "car", spec, StudyRecord.new(spec))
     cli.status(tmp_path)
     assert "interrupted" in capsys.readouterr().out
@@ -60,45 +62,42 @@ def test_a_study_just_created_is_shown_as_interrupted(tmp_path: Path, capsys: py
     assert "0 of 40" in capsys.readouterr().out
 
 
-# -- init --------------------------------------------------------------------------------------------------------------
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no such file": ({"data": {"path": "absent.csv", "target": "target"}}, "there is no file"),
+    "empty table": ({"data": {"path": "empty.csv", "target": "target"}}, "cannot read"),
+    "missing target": ({"data": {"path": "good.csv", "target": "tagret"}}, "did you mean 'target'?"),
+    "one class": ({"data": {"path": "one.csv", "target": "target"}}, "one class only"),
+    "target with gaps": ({"data": {"path": "gaps.csv", "target": "target"}}, "is missing in 1 of 40 rows"),
+    "column of a wrong type": ({"data": {"path": "stray.csv", "target": "target"}}, "row 4 has 'broken'"),
+    "unknown metric": ({"objective": "acuracy"}, "unknown metric 'acuracy'"),
+    "metric of another task": ({"objective": "rmse"}, "rmse does not fit classification"),
+    "unknown hyperparameter": ({"space": {"depth": {"type": "int", "low": 1, "high": 9}}}, "space.depth: XGBoost"),
+    "empty range": ({"space": {"gamma": {"type": "float", "low": 2, "high": 1}}}, "space.gamma: empty range"),
+    "unknown field": ({"budget": {"trails": 10}}, "budget.trails"),
+}
 
 
-def written(data: Path, target: str | None, folder: Path) -> StudySpec:
-    text, _ = study_file(data, target, folder)
-    (folder / "study.yaml").write_text(text)
-    return load_study(folder / "study.yaml")
-
-
-def test_a_first_study_file_fits_its_table(tmp_path: Path) -> None:
-    spec = written(EXAMPLES / "data" / "german_credit.csv", "target", tmp_path)
-    assert spec.data is not None
-    assert spec.data.path == (EXAMPLES / "data" / "german_credit.csv").resolve()
-    assert spec.objective.metric == "accuracy"
-    assert spec.registry.model == "german_credit"
-    assert spec.space == load_study(EXAMPLES / "car.yaml").space
-
-
-def test_a_rare_class_asks_for_balanced_accuracy(tmp_path: Path) -> None:
-    assert written(EXAMPLES / "data" / "car.csv", "target", tmp_path).objective.metric == "balanced_accuracy"
-
-
-def test_a_number_is_regressed_on(tmp_path: Path) -> None:
-    spec = written(EXAMPLES / "data" / "winequality_white.csv", "alcohol", tmp_path)
-    assert spec.data is not None
-    assert (spec.data.task, spec.objective.metric) == ("regression", "rmse")
-
-
-def test_awkward_names_survive(tmp_path: Path) -> None:
-    table = (EXAMPLES / "data" / "car.csv").read_text().replace("target", "class: yes/no #1", 1)
-    data = tmp_path / "my cars (2024): new.csv"
-    data.write_text(table)
-    spec = written(data, "class: yes/no #1", tmp_path)
-    assert spec.data is not None
-    assert spec.data.target == "class: yes/no #1"
-    assert spec.data.path == data.resolve()
-    assert yaml.safe_load((tmp_path / "study.yaml").read_text())["name"] == "my-cars-2024-new"
-
-
-def test_without_a_target_the_columns_are_listed(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--target: which column is to be predicted"):
-        study_file(EXAMPLES / "data" / "car.csv", None, tmp_path)
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_with_words(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = pd.DataFrame({"x": [row / 7 for row in range(40)], "target": ["a", "b"] * 20})
+    good.to_csv(tmp_path / "good.csv", index=False)
+    (tmp_path / "empty.csv").write_text("")
+    good.assign(target="a").to_csv(tmp_path / "one.csv", index=False)
+    good.assign(target=[None, *good["target"][1:]]).to_csv(tmp_path / "gaps.csv", index=False)
+    good.assign(x=[*good["x"][:3].astype(str), "broken", *good["x"][4:].astype(str)]).to_csv(
+        tmp_path / "stray.csv", index=False
+    )
+    fields, message = BAD[case]
+    study = {
+        "name": "bad",
+        "data": {"path": "good.csv", "target": "target"},
+        "evaluator": {"kind": "xgboost"},
+        "objective": "accuracy",
+        "space": "xgboost-paper",
+        **fields,
+    }
+    (tmp_path / "bad.yaml").write_text(json.dumps(study))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        CliRunner().invoke(cli.app, ["tune", "bad.yaml"], catch_exceptions=False)
+    assert not (tmp_path / "runs").exists()

@@ -13,15 +13,14 @@ from typer.testing import CliRunner, Result
 
 from rlhpo_core.cli.main import app
 from rlhpo_core.errors import UserError
-from rlhpo_core.priors.sources import Source, read
+from rlhpo_core.priors.sources import read
 from rlhpo_core.priors.store import load_prior
-from rlhpo_core.storage.object_store import open_store
-from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import TrackingSpec, dump_study
 from rlhpo_core.tracking.connection import Connection
 from tests.helpers.finished_studies import SPACE, study, tuned
-from tests.helpers.servers import shared_s3_server
+from tests.helpers.mlflow_store import new_store
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 
@@ -33,6 +32,7 @@ PEAKS = {"one": 0.65, "two": 0.7, "three": 0.75}
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/ of three finished studies, another in others/, and the prior of the three."""
     place = tmp_path_factory.mktemp("team")
+    new_store(place / "runs")
     for name, peak in PEAKS.items():
         tuned(place / "runs", study(name, peak))
     tuned(place / "others", study("held-out", 0.72), tracked=False)
@@ -62,10 +62,6 @@ def connection(place: Path) -> Connection:
     return Connection.of(TrackingSpec(), place / "runs")
 
 
-def sources(place: Path, *places: str) -> list[Source]:
-    return read(places, connection(place))
-
-
 def study_id(place: Path, name: str) -> str:
     return StudyFolder(place / name).record().study_id
 
@@ -92,39 +88,6 @@ def test_the_same_studies_and_seed_give_the_same_prior(here: Path, tmp_path: Pat
     assert again.read_bytes() == Path("team.safetensors").read_bytes()
 
 
-def trials_of(source: Source) -> list[tuple[str, float, float | None]]:
-    """Configuration, reward and seconds, in an order of their own."""
-    study = source.found.study
-    assert study.seconds is not None
-    rows = zip(study.configs, study.rewards.tolist(), study.seconds.tolist(), strict=True)
-    return sorted((str(sorted(config.items())), reward, seconds) for config, reward, seconds in rows)
-
-
-def test_wherever_a_study_is_kept_it_is_the_same(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (files,) = sources(here, "runs/two")
-    client = MlflowClient(tracking_uri=connection(here).uri)
-    experiment = client.get_experiment_by_name("rlhpo")
-    tag = f"tags.`rlhpo.study_id` = '{files.name}' and tags.`rlhpo.run` = 'study'"
-    run = client.search_runs([experiment.experiment_id], tag)[0]
-    server = shared_s3_server()
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    stored = StudyFiles(open_store(f"s3://{server.bucket}/priors/two"))
-    kept = StudyFolder(here / "runs" / "two").store
-    for key in ("study.yaml", "study.json", "state.safetensors"):
-        stored.store.write(key, kept.read(key) or b"")
-    for address in (run.info.run_id, stored.store.uri, "runs/two/state.safetensors"):
-        (found,) = sources(here, address)
-        assert found.name == files.name
-        assert found.found.space == files.found.space
-        assert found.direction == "maximize"
-        assert found.metric == (None if address.endswith(".safetensors") else "height")
-        assert trials_of(found) == trials_of(files)
-    assert sorted(found.name for found in sources(here, "mlflow:rlhpo")) == sorted(
-        found.name for found in sources(here, "runs")
-    )
-
-
 def test_a_study_counts_once_and_small_ones_of_a_folder_are_left_out(here: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     shutil.copytree("runs/one", tmp_path / "runs" / "copy")
@@ -142,7 +105,8 @@ def test_ranges_that_differ_are_joined_or_given(here: Path, tmp_path: Path) -> N
     tuned(tmp_path, study("wide", space=wide, budget={"trials": 32}), tracked=False)
     tuned(tmp_path, study("more", space={**SPACE, "z": SPACE["x"]}), tracked=False)
     out, given = str(tmp_path / "p.safetensors"), tmp_path / "narrow.yaml"
-    both = ("train", "runs/one", str(tmp_path / "wide"), "--out", out, *QUICK)
+    hasty = ("--steps", "30", "--policy-updates", "2")
+    both = ("train", "runs/one", str(tmp_path / "wide"), "--out", out, *hasty)
     rlhpo(*both)
     assert load_prior(out).space.model_dump() == wide
     given.write_text(dump_study(study("narrow")))
@@ -173,7 +137,9 @@ def test_studies_of_different_objectives_do_not_mix(
 ) -> None:
     spec = study("odd")
     folder = tuned(tmp_path, spec, tracked=False)
-    folder.write_spec(spec.model_copy(update={"objective": spec.objective.model_copy(update=objective)}))
+    odd = spec.model_copy(update={"objective": spec.objective.model_copy(update=objective)})
+    folder.write_spec(odd)
+    folder.write_record(StudyRecord.new(odd))
     if objective["direction"] == "minimize":
         state = folder.state()
         turned = state.history.model_copy(update={"direction": "minimize"})
@@ -201,14 +167,6 @@ def test_wrong_inputs_are_named(here: Path, arguments: list[str], message: str) 
     with pytest.raises(UserError, match=message):
         rlhpo("train", *arguments)
     assert not Path("p.safetensors").exists()
-
-
-def test_the_run_of_a_trial_is_no_study(here: Path) -> None:
-    client = MlflowClient(tracking_uri=connection(here).uri)
-    experiment = client.get_experiment_by_name("rlhpo")
-    trial = client.search_runs([experiment.experiment_id], "tags.`rlhpo.run` = 'trial'", max_results=1)[0]
-    with pytest.raises(UserError, match=r"\(trial-\d+\) is not the run of a study of rlhpo; its parent is"):
-        sources(here, trial.info.run_id)
 
 
 # -- evaluate ----------------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from kfp import dsl
 
-from components import readme
+from components.__main__ import load as load_component
+from components.__main__ import names
 from components.agent_proposal.component import agent_proposal
 from components.data_prep.component import data_prep
 from components.evaluator_training.component import evaluator_training
@@ -19,15 +19,15 @@ from components.ppo_update.component import ppo_update
 from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
 from rlhpo_core.tuner.state_file import load
-from tests.kubeflow.test_steps import study
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.helpers.mlflow_store import new_store
+from tests.helpers.pool_study import kept_workers
+from tests.helpers.stepwise import study
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+    with pytest.MonkeyPatch.context() as patch, kept_workers():
+        patch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path_factory.mktemp("mlflow")))
         yield
 
 
@@ -86,16 +86,8 @@ def test_a_round_of_components(tracking: None, tmp_path: Path) -> None:
     assert Path(report.path).read_text().startswith("<!DOCTYPE html>") or "<html" in Path(report.path).read_text()
 
 
-@pytest.mark.parametrize("name", readme.NAMES)
-def test_the_readme_is_that_of_the_signature(name: str) -> None:
-    """To renew it: python -m components.readme"""
-    assert (ROOT / "components" / name / "README.md").read_text() == readme.readme(name)
-
-
-@pytest.mark.parametrize("name", readme.NAMES)
+@pytest.mark.parametrize("name", names())
 def test_every_input_is_described(name: str) -> None:
-    spec = readme.load(name).component_spec
+    spec = load_component(name).component_spec
     assert spec.description
     assert all(item.description for item in (spec.inputs or {}).values())
-    metadata = yaml.safe_load((ROOT / "components" / name / "metadata.yaml").read_text())
-    assert metadata["name"] == name

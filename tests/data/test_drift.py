@@ -30,30 +30,30 @@ def drift(path: Path, then: pd.DataFrame, now: pd.DataFrame) -> Drift:
 
 def test_the_same_table_is_the_same(tmp_path: Path) -> None:
     then, _ = halves(tmp_path, "german_credit.csv")
-    found = drift(tmp_path, then, then)
-    assert found.same
-    assert found.summary() == "the data is the same"
+    change = drift(tmp_path, then, then)
+    assert change.same
+    assert change.summary() == "the data is the same"
 
 
 def test_two_halves_of_a_table_are_new_but_have_not_drifted(tmp_path: Path) -> None:
     for name in ("german_credit.csv", "winequality_white.csv", "car.csv"):
-        found = drift(tmp_path, *halves(tmp_path, name))
-        assert not found.same
-        assert found.drifted == ()
-        assert not found.schema_changed
-        assert found.moved < 0.02
-        assert "nothing drifted" in found.summary()
+        change = drift(tmp_path, *halves(tmp_path, name))
+        assert not change.same
+        assert change.drifted == ()
+        assert not change.schema_changed
+        assert change.moved < 0.02
+        assert "nothing drifted" in change.summary()
 
 
 def test_a_number_that_shifts_and_a_category_that_spreads_have_drifted(tmp_path: Path) -> None:
     then, now = halves(tmp_path, "german_credit.csv")
     moved = now.assign(duration=now["duration"] * 1.8, purpose=np.where(np.arange(len(now)) % 2, "A48", now["purpose"]))
-    found = drift(tmp_path, then, moved)
-    assert set(found.drifted) == {"duration", "purpose"}
-    assert {one.name for one in found.columns[:2]} == {"duration", "purpose"}
-    assert all(one.p_value < 0.01 for one in found.columns[:2])
-    assert found.moved > drift(tmp_path, then, now).moved
-    assert "drifted" in found.summary()
+    change = drift(tmp_path, then, moved)
+    assert set(change.drifted) == {"duration", "purpose"}
+    assert {column.name for column in change.columns[:2]} == {"duration", "purpose"}
+    assert all(column.p_value < 0.01 for column in change.columns[:2])
+    assert change.moved > drift(tmp_path, then, now).moved
+    assert "drifted" in change.summary()
 
 
 def test_values_that_go_missing_have_drifted(tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_values_that_go_missing_have_drifted(tmp_path: Path) -> None:
 def test_labels_shift(tmp_path: Path) -> None:
     then, now = halves(tmp_path, "german_credit.csv")
     bad, good = now[now["target"] == 2], now[now["target"] == 1]
-    found = drift(tmp_path, then, pd.concat([bad, good.iloc[: len(bad) // 2]]))
-    assert found.label is not None
-    assert found.label.drifted
-    assert "target" in found.drifted
+    change = drift(tmp_path, then, pd.concat([bad, good.iloc[: len(bad) // 2]]))
+    assert change.label is not None
+    assert change.label.drifted
+    assert "target" in change.drifted
 
 
 def test_the_schema_changes(tmp_path: Path) -> None:
@@ -76,18 +76,18 @@ def test_the_schema_changes(tmp_path: Path) -> None:
     other = now.rename(columns={"age": "years"}).assign(housing=np.arange(len(now)) % 7)
     target = other["target"].astype(object)
     target.iloc[:20] = 3
-    found = drift(tmp_path, then, other.assign(target=target))
-    assert (found.added, found.removed, found.retyped) == (("years",), ("age",), ("housing",))
-    assert found.new_classes == ("3",)
-    assert found.schema_changed
-    assert "new columns years; columns gone age; columns of another kind housing; new classes 3" in found.summary()
+    change = drift(tmp_path, then, other.assign(target=target))
+    assert (change.added, change.removed, change.retyped) == (("years",), ("age",), ("housing",))
+    assert change.new_classes == ("3",)
+    assert change.schema_changed
+    assert "new columns years; columns gone age; columns of another kind housing; new classes 3" in change.summary()
 
 
 def test_a_profile_keeps_no_rows_and_stays_small(tmp_path: Path) -> None:
     frame = pd.read_csv(EXAMPLES / "winequality_white.csv")
-    found = profile(read(tmp_path / "table.csv", frame))
-    kept = found.columns["alcohol"].quantiles
+    remembered = profile(read(tmp_path / "table.csv", frame))
+    kept = remembered.columns["alcohol"].quantiles
     assert kept is not None
     assert len(kept) == 500
     assert list(kept) == sorted(kept)
-    assert len(found.model_dump_json()) < 100_000
+    assert len(remembered.model_dump_json()) < 100_000

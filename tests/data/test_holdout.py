@@ -9,7 +9,6 @@ import pytest
 from rlhpo_core.data.holdout import from_bytes, row_keys, slices, to_bytes, unseen
 from rlhpo_core.data.table import Table, load_table, split
 from rlhpo_core.errors import UserError
-from rlhpo_core.production.answers import ask
 from rlhpo_core.study.spec import DataSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
@@ -18,18 +17,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
 def table(path: Path, frame: pd.DataFrame) -> Table:
     frame.to_csv(path, index=False)
     return load_table(DataSpec(path=path, target="target"), seed=0)
-
-
-class Constant:
-    """Knows one class, whatever it is asked."""
-
-    def predict(self, data: pd.DataFrame) -> pd.DataFrame:
-        return pd.DataFrame({"prediction": 1, "probability_1": np.full(len(data), 0.75)})
-
-
-class Picky:
-    def predict(self, data: pd.DataFrame) -> pd.DataFrame:
-        return pd.DataFrame({"prediction": data["not there"]})
 
 
 def test_rows_are_known_again_in_another_table(tmp_path: Path) -> None:
@@ -46,15 +33,15 @@ def test_rows_are_known_again_in_another_table(tmp_path: Path) -> None:
     assert np.array_equal(np.unique(known), from_bytes(to_bytes(known)))
 
 
-def test_no_row_that_a_training_has_seen_is_judged_by(tmp_path: Path) -> None:
+def test_no_row_that_a_training_run_has_seen_is_among_the_fresh(tmp_path: Path) -> None:
     frame = pd.read_csv(EXAMPLES / "winequality_white.csv")  # a fifth of its rows are there twice
     whole = table(tmp_path / "wine.csv", frame)
     parts = split(whole, DataSpec(path=tmp_path / "wine.csv", target="target"), seed=0)
     seen = row_keys(whole, np.concatenate([parts.train, parts.validation]))
-    judged = unseen(whole, parts.holdout, [seen])
-    assert 0 < len(judged) < len(parts.holdout)
+    fresh = unseen(whole, parts.holdout, [seen])
+    assert 0 < len(fresh) < len(parts.holdout)
     trained = pd.concat([frame.iloc[parts.train], frame.iloc[parts.validation]])
-    rows = judged.rows.assign(target=[judged.classes[int(code)] for code in judged.target])
+    rows = fresh.rows.assign(target=[fresh.classes[int(code)] for code in fresh.target])
     assert len(rows.merge(trained.drop_duplicates().astype("float64"), on=list(frame.columns))) == 0
 
 
@@ -63,23 +50,12 @@ def test_slices_are_the_values_of_a_column_or_quarters_of_its_range(tmp_path: Pa
         housing=lambda frame: frame["housing"].where(frame.index % 10 > 0)
     ))  # fmt: skip
     rows = unseen(whole, np.arange(1000), [])
-    found = slices(rows, ["housing", "duration"])
-    housing = [name for name in found if name.startswith("housing")]
+    masks = slices(rows, ["housing", "duration"])
+    housing = [name for name in masks if name.startswith("housing")]
     assert sorted(housing) == ["housing missing", "housing=A151", "housing=A152", "housing=A153"]
-    assert sum(int(found[name].sum()) for name in housing) == 1000
-    quarters = [name for name in found if name.startswith("duration")]
+    assert sum(int(masks[name].sum()) for name in housing) == 1000
+    quarters = [name for name in masks if name.startswith("duration")]
     assert len(quarters) == 4
-    assert sum(int(found[name].sum()) for name in quarters) == 1000
+    assert sum(int(masks[name].sum()) for name in quarters) == 1000
     with pytest.raises(UserError, match="no column 'colour'"):
         slices(rows, ["colour"])
-
-
-def test_a_model_that_does_not_know_a_class_gives_it_nothing(tmp_path: Path) -> None:
-    rows = unseen(table(tmp_path / "credit.csv", pd.read_csv(EXAMPLES / "german_credit.csv")), np.arange(50), [])
-    found = ask({"old": (Constant(), 10)}, rows)["old"]
-    assert found.output.shape == (50, 2)
-    assert found.output[0] == pytest.approx([0.75, 0.0])
-    assert found.size == 10
-    assert 0 < found.seconds_per_row < 1
-    with pytest.raises(UserError, match="the champion cannot answer the current data: KeyError: 'not there'"):
-        ask({"the champion": (Picky(), 10)}, rows)

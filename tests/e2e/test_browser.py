@@ -24,7 +24,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from rlhpo_core.storage.study_folder import StudyFolder
-from tests.e2e.test_studies import ROOT, rlhpo
+from tests.helpers.command_line import ROOT, rlhpo
 from tests.helpers.servers import MlflowServer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -76,7 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 def study(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """A finished one, with a trial that was made to fail and a registered model."""
     place = tmp_path_factory.mktemp("work")
-    rlhpo("tune", ROOT / "examples" / "loop.yaml", "--tracking-uri", server.url, "--out", "loop", cwd=place)
+    rlhpo("tune", ROOT / "examples" / "05-pipeline.yaml", "--tracking-uri", server.url, "--out", "loop", cwd=place)
     return StudyFolder.open(place / "loop")
 
 

@@ -17,7 +17,9 @@ from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import load_study
-from tests.e2e.test_studies import ROOT, comparable, environment, trial_files, trials, write_study
+from tests.helpers.command_line import ROOT, environment, trial_files, trials, write_study
+from tests.helpers.comparison import comparable
+from tests.helpers.mlflow_store import new_store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
@@ -52,7 +54,7 @@ def test_chunks_make_the_trials_of_one_run(engine: str, tmp_path: Path) -> None:
         with TrialPool(spec, 1, 1) as pool:
             run(whole, spec, pool, [])
 
-    store, tracking = tmp_path / "store", f"sqlite:///{tmp_path}/mlflow.db"
+    store, tracking = tmp_path / "store", new_store(tmp_path)
     known = environment(MLFLOW_TRACKING_URI=tracking, OMP_NUM_THREADS="1")
     done = []
     for number, killed in enumerate((False, True, False, False)):

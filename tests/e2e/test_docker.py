@@ -26,7 +26,8 @@ from rlhpo_core.storage.object_store import S3Store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec, load_study
-from tests.e2e.test_studies import ROOT, comparable
+from tests.helpers.command_line import ROOT
+from tests.helpers.comparison import comparable
 from tests.helpers.docker_engine import Engine, NoEngineError
 from tests.helpers.servers import MlflowServer, PostgresServer, S3Server
 
@@ -111,15 +112,15 @@ def test_the_image_is_what_it_should_be(engine: Engine, image: str) -> None:
 def test_a_study_in_containers_has_the_trials_of_one_without(
     engine: Engine, image: str, s3: S3Server, mlflow: MlflowServer, place: Path
 ) -> None:
-    study = yaml.safe_load((ROOT / "examples" / "loop.yaml").read_text())
+    study = yaml.safe_load((ROOT / "examples" / "05-pipeline.yaml").read_text())
     study |= {
         "budget": {"trials": TRIALS},
         "execution": {"drill": [FAILING], "threads": 1},
         "tuner": {"trials_per_round": EACH},
     }
     study["data"]["path"] = str(ROOT / "examples" / "data" / "car.csv")
-    (place / "loop.yaml").write_text(yaml.safe_dump(study))
-    spec = load_study(place / "loop.yaml")
+    (place / "05-pipeline.yaml").write_text(yaml.safe_dump(study))
+    spec = load_study(place / "05-pipeline.yaml")
     here = StudyFolder.create(place / "here", spec, StudyRecord.new(spec))
     with TrialPool(spec, 1, 1) as pool:
         run(here, spec, pool, [])
@@ -179,7 +180,7 @@ local.init(
     pipeline_root={str(root)!r},
     raise_on_error=True,
 )
-study = open({str(place / "loop.yaml")!r}).read()
+study = open({str(place / "05-pipeline.yaml")!r}).read()
 pipeline = build({rounds}, {EACH}, cluster=False)
 pipeline(study=study, store="{bucket}/loop", table_source="{bucket}/tables/car.csv")
 """

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
-from tests.e2e.test_studies import ROOT, environment
+from tests.helpers.command_line import ROOT, environment
 from tests.helpers.kfp_checks import pipeline_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-EXAMPLE = ROOT / "examples" / "one_component.py"
+EXAMPLE = ROOT / "examples" / "07-one-component.py"
 
 
 def python(*arguments: str | Path, cwd: Path) -> str:

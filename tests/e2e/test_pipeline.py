@@ -7,24 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_studies import (
-    children,
-    client,
-    comparable,
-    rlhpo,
-    start,
-    trial_files,
-    trials,
-    wait_for,
-    write_study,
-)
+from tests.helpers.command_line import children, client, rlhpo, start, trial_files, trials, wait_for, write_study
+from tests.helpers.comparison import comparable
+from tests.helpers.mlflow_store import new_store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("work")
+    place = tmp_path_factory.mktemp("work")
+    new_store(place / "runs")
+    return place
 
 
 def test_the_pipeline_has_the_trials_of_the_runner_also_if_killed_in_the_middle(place: Path) -> None:

@@ -16,8 +16,9 @@ from mlflow import MlflowClient
 from rlhpo_core.production.ledger import Ledger, Record
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import dump_study, load_study
-from tests.e2e.test_studies import ROOT, children, client, environment, rlhpo
-from tests.production.test_alerts import Hook, hook  # noqa: F401  (a fixture)
+from tests.helpers.command_line import ROOT, children, client, environment, rlhpo
+from tests.helpers.mlflow_store import new_store
+from tests.helpers.webhooks import Hook
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -70,7 +71,8 @@ def records(folder: Path) -> list[Record]:
     return Ledger.of("wine", str(folder / "registry")).records()
 
 
-def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:  # noqa: F811
+def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
+    new_store(tmp_path / "runs")
     cut_into_months(tmp_path)
     study = write_study(tmp_path, alerts={"url": hook.url, "events": ["promoted", "kept", "skipped", "budget_spent"]})
     arrive(tmp_path, 0)
@@ -128,7 +130,7 @@ def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
     assert "promoted: rmse" in (tmp_path / "runs" / "wine-3" / "report.html").read_text()
 
     # The holdout of the decision holds no row that either model was trained on.
-    (promotion,) = [record for record in records(tmp_path) if record.event == "promoted"]
+    (promotion,) = [record for record in records(tmp_path) if record.outcome == "promoted"]
     assert promotion.verdict is not None
     assert 200 <= promotion.verdict.rows < round(0.3 * 1698)
     assert {guard.name.split(" where")[0] for guard in promotion.verdict.guards} == {
@@ -140,7 +142,7 @@ def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
         "rollback", "wine", "--store", "registry", "--reason", "complaints from the cellar", cwd=tmp_path
     )
     assert aliases(store) == {"champion": "1", "previous": "3"}
-    story = [(record.event, record.champion, record.challenger) for record in records(tmp_path)]
+    story = [(record.outcome, record.champion, record.challenger) for record in records(tmp_path)]
     assert story == [
         ("kept", "1", "2"), ("skipped", "1", None), ("promoted", "3", "3"), ("rolled_back", "1", None),
     ]  # fmt: skip
@@ -164,6 +166,7 @@ build(1, 2, cluster=False)(study=Path(study).read_text(), store=store)
 
 
 def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
+    new_store(tmp_path / "runs")
     cut_into_months(tmp_path)
     study = write_study(tmp_path, budget={"trials": 2})
     uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/runs/mlflow.db"}
@@ -183,7 +186,7 @@ def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
     store = client(tmp_path)
     assert aliases(store) == {"champion": "2", "previous": "1"}
     ledger = Ledger.of("wine", str(tmp_path / "place" / "registry"))
-    assert [record.event for record in ledger.records()] == ["promoted"]
+    assert [record.outcome for record in ledger.records()] == ["promoted"]
     (place,) = (tmp_path / "place" / "studies").iterdir()
     inherited = StudyFolder.open(place)
     state = inherited.state()
@@ -191,5 +194,5 @@ def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
     assert len(state.inherited.trials) == 2
 
     run()
-    assert [record.event for record in ledger.records()] == ["promoted", "skipped"]
+    assert [record.outcome for record in ledger.records()] == ["promoted", "skipped"]
     assert len(list((tmp_path / "place" / "studies").iterdir())) == 1, "nothing was tuned"

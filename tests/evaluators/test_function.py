@@ -7,13 +7,21 @@ from typing import Any
 import pytest
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators import build_evaluator
 from rlhpo_core.evaluators.function import ALLOWED_MODULES, FunctionEvaluator
-from rlhpo_core.study.spec import FunctionSpec, StudySpec
+from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.study.spec import StudySpec
 
 
 def evaluator(function: str, **options: Any) -> FunctionEvaluator:
-    return FunctionEvaluator(FunctionSpec(kind="function", function=function, options=options), metric="score")
+    spec = StudySpec.model_validate(
+        {
+            "name": "mine",
+            "evaluator": {"kind": "function", "function": function, "options": options},
+            "objective": {"metric": "score", "direction": "maximize"},
+            "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
+        }
+    )
+    return FunctionEvaluator(spec, threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -137,16 +145,9 @@ def test_a_module_with_a_syntax_error_says_so(user_module: Any) -> None:
         evaluator(f"{name}:f")
 
 
-def test_a_study_with_a_function_gets_this_evaluator() -> None:
-    spec = StudySpec.model_validate(
-        {
-            "name": "mine",
-            "evaluator": {"kind": "function", "function": "tests.helpers.functions:act"},
-            "objective": {"metric": "score", "direction": "maximize"},
-            "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
-        }
-    )
-    built = build_evaluator(spec, threads=1)
-    assert isinstance(built, FunctionEvaluator)
-    built.check_space(spec.space)
-    assert built.refit({"x": 0.5}) is None
+def test_any_space_will_do_and_there_is_no_model() -> None:
+    mine = evaluator("tests.helpers.functions:act")
+    mine.check_space(SearchSpace.model_validate({"y": {"type": "bool"}}))
+    assert not mine.has_model
+    assert mine.refit({"x": 0.5}) is None
+    assert mine.data() is None

@@ -1,7 +1,7 @@
-"""The first round of a study is the same on every machine, to five of the seven digits that numbers are rounded to.
+"""The first round of a study is the same on every machine, to 1e-5 of a range (decision 10).
 
-The recorded rounds are from one machine; whoever runs this on another one checks the promise. After a change of what
-first rounds are made of (the tuner's defaults, an example, the prior in the box), and only then, record them anew:
+The recorded rounds are from one machine. On another one these tests check the promise. Record them anew only after a
+change to what makes a first round (the tuner's defaults, an example, the built-in prior, library versions):
 
     python -m tests.execution.test_first_rounds
 """
@@ -24,22 +24,20 @@ from rlhpo_core.tuner import algorithm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECORDED = Path(__file__).parents[1] / "fixtures" / "first-rounds.json"
-#: Largest difference of numbers, as a share of their range, on a log scale if they have one.
+#: Largest difference of floats, as a share of their range (of its logarithm, on a log scale).
 AGREEMENT = 1e-5
-#: Examples with other settings, which begin in other ways.
+#: Examples and changes to them: the ways in which studies begin.
 STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "car": ("car", {}),
-    "credit": ("credit", {}),
-    "wine": ("wine", {}),
-    "by the paper": ("car", {"tuner": {"profile": "paper"}}),
-    "in one step": ("car", {"tuner": {"mode": "rl_doc"}}),
-    "at random": ("car", {"tuner": {"mode": "random"}}),
-    "the portfolio of a prior": ("car-with-prior", {}),
-    "more than the portfolio, chosen by the reward model": ("car-with-prior", {"tuner": {"trials_per_round": 12}}),
-    "by a policy that imitates the prior's": (
-        "car-with-prior", {"tuner": {"screening": None, "agent": {"nodes": 20}}}
-    ),
-}  # fmt: skip
+    "numbers": ("01-first-study", {}),
+    "conditions": ("03-conditional-space", {}),
+    "regression": ("02-regression", {}),
+    "the paper's settings": ("01-first-study", {"tuner": {"profile": "paper"}}),
+    "all hyperparameters in one step": ("01-first-study", {"tuner": {"mode": "rl_doc"}}),
+    "random search": ("01-first-study", {"tuner": {"mode": "random"}}),
+    "a prior's portfolio": ("04-prior", {}),
+    "a prior's portfolio, and more chosen by the reward model": ("04-prior", {"tuner": {"trials_per_round": 12}}),
+    "a policy that imitates a prior's": ("04-prior", {"tuner": {"screening": None, "agent": {"nodes": 20}}}),
+}
 
 
 def first_round(name: str) -> tuple[SearchSpace, list[Config]]:

@@ -1,24 +1,21 @@
-"""The loop, its budgets and the study's folder."""
+"""The loop on this machine."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlhpo_core.errors import UserError
 from rlhpo_core.execution.runner import Outcome, run
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.report.study_report import failure_report
 from rlhpo_core.storage.study_files import StudyRecord, Winner
-from rlhpo_core.storage.study_folder import StudyFolder, studies
-from rlhpo_core.study.budget import cost, spent
-from rlhpo_core.study.spec import BudgetSpec, CostSpec, StudySpec
-from rlhpo_core.trial import History, Proposal, RoundSummary, Trial, TrialStatus
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.trial import Proposal, RoundSummary, Trial, TrialStatus
+from tests.helpers.comparison import comparable
 
 
 def study(**fields: Any) -> StudySpec:
@@ -32,104 +29,6 @@ def study(**fields: Any) -> StudySpec:
             **fields,
         }
     )
-
-
-def trial(number: int, value: float | None, seconds: float = 0.0) -> Trial:
-    proposal = Proposal(trial_id=f"{number:016x}", number=number, round=0, index=number, config={}, actions=())
-    status = TrialStatus.FAILED if value is None else TrialStatus.COMPLETE
-    error = "Traceback …\nValueError: too deep" if value is None else None
-    return Trial(proposal=proposal, status=status, value=value, seconds=seconds, error=error)
-
-
-def history(*values: float | None, seconds: float = 0.0) -> History:
-    return History(direction="maximize", trials=tuple(trial(n, v, seconds) for n, v in enumerate(values)))
-
-
-# -- budgets ---------------------------------------------------------------------------------------------------------
-
-
-def test_whichever_limit_comes_first_ends_the_study() -> None:
-    budget = BudgetSpec(
-        trials=10,
-        wall_time=timedelta(seconds=60),
-        cost=CostSpec(limit=2.0, per_trial_hour=3.0),
-        patience=3,
-    )
-    assert spent(budget, history(), 0) is None
-    assert spent(budget, history(*range(9)), 59) is None
-    assert spent(budget, history(*range(10)), 0) == "all 10 trials done"
-    assert spent(budget, history(1.0), 60) == "wall time of 0:01:00 used up"
-    assert spent(budget, history(1.0, 2.0, seconds=1200), 0) == "cost limit of 2 used up"
-    assert cost(budget, history(1.0, 2.0, seconds=1200)) == pytest.approx(2.0)
-    assert spent(budget, history(1.0, 5.0, 4.0, 5.0), 0) is None
-    assert spent(budget, history(1.0, 5.0, 4.0, 5.0, None), 0) == "no improvement in 3 trials"
-
-
-def test_patience_waits_for_a_first_success() -> None:
-    assert spent(BudgetSpec(trials=10, patience=2), history(None, None, None), 0) is None
-
-
-def test_the_commonest_failures_are_counted() -> None:
-    text = failure_report(history(None, None, None))
-    assert text.splitlines() == ["none of the 3 trials succeeded:", "  3 × ValueError: too deep"]
-
-
-# -- the folder ------------------------------------------------------------------------------------------------------
-
-
-def test_a_folder_holds_one_study(tmp_path: Path) -> None:
-    StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
-    with pytest.raises(UserError, match="holds a study already; continue it with `rlhpo resume"):
-        StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
-    assert [folder.path.name for folder in studies(tmp_path)] == ["a"]
-    assert StudyFolder.open(tmp_path / "a").spec() == study()
-
-
-def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no study"):
-        StudyFolder.open(tmp_path)
-
-
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the study folder"):
-        StudyFolder.create(tmp_path / "file" / "a", study(), StudyRecord.new(study()))
-
-
-def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
-    folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
-    (folder.path / "study.json").write_text('{"study_id": 3}')
-    with pytest.raises(UserError, match=r"study\.json is missing or damaged"):
-        folder.record()
-
-
-def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
-    folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
-    (folder.path / "trials" / "0123.json").write_text("{")
-    with pytest.raises(UserError, match=r"0123\.json is damaged"):
-        folder.history()
-
-
-def test_two_processes_cannot_tune_in_one_folder(tmp_path: Path) -> None:
-    folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
-    assert not folder.busy()
-    with folder.locked():
-        assert folder.busy()
-        with pytest.raises(UserError, match="being tuned by another process"), StudyFolder(folder.path).locked():
-            pytest.fail("the lock was given twice")
-    assert not folder.busy()
-
-
-def test_the_winner_survives_more_tuning(tmp_path: Path, pool: TrialPool) -> None:
-    folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
-    winner = Winner(trial_id="0" * 16, holdout={"accuracy": 0.5}, registered="m version 1")
-    folder.write_record(folder.record().model_copy(update={"winner": winner}))
-    tune(pool, folder, study(budget={"trials": 2}))
-    assert folder.record().winner == winner
-    assert folder.record().seconds > 0
-
-
-# -- the loop --------------------------------------------------------------------------------------------------------
 
 
 class Log:
@@ -164,12 +63,6 @@ def pool() -> Iterator[TrialPool]:
 
 def tune(pool: TrialPool, folder: StudyFolder, spec: StudySpec, log: Log | None = None, **options: Any) -> Outcome:
     return run(folder, spec, pool, [log or Log()], **options)
-
-
-def comparable(found: Iterable[Trial]) -> list[dict[str, Any]]:
-    """All that has to be the same when a study is run again: everything but identities and times."""
-    changing = {"proposal": {"trial_id"}, "started_at": True, "seconds": True}
-    return [trial.model_dump(exclude=changing) for trial in found]
 
 
 def test_a_study_goes_through_its_rounds(tmp_path: Path, pool: TrialPool) -> None:
@@ -242,9 +135,52 @@ def test_failed_trials_do_not_end_a_study(tmp_path: Path, pool: TrialPool) -> No
     assert statuses == {TrialStatus.COMPLETE, TrialStatus.FAILED}
 
 
+def test_a_study_that_only_fails_ends_within_a_round(tmp_path: Path, pool: TrialPool) -> None:
+    spec = study(
+        space={"act": {"type": "categorical", "choices": ["crash", "run_out_of_memory"]}},
+        budget={"failures": 3},
+        tuner={"mode": "random", "trials_per_round": 50},
+    )
+    folder = StudyFolder.create(tmp_path / "a", spec, StudyRecord.new(spec))
+    outcome = tune(pool, folder, spec)
+    assert outcome.finished
+    assert outcome.reason == "3 trials in a row failed, and none has succeeded (budget.failures)"
+    assert 3 <= len(folder.history()) <= 4, "three, and the one that was under way beside the last"
+    assert tune(pool, folder, spec).reason == outcome.reason
+
+
+def test_a_trial_at_hand_that_succeeds_lets_the_round_go_on(tmp_path: Path) -> None:
+    class TwoAtOnce:
+        """Begins trials by twos, of which the first, and only that, fails."""
+
+        def run(self, proposals: Sequence[Proposal], stop: Callable[[], bool], report: object) -> Iterator[Trial]:
+            for pair in (proposals[i : i + 2] for i in range(0, len(proposals), 2)):
+                if stop():
+                    return
+                for proposal in pair:
+                    failed = {"status": TrialStatus.FAILED, "error": "no"}
+                    good = {"status": TrialStatus.COMPLETE, "value": 1.0}
+                    yield Trial(proposal=proposal, **(failed if proposal.number == 0 else good))
+
+    spec = study(budget={"trials": 9, "failures": 1}, tuner={"mode": "random", "trials_per_round": 9})
+    folder = StudyFolder.create(tmp_path / "a", spec, StudyRecord.new(spec))
+    outcome = tune(TwoAtOnce(), folder, spec)  # type: ignore[arg-type]
+    assert outcome.reason == "all 9 trials done"
+    assert [summary.trials for summary in outcome.state.summaries] == [9], "one whole round"
+
+
 def test_files_of_a_study_are_plain_json(tmp_path: Path, pool: TrialPool) -> None:
     folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
     tune(pool, folder, study(budget={"trials": 1}))
     (file,) = (folder.path / "trials").iterdir()
     assert json.loads(file.read_text())["status"] == "complete"
     assert json.loads((folder.path / "study.json").read_text())["study_id"].startswith("test-")
+
+
+def test_the_winner_survives_more_tuning(tmp_path: Path, pool: TrialPool) -> None:
+    folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
+    winner = Winner(trial_id="0" * 16, holdout={"accuracy": 0.5}, registered="m version 1")
+    folder.write_record(folder.record().model_copy(update={"winner": winner}))
+    tune(pool, folder, study(budget={"trials": 2}))
+    assert folder.record().winner == winner
+    assert folder.record().seconds > 0

@@ -22,6 +22,8 @@ import pytest
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.helpers.mlflow_store import new_store
+
 WEED = Path(sysconfig.get_path("scripts")) / "weed"
 
 
@@ -44,7 +46,7 @@ class MlflowServer:
     ) -> None:
         """``store`` and ``artifacts`` (URIs) take the place of those in the folder; ``environment`` is the server's."""
         self.folder = folder
-        self.store = store or f"sqlite:///{folder / 'server.db'}"
+        self.store = store or new_store(folder, "server.db")
         self.artifacts = artifacts or str(folder / "served")
         self.environment = environment
         self.port = _free_port()

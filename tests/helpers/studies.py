@@ -123,24 +123,29 @@ def small_settings(**changes: Any) -> TunerSettings:
     return TunerSettings.model_validate({"trials_per_round": 4, "model": model, **changes})
 
 
+_PAPER, _EXTENDED = {"profile": "paper"}, {"profile": "extended"}
 _SCREENING = {"candidates": 32}
+
+
+def _variant(agent: dict[str, str], screening: dict[str, Any] | None = None, **changes: Any) -> TunerSettings:
+    return small_settings(agent=agent, screening=screening, **changes)
+
+
 #: Every mode, agent profile, reward model, imagined reward, with and without screening.
 VARIANTS: dict[str, TunerSettings] = {
     "random": small_settings(mode="random"),
-    "rl_sdp paper": small_settings(mode="rl_sdp"),
-    "rl_sdp extended": small_settings(mode="rl_sdp", agent={"profile": "extended"}, order_seed=3),
-    "rl_doc paper": small_settings(mode="rl_doc"),
-    "rl_doc extended": small_settings(mode="rl_doc", agent={"profile": "extended"}),
-    "mbrl paper mlp": small_settings(order_seed=1),
-    "mbrl paper ensemble": small_settings(model={"kind": "ensemble", "reward": "ucb"}),
-    "mbrl paper gp": small_settings(model={"kind": "gp", "reward": "ei"}),
-    "mbrl extended mlp": small_settings(agent={"profile": "extended"}, model={"reward": "ei"}),
-    "mbrl extended ensemble": small_settings(
-        agent={"profile": "extended"}, model={"kind": "ensemble", "reward": "log_ei"}
+    "rl_sdp paper": _variant(_PAPER, mode="rl_sdp"),
+    "rl_sdp extended": _variant(_EXTENDED, mode="rl_sdp", order_seed=3),
+    "rl_doc paper": _variant(_PAPER, mode="rl_doc"),
+    "rl_doc extended": _variant(_EXTENDED, mode="rl_doc"),
+    "mbrl paper mlp": _variant(_PAPER, model={"kind": "mlp", "reward": "mean"}, order_seed=1),
+    "mbrl paper ensemble": _variant(_PAPER, model={"kind": "ensemble", "reward": "ucb"}),
+    "mbrl paper gp": _variant(_PAPER, model={"kind": "gp", "reward": "ei"}),
+    "mbrl extended mlp": _variant(_EXTENDED, model={"kind": "mlp", "reward": "ei"}),
+    "mbrl extended ensemble": _variant(_EXTENDED, model={"kind": "ensemble", "reward": "log_ei"}),
+    "mbrl extended gp": _variant(_EXTENDED, model={"kind": "gp", "reward": "log_ei"}),
+    "mbrl paper mlp screened": _variant(
+        _PAPER, {**_SCREENING, "reward": "ucb"}, model={"kind": "mlp", "reward": "mean"}
     ),
-    "mbrl extended gp": small_settings(agent={"profile": "extended"}, model={"kind": "gp", "reward": "log_ei"}),
-    "mbrl paper mlp screened": small_settings(screening={**_SCREENING, "reward": "ucb"}),
-    "mbrl extended gp screened": small_settings(
-        agent={"profile": "extended"}, model={"kind": "gp"}, screening=_SCREENING
-    ),
+    "mbrl extended gp screened": _variant(_EXTENDED, _SCREENING, model={"kind": "gp"}),
 }

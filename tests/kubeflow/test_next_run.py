@@ -20,7 +20,7 @@ from rlhpo_core.study.spec import parse_study
 from rlhpo_core.trial import Trial, TrialStatus
 from rlhpo_core.tuner import algorithm, state_file
 from tests.helpers.kfp_server import KfpServer
-from tests.kubeflow.test_steps import study
+from tests.helpers.stepwise import study
 
 TEXT = study(trials=6)
 SPEC = parse_study(TEXT, "the study")
@@ -50,7 +50,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def files(tmp_path: Path) -> StudyFiles:
     found = StudyFiles(open_store(str(tmp_path / "store")))
-    found.begin(StudyRecord(study_id="stepwise-1"))
+    found.claim(StudyRecord(study_id="stepwise-1"))
     begin_study(found, SPEC)
     return found
 

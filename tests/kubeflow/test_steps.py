@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from mlflow import MlflowClient
 
 from rlhpo_core.errors import UserError
@@ -19,41 +18,26 @@ from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import parse_study
 from rlhpo_core.trial import Trial, TrialStatus
-
-DATA = Path(__file__).parents[2] / "examples" / "data" / "german_credit.csv"
-SPACE = {
-    "n_estimators": {"type": "int", "low": 2, "high": 20},
-    "max_depth": {"type": "int", "low": 1, "high": 4},
-    "learning_rate": {"type": "float", "low": 0.05, "high": 0.5, "log": True},
-}
-
-
-def study(trials: int = 7, **fields: Any) -> str:
-    text: str = yaml.safe_dump(
-        {
-            "name": "stepwise",
-            "data": {"path": str(DATA), "target": "target", "max_rows": 200},
-            "evaluator": {"kind": "xgboost"},
-            "objective": "auc",
-            "space": SPACE,
-            "budget": {"trials": trials},
-            "tuner": {"trials_per_round": 3},
-            "execution": {"drill": [2], "threads": 1},
-            "registry": {"model": "stepwise"},
-            **fields,
-        }
-    )
-    return text
+from tests.helpers.comparison import comparable
+from tests.helpers.mlflow_store import new_store
+from tests.helpers.pool_study import kept_workers
+from tests.helpers.stepwise import DATA, study
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    uri = new_store(tmp_path_factory.mktemp("mlflow"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         # KFP's backend sets this in every pod; trials must not end up in that run (mlflow#15713).
         patch.setenv("MLFLOW_RUN_ID", "0" * 32)
         yield uri
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[None]:
+    with kept_workers():
+        yield
 
 
 class Chunk:
@@ -88,11 +72,6 @@ class Chunk:
         return registered
 
 
-def comparable(trials: tuple[Trial, ...]) -> list[dict[str, Any]]:
-    changing = {"proposal": {"trial_id"}, "started_at": True, "seconds": True}
-    return [trial.model_dump(exclude=changing) for trial in trials]
-
-
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The trials of the same study by the runner on one machine."""
@@ -104,7 +83,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_the_steps_make_the_trials_that_the_runner_makes(
-    tracking: str, expected: list[dict[str, Any]], tmp_path: Path
+    workers: None, tracking: str, expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
     for number in range(1, math.ceil(7 / 3) + 2):
@@ -125,7 +104,7 @@ def test_the_steps_make_the_trials_that_the_runner_makes(
 
 
 def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_anything(
-    tracking: str, expected: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: None, tracking: str, expected: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
     first = Chunk(study(), store, tmp_path / "first")
@@ -149,7 +128,7 @@ def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_an
     assert second.end()
 
 
-def test_a_stopped_round_is_not_learnt_from(tracking: str, tmp_path: Path) -> None:
+def test_a_stopped_round_is_not_learnt_from(workers: None, tracking: str, tmp_path: Path) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
     proposals = steps.propose(study(), chunk.store, chunk.state)
     trials = chunk.train(proposals[:1])
@@ -175,9 +154,19 @@ def test_a_step_stands_alone_without_store_and_mlflow(tracking: str, tmp_path: P
 
 def test_a_store_with_another_study_is_refused(tracking: str, tmp_path: Path) -> None:
     Chunk(study(), tmp_path / "store", tmp_path / "chunk")
-    with pytest.raises(UserError, match="holds a study that differs in seed"):
+    with pytest.raises(UserError, match=r"holds a study that differs in seed \(was 0, is 1\)"):
         Chunk(study(seed=1), tmp_path / "store", tmp_path / "other")
     Chunk(study(trials=9), tmp_path / "store", tmp_path / "longer")
+
+
+def test_a_store_with_a_study_of_another_table_is_refused(tracking: str, tmp_path: Path) -> None:
+    Chunk(study(), tmp_path / "store", tmp_path / "chunk")
+    lines = DATA.read_text().splitlines()
+    (tmp_path / "newer.csv").write_text("\n".join(lines[:-100]) + "\n")
+    with pytest.raises(UserError, match=r"another table \(data\.path"):
+        steps.prepare(
+            study(), str(tmp_path / "store"), str(tmp_path / "newer.csv"), tmp_path / "table", tmp_path / "state"
+        )
 
 
 def test_a_table_from_elsewhere_takes_the_place_of_the_studys(tracking: str, tmp_path: Path) -> None:
@@ -193,7 +182,7 @@ def test_without_a_server_a_pipeline_is_refused(tmp_path: Path, monkeypatch: pyt
         steps.prepare(study(), str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
 
 
-def test_a_study_of_failures_ends_with_their_cause(tracking: str, tmp_path: Path) -> None:
+def test_a_study_of_failures_ends_with_their_cause(workers: None, tracking: str, tmp_path: Path) -> None:
     text = study(trials=2, execution={"drill": [1, 2], "threads": 1})
     chunk = Chunk(text, tmp_path / "store", tmp_path / "chunk")
     chunk.round(1)

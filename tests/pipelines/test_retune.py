@@ -7,19 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 from google.protobuf import json_format
-from kfp import compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipelines.retune.pipeline import build
-from tests.pipelines import test_hpo_loop as loop
-
-GOLDEN = Path(__file__).parent.parent.parent / "pipelines" / "retune" / "retune.yaml"
-
-
-def test_the_kept_pipeline_is_what_the_code_compiles_to(tmp_path: Path) -> None:
-    """To renew it: python -m pipelines.retune"""
-    compiler.Compiler().compile(build(rounds=6, trials_per_round=5), str(tmp_path / "pipeline.yaml"))
-    assert (tmp_path / "pipeline.yaml").read_text() == GOLDEN.read_text()
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+GOLDEN = PIPELINES / "retune" / "retune.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +18,6 @@ def spec() -> pipeline_spec_pb2.PipelineSpec:
     pipeline, platform = yaml.safe_load_all(GOLDEN.read_text())
     json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
     return json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        loop.test_names_are_what_kubernetes_and_kfp_take,
-        loop.test_every_reference_leads_somewhere,
-        loop.test_nothing_is_cached,
-        loop.test_steps_install_nothing_and_run_in_our_image,
-    ],
-)
-def test_it_keeps_what_the_loop_keeps(check: object, spec: pipeline_spec_pb2.PipelineSpec) -> None:
-    check(spec)  # type: ignore[operator]
 
 
 def test_tuning_and_deciding_wait_for_the_look_at_the_data(spec: pipeline_spec_pb2.PipelineSpec) -> None:
@@ -52,7 +30,9 @@ def test_tuning_and_deciding_wait_for_the_look_at_the_data(spec: pipeline_spec_p
 
 def test_what_both_pipelines_ask_for_is_the_same(spec: pipeline_spec_pb2.PipelineSpec) -> None:
     """KFP reads parameters from a signature, which has to be written out in each."""
-    (other,) = [p for p in yaml.safe_load_all(loop.GOLDEN.read_text()) if "pipelineInfo" in p]
+    (other,) = [
+        p for p in yaml.safe_load_all((PIPELINES / "hpo_loop" / "hpo_loop.yaml").read_text()) if "pipelineInfo" in p
+    ]
     known = other["root"]["inputDefinitions"]["parameters"]
     own = json_format.MessageToDict(spec.root.input_definitions)["parameters"]
     shared = known.keys() & own.keys()

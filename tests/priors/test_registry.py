@@ -1,4 +1,4 @@
-"""Priors in MLflow's registry and in an object store, and studies that start from them there."""
+"""Priors in MLflow's registry, and studies that start from them there."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.kubeflow import steps
 from rlhpo_core.priors.registry import register_prior
-from rlhpo_core.priors.store import find_prior, from_registry, save_prior, taken
+from rlhpo_core.priors.store import from_registry, save_prior
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
-from rlhpo_core.study.spec import dump_study, load_study
+from rlhpo_core.study.spec import dump_study
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.tuner import state_file
 from rlhpo_core.tuner.prior import Prior
 from tests.helpers.finished_studies import quick_prior, study
-from tests.helpers.servers import shared_s3_server, shared_server
+from tests.helpers.mlflow_store import new_store
+from tests.helpers.servers import shared_server
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 
@@ -37,7 +38,7 @@ def priors() -> tuple[Prior, Prior]:
 def database(tmp_path_factory: pytest.TempPathFactory) -> Connection:
     """A local MLflow store, as beside studies."""
     place = tmp_path_factory.mktemp("mlflow")
-    return Connection(f"sqlite:///{place / 'mlflow.db'}", "the test")
+    return Connection(new_store(place), "the test")
 
 
 @pytest.fixture(params=["database", "server"])
@@ -157,33 +158,6 @@ def test_every_step_of_a_pipeline_has_the_same_prior(
             assert found.prior is not None
             assert found.prior.card.registered == "models:/steps/1"
     assert len(files.history()) == 6
-
-
-def test_a_prior_in_an_object_store(
-    priors: tuple[Prior, Prior], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = shared_s3_server()
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    address = f"s3://{server.bucket}/priors/team.safetensors"
-    assert not taken(address)
-    save_prior(priors[0], address)
-    assert taken(address)
-    spec = study("stored", prior=address, tuner={})
-    (tmp_path / "stored.yaml").write_text(dump_study(spec))
-    assert load_study(tmp_path / "stored.yaml").prior == address, "an address is not relative to the study file"
-    folder = StudyFolder.create(tmp_path / "stored", spec, StudyRecord.new(spec))
-    assert (found := begin_study(folder, spec).prior) is not None
-    assert found.card == priors[0].card
-
-    def nowhere() -> Connection:
-        raise AssertionError("MLflow is not asked")
-
-    with pytest.raises(UserError, match=r"there is no prior at s3://.*/absent\.safetensors"):
-        find_prior(address.replace("team", "absent"), nowhere)
-    open_store(f"s3://{server.bucket}/priors").write("broken.safetensors", b"{")
-    with pytest.raises(UserError, match=r"s3://.*/broken\.safetensors: this is not an rlhpo prior"):
-        find_prior(address.replace("team", "broken"), nowhere)
 
 
 def test_on_the_command_line(priors: tuple[Prior, Prior], database: Connection, tmp_path: Path) -> None:

@@ -3,58 +3,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from rlhpo_core.production.alerts import send
-from rlhpo_core.study.production_settings import AlertsSpec, Event
+from rlhpo_core.study.production_settings import Alert, AlertsSpec
+from tests.helpers.webhooks import Hook
 
 
-class Hook(ThreadingHTTPServer):
-    """A webhook that answers with given statuses, then with success, and keeps what it was sent."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.statuses: list[int] = []
-        self.heard: list[tuple[dict[str, str], bytes]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/hook"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Hook
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.heard.append((dict(self.headers), body))
-        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 204)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Quietly."""
-
-
-@pytest.fixture
-def hook() -> Iterator[Hook]:
-    server = Hook()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def tell(hook: Hook, event: Event = "promoted", **changes: Any) -> tuple[bool, list[str], list[float]]:
+def tell(hook: Hook, alert: Alert = "promoted", **changes: Any) -> tuple[bool, list[str], list[float]]:
     warnings: list[str] = []
     slept: list[float] = []
     spec = AlertsSpec(**{"url": hook.url, **changes})
-    heard = send(spec, event, {"model": "wine", "reason": "better"}, warnings.append, slept.append)
+    heard = send(spec, alert, {"model": "wine", "reason": "better"}, warnings.append, slept.append)
     return heard, warnings, slept
 
 

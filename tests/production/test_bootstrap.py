@@ -23,8 +23,8 @@ def answers(classes: int, rows: int = 60, seed: int = 0) -> tuple[np.ndarray, np
 def test_weighted_scores_of_classes_are_scikit_learns_on_the_drawn_rows(metric: str, classes: int) -> None:
     target, output = answers(classes)
     weights = np.concatenate([np.ones((1, 60)), *draws(60, 5, seed=1)])
-    found = scores(metric, target, output, weights)
-    for value, row in zip(found, weights, strict=True):
+    values = scores(metric, target, output, weights)
+    for value, row in zip(values, weights, strict=True):
         drawn = np.repeat(np.arange(60), row.astype(int))
         shown = output[drawn] if classes > 2 else output[drawn][:, 1]
         if metric == "auc" and classes > 2:  # our own score rounds once more, which breaks ties

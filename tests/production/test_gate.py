@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlhpo_core.production.answers import Answers
-from rlhpo_core.production.gate import Verdict, judge, margin_of
+from rlhpo_core.production.gate import Measured, Verdict, judge, margin_of
 from rlhpo_core.study.production_settings import GateSpec
 from rlhpo_core.study.spec import CLASSIFICATION_METRICS, METRICS
 
@@ -36,26 +36,26 @@ def verdict(rows: int, won: float, lost: float, seed: int = 0, spec: GateSpec = 
     return judge("accuracy", target, champion, challenger, {}, spec, seed, rivals)
 
 
+def measured_of(verdict: Verdict) -> Measured:
+    assert verdict.measured is not None
+    return verdict.measured
+
+
 def test_a_challenger_that_is_surely_better_is_promoted() -> None:
-    found = verdict(1000, won=0.1, lost=0.02)
-    assert found.decision == "promote"
-    assert found.gain is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert found.champion is not None
-    assert found.challenger is not None
-    assert 0 < found.low < found.gain < found.high
-    assert found.gain == pytest.approx(found.challenger - found.champion)
+    judged = verdict(1000, won=0.1, lost=0.02)
+    assert judged.decision == "promote"
+    measured = measured_of(judged)
+    assert 0 < measured.low < measured.gain < measured.high
+    assert measured.gain == pytest.approx(measured.challenger - measured.champion)
     assert verdict(1000, won=0.02, lost=0.1).decision == "keep"
 
 
 def test_the_margin_has_to_be_surpassed_and_not_only_reached() -> None:
     strict = QUICK.model_copy(update={"margin": 0.08})
-    found = verdict(1000, won=0.1, lost=0.02, spec=strict)
-    assert found.decision == "keep"
-    assert "not above the margin of 0.08" in found.reason
-    assert found.detectable is not None
-    assert 0.08 < found.detectable < 0.12
+    judged = verdict(1000, won=0.1, lost=0.02, spec=strict)
+    assert judged.decision == "keep"
+    assert "not above the margin of 0.08" in judged.reason
+    assert 0.08 < measured_of(judged).detectable < 0.12
 
 
 def test_equal_models_and_few_lucky_rows_change_nothing() -> None:
@@ -63,16 +63,15 @@ def test_equal_models_and_few_lucky_rows_change_nothing() -> None:
     target = np.zeros(400)
     before, after = np.ones(400, dtype=bool), np.ones(400, dtype=bool)
     before[:4] = False
-    found = judge("accuracy", target, answers(before, target), answers(after, target), {}, QUICK, 0)
-    assert found.low is not None
-    assert found.low > 0, "the bootstrap alone would be sure"
-    assert found.decision == "keep", "four rows won and none lost happens by chance one time in sixteen"
+    judged = judge("accuracy", target, answers(before, target), answers(after, target), {}, QUICK, 0)
+    assert measured_of(judged).low > 0, "the bootstrap alone would be sure"
+    assert judged.decision == "keep", "four rows won and none lost happens by chance one time in sixteen"
 
 
 def test_too_few_rows_are_refused() -> None:
-    found = verdict(199, won=0.5, lost=0.0)
-    assert found.decision == "refuse"
-    assert "199 rows are too few to decide; gate.min_rows asks for 200" in found.reason
+    judged = verdict(199, won=0.5, lost=0.0)
+    assert (judged.decision, judged.measured) == ("refuse", None)
+    assert "199 rows are too few to decide; gate.min_rows asks for 200" in judged.reason
 
 
 def test_a_metric_that_is_not_defined_is_refused() -> None:
@@ -98,14 +97,14 @@ def test_guards_veto() -> None:
     spec = GateSpec(resamples=400)
     assert judge("accuracy", target, champion, challenger, {}, spec, 0).decision == "promote"
     for change, word in (({"seconds_per_row": 5e-5}, "milliseconds per row"), ({"size": 20_000}, "kilobytes")):
-        found = judge("accuracy", target, champion, replace(challenger, **change), {}, spec, 0)
-        assert found.decision == "veto"
-        assert word in found.reason
+        judged = judge("accuracy", target, champion, replace(challenger, **change), {}, spec, 0)
+        assert judged.decision == "veto"
+        assert word in judged.reason
     # Right more often, but when it is wrong, it is so without a doubt.
     rash = answers(challenger.output.argmax(1) == target, target, sure=0.9999999)
-    found = judge("accuracy", target, champion, rash, {}, spec, 0)
-    assert found.decision == "veto"
-    assert "log-loss" in found.reason
+    judged = judge("accuracy", target, champion, rash, {}, spec, 0)
+    assert judged.decision == "veto"
+    assert "log-loss" in judged.reason
     off = GateSpec(resamples=400, latency_ratio=None, size_ratio=None, log_loss_increase=None)
     assert judge("accuracy", target, champion, replace(rash, size=10**9, seconds_per_row=1.0), {}, off, 0).decision == (
         "promote"
@@ -120,24 +119,22 @@ def test_the_worst_slice_vetoes_if_it_is_surely_worse() -> None:
     after = np.where(small, before & (rng.random(1200) < 0.5), before | (rng.random(1200) < 0.5))
     slices = {"region=north": small, "region=south": ~small, "region=none": np.zeros(1200, dtype=bool)}
     champion, challenger = answers(before, target), answers(after, target)
-    found = judge("accuracy", target.astype(float), champion, challenger, slices, QUICK, 0)
-    assert found.decision == "veto"
-    assert "accuracy where region=north" in found.reason
+    judged = judge("accuracy", target.astype(float), champion, challenger, slices, QUICK, 0)
+    assert judged.decision == "veto"
+    assert "accuracy where region=north" in judged.reason
     lenient = QUICK.model_copy(update={"slice_drop": 0.6})
     assert judge("accuracy", target.astype(float), champion, challenger, slices, lenient, 0).decision == "promote"
     # A slice that is a little worse by chance is no reason.
     noise = {f"part={k}": np.arange(1200) % 12 == k for k in range(12)}
-    found = judge("accuracy", *pair(1200, 0.1, 0.04, 3), noise, QUICK, 0)
-    assert found.decision == "promote"
+    judged = judge("accuracy", *pair(1200, 0.1, 0.04, 3), noise, QUICK, 0)
+    assert judged.decision == "promote"
 
 
 def test_among_several_challengers_each_must_be_surer() -> None:
     decisions = {rivals: verdict(600, 0.06, 0.03, seed=11, rivals=rivals) for rivals in (1, 20)}
     assert decisions[1].confidence == 0.95
     assert decisions[20].confidence == 0.9975
-    assert decisions[1].low is not None
-    assert decisions[20].low is not None
-    assert decisions[20].low < decisions[1].low
+    assert measured_of(decisions[20]).low < measured_of(decisions[1]).low
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.03])
@@ -165,6 +162,6 @@ def test_without_a_margin_it_is_in_proportion(metric: str, champion: float, give
 
 
 def test_a_gain_within_the_default_margin_keeps_the_champion() -> None:
-    found = verdict(5000, won=0.088, lost=0.08, spec=QUICK)
-    assert found.decision == "keep"
-    assert found.margin == 0.01
+    judged = verdict(5000, won=0.088, lost=0.08, spec=QUICK)
+    assert judged.decision == "keep"
+    assert measured_of(judged).margin == 0.01

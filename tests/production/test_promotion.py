@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ from mlflow import MlflowClient
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.production import promotion
-from rlhpo_core.production.gate import Decision, Verdict
+from rlhpo_core.production.gate import Decision, Measured, Verdict
 from rlhpo_core.production.ledger import Candidate, Ledger, Record
 from rlhpo_core.production.promotion import decide, promote, rollback
+from rlhpo_core.tracking.registry import aliases_of_model
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import shared_s3_server
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+    return MlflowClient(new_store(tmp_path_factory.mktemp("registry")))
 
 
 @pytest.fixture
@@ -40,8 +43,11 @@ def ledger(client: MlflowClient, tmp_path: Path, request: pytest.FixtureRequest)
 def verdict(gain: float, decision: Decision | None = None) -> Verdict:
     decision = decision or ("promote" if gain > 0 else "keep")
     return Verdict(
-        decision=decision, reason=f"gain {gain}", metric="accuracy", rows=500, margin=0.0, confidence=0.95,
-        champion=0.8, challenger=0.8 + gain, gain=gain, low=gain - 0.01, high=gain + 0.01,
+        decision=decision, reason=f"gain {gain}", metric="accuracy", rows=500, confidence=0.95,
+        measured=Measured(
+            champion=0.8, challenger=0.8 + gain, gain=gain, low=gain - 0.01, high=gain + 0.01, margin=0.0,
+            detectable=0.02,
+        ),
     )  # fmt: skip
 
 
@@ -55,12 +61,11 @@ class Gate:
     def __call__(self, champion: str, challengers: Sequence[str]) -> dict[str, Verdict]:
         self.asked.append((champion, tuple(challengers)))
         base = self.gains.get(champion, 0.0)
-        return {one: verdict(self.gains[one] - base) for one in challengers}
+        return {version: verdict(self.gains[version] - base) for version in challengers}
 
 
 def aliases(client: MlflowClient, ledger: Ledger) -> dict[str, str]:
-    found = client.get_registered_model(ledger.model).aliases
-    return {alias: str(version) for alias, version in found.items()}
+    return aliases_of_model(client, ledger.model)
 
 
 def enter(ledger: Ledger, *versions: str, champion: str = "1") -> None:
@@ -75,7 +80,7 @@ def ask(client: MlflowClient, ledger: Ledger, version: str, gate: promotion.Judg
 def test_a_better_challenger_is_promoted_and_can_be_rolled_back(client: MlflowClient, ledger: Ledger) -> None:
     enter(ledger, "4")
     record = ask(client, ledger, "4", Gate({"4": 0.05}))
-    assert (record.event, record.champion_before, record.champion, record.previous) == ("promoted", "1", "4", "1")
+    assert (record.outcome, record.champion_before, record.champion, record.previous) == ("promoted", "1", "4", "1")
     assert aliases(client, ledger) == {"champion": "4", "previous": "1"}
     tags = client.get_model_version(ledger.model, "4").tags
     assert tags.items() >= {
@@ -84,9 +89,9 @@ def test_a_better_challenger_is_promoted_and_can_be_rolled_back(client: MlflowCl
     }.items()  # fmt: skip
 
     back = rollback(client, ledger, "complaints")
-    assert (back.event, back.champion, back.previous) == ("rolled_back", "1", "4")
+    assert (back.outcome, back.champion, back.previous) == ("rolled_back", "1", "4")
     assert aliases(client, ledger) == {"champion": "1", "previous": "4"}
-    assert [r.event for r in ledger.records()] == ["promoted", "rolled_back"]
+    assert [r.outcome for r in ledger.records()] == ["promoted", "rolled_back"]
     assert [r.number for r in ledger.records()] == [1, 2]
     assert ledger.records()[1].reason == "complaints"
 
@@ -94,7 +99,7 @@ def test_a_better_challenger_is_promoted_and_can_be_rolled_back(client: MlflowCl
 def test_one_that_is_not_better_is_kept_out(client: MlflowClient, ledger: Ledger) -> None:
     enter(ledger, "4")
     record = ask(client, ledger, "4", Gate({"4": -0.01}))
-    assert (record.event, record.champion, record.champion_before) == ("kept", "1", "1")
+    assert (record.outcome, record.champion, record.champion_before) == ("kept", "1", "1")
     assert aliases(client, ledger) == {"champion": "1", "challenger": "4"}
     with pytest.raises(UserError, match="no previous champion"):
         rollback(client, ledger, "")
@@ -104,23 +109,23 @@ def test_of_two_that_wait_the_better_one_is_promoted_whoever_comes_first(client:
     enter(ledger, "2", "3")
     gate = Gate({"2": 0.03, "3": 0.06})
     worse = ask(client, ledger, "2", gate)
-    assert worse.event == "kept"
+    assert worse.outcome == "kept"
     assert "version 3, which waited at the same time, gains more" in worse.reason
     assert aliases(client, ledger)["champion"] == "3"
     assert gate.asked == [("1", ("2", "3"))]
     better = ask(client, ledger, "3", gate)
-    assert (better.event, better.champion, better.study_id) == ("promoted", "3", "study-3")
+    assert (better.outcome, better.champion, better.study_id) == ("promoted", "3", "study-3")
     assert gate.asked == [("1", ("2", "3"))], "it was decided already, and is not judged again"
-    assert [r.event for r in ledger.records()] == ["promoted", "kept"]
+    assert [r.outcome for r in ledger.records()] == ["promoted", "kept"]
 
 
 def test_a_latecomer_is_judged_against_the_new_champion(client: MlflowClient, ledger: Ledger) -> None:
     enter(ledger, "2")
     gate = Gate({"2": 0.03, "3": 0.02})
-    assert ask(client, ledger, "2", gate).event == "promoted"
+    assert ask(client, ledger, "2", gate).outcome == "promoted"
     enter(ledger, "3")  # it had begun when 1 was champion
     record = ask(client, ledger, "3", gate)
-    assert (record.event, record.champion_before) == ("kept", "2")
+    assert (record.outcome, record.champion_before) == ("kept", "2")
     assert gate.asked[-1] == ("2", ("3",))
     assert aliases(client, ledger)["champion"] == "2"
 
@@ -136,7 +141,7 @@ def test_the_champion_is_read_again_just_before_the_alias_moves(client: MlflowCl
             client.set_registered_model_alias(ledger.model, "champion", "2")
         return inner(champion, challengers)
 
-    assert ask(client, ledger, "4", judge).event == "kept"
+    assert ask(client, ledger, "4", judge).outcome == "kept"
     assert asked == ["1", "2"]
     assert aliases(client, ledger)["champion"] == "2"
 
@@ -145,10 +150,10 @@ def test_a_refusal_concerns_only_the_one_that_asked(client: MlflowClient, ledger
     enter(ledger, "2", "3")
 
     def judge(champion: str, challengers: Sequence[str]) -> dict[str, Verdict]:
-        return {one: verdict(0.0, "refuse") for one in challengers}
+        return {version: verdict(0.0, "refuse") for version in challengers}
 
-    assert ask(client, ledger, "2", judge).event == "refused"
-    assert [one.version for one in ledger.waiting("1")] == ["3"]
+    assert ask(client, ledger, "2", judge).outcome == "refused"
+    assert [candidate.version for candidate in ledger.waiting("1")] == ["3"]
 
 
 def test_a_crash_between_the_decision_and_the_aliases_is_made_good(
@@ -160,29 +165,12 @@ def test_a_crash_between_the_decision_and_the_aliases_is_made_good(
         with pytest.raises(KeyboardInterrupt):
             ask(client, ledger, "4", Gate({"4": 0.05}))
     assert aliases(client, ledger)["champion"] == "1"
-    assert ask(client, ledger, "4", Gate({})).event == "promoted"
+    assert ask(client, ledger, "4", Gate({})).outcome == "promoted"
     assert aliases(client, ledger) == {"champion": "4", "previous": "1"}
     # What people change by hand afterwards is theirs.
     client.set_registered_model_alias(ledger.model, "champion", "2")
     promotion.settle(client, ledger)
     assert aliases(client, ledger)["champion"] == "2"
-
-
-def test_records_are_never_overwritten(ledger: Ledger) -> None:
-    record = Record(at=0.0, by="me", event="failed", model=ledger.model, reason="first")
-    assert ledger.append(record, after=0) is not None
-    assert ledger.append(record.model_copy(update={"reason": "second"}), after=0) is None
-    assert ledger.add(record.model_copy(update={"reason": "third"})).number == 2
-    assert [one.reason for one in ledger.records()] == ["first", "third"]
-    ledger.store.write("audit/00000001.json", b"{}")
-    with pytest.raises(UserError, match="damaged; restore it from a backup"):
-        ledger.records()
-
-
-def test_keeps_in_a_row_are_counted_over_what_was_skipped(ledger: Ledger) -> None:
-    for event, count in (("kept", 1), ("skipped", 1), ("vetoed", 2), ("promoted", 0), ("refused", 1), ("failed", 0)):
-        ledger.add(Record.model_validate({"at": 0, "by": "", "event": event, "model": "", "reason": ""}))
-        assert ledger.keeps_in_row() == count
 
 
 def test_by_hand(client: MlflowClient, ledger: Ledger) -> None:
@@ -203,7 +191,7 @@ FINISH = """
 import sys, time
 from pathlib import Path
 from mlflow import MlflowClient
-from rlhpo_core.ledger import Ledger
+from rlhpo_core.production.ledger import Ledger
 from tests.production.test_promotion import Gate, ask
 
 uri, model, store, version, start = sys.argv[1:]
@@ -211,7 +199,7 @@ Path(start + version).touch()
 while not Path(start).exists():
     time.sleep(0.01)
 record = ask(MlflowClient(uri), Ledger.of(model, store), version, Gate({"2": 0.03, "3": 0.06}))
-print(record.event)
+print(record.outcome)
 """
 
 
@@ -240,10 +228,11 @@ def test_two_that_finish_at_once_bring_one_promotion_and_not_of_the_worse(
     ]  # fmt: skip
     while not (start.with_name("start2").exists() and start.with_name("start3").exists()):
         assert all(process.poll() is None for process in processes)
+        time.sleep(0.02)
     start.touch()
     outputs = [process.communicate(timeout=250)[0].split()[-1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert outputs == ["kept", "promoted"]
     assert aliases(client, ledger)["champion"] == "3"
     assert aliases(client, ledger)["previous"] == "1"
-    assert sorted(record.event for record in ledger.records()) == ["kept", "promoted"]
+    assert sorted(record.outcome for record in ledger.records()) == ["kept", "promoted"]

@@ -13,8 +13,9 @@ from rlhpo_core.evaluators.protocol import DataDescription, Refit
 from rlhpo_core.production.registration import register
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import shared_server
-from tests.tracking.test_tracker import make_spec, make_trial
+from tests.helpers.tracked_studies import make_spec, make_trial
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 
@@ -44,7 +45,9 @@ DATA = DataDescription(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("studies")
+    store = tmp_path_factory.mktemp("studies")
+    new_store(store)
+    return store
 
 
 @pytest.fixture
@@ -58,6 +61,7 @@ def refit(tmp_path: Path) -> Refit:
         input_example=pd.DataFrame({"a": [1.0, 2.0], "b": [0.5, 1.0]}),
         output_example=pd.DataFrame({"prediction": [1.5, 3.0]}),
         metrics={"rmse": 0.25, "r2": 0.9},
+        constant={"rmse": 0.8, "r2": 0.0},
     )
 
 

@@ -11,23 +11,24 @@ from rlhpo_core.report.page import html_report
 from rlhpo_core.report.sensitivity import analyse
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import History, RoundSummary
+from tests.helpers.html_page import Page
+from tests.helpers.reported_studies import history_of, line_space, make_spec
 from tests.helpers.studies import RICH_SPACE
-from tests.report.test_page import Page, line_space, make_spec, trials_of
 
 
 def test_a_study_has_its_charts_in_the_place_of_pictures() -> None:
     spec = make_spec(RICH_SPACE)
-    history = trials_of(spec, [{"value": float(i % 7), "curve": ((1, 0.5), (2, 0.7))} for i in range(20)])
+    history = history_of(spec, [{"value": float(i % 7), "curve": ((1, 0.5), (2, 0.7))} for i in range(20)])
     summaries = [RoundSummary(round=i, trials=5 * i + 5, best=6.0, model_r2=-3e9, kl=0.2) for i in range(4)]
-    found = analyse(spec, history)
-    drawn = charts(spec, history, summaries, found)
+    sensitivity = analyse(spec, history)
+    drawn = charts(spec, history, summaries, sensitivity)
     assert drawn.keys() == CAPTIONS.keys() - {
         "parallel_coordinates.png",
         "predicted_vs_real.png",
         "curves.png",
         "timeline.png",
     }
-    pngs = figures(spec, history, summaries, found)
+    pngs = figures(spec, history, summaries, sensitivity)
     page = html_report(spec, history, summaries, pngs, None, drawn, script())
     assert page.count("plotly.js v") == 1, "the script is there once"
     assert set(re.findall(r'id="chart-([\w-]+)"', page)) == {
@@ -58,7 +59,7 @@ def test_a_study_has_its_charts_in_the_place_of_pictures() -> None:
 @pytest.mark.parametrize("space", [RICH_SPACE, line_space(1)], ids=["rich", "line"])
 def test_no_outcome_breaks_a_chart(space: SearchSpace, direction: Any, outcomes: list[dict[str, Any]]) -> None:
     spec = make_spec(space, direction)
-    history = trials_of(spec, outcomes) if outcomes else History(direction=direction)
+    history = history_of(spec, outcomes) if outcomes else History(direction=direction)
     drawn = charts(spec, history, (), analyse(spec, history))
     assert ("progress.png" in drawn) == any("value" in outcome for outcome in outcomes)
 
@@ -69,7 +70,7 @@ def test_names_are_shown_literally() -> None:
         "choice": {"type": "categorical", "choices": ["<i>x</i>", "y" * 200]},
     }
     spec = make_spec(SearchSpace.model_validate(space), objective={"metric": "<u>m", "direction": "maximize"})
-    drawn = charts(spec, trials_of(spec, [{"value": float(i % 7)} for i in range(20)]), (), None)
+    drawn = charts(spec, history_of(spec, [{"value": float(i % 7)} for i in range(20)]), (), None)
     for chart in drawn.values():
         assert chart.count("</script>") == chart.count("<script")
         for tag in ("<b>", "<i>", "<u>"):

@@ -1,100 +1,27 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Param, Run, ViewType
+from mlflow.entities import Param
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
-from rlhpo_core.study.spec import StudySpec, TrackingSpec, load_study
-from rlhpo_core.tracking.connection import tracking_uri, ui_command
-from rlhpo_core.tracking.listener import TrackingListener
+from rlhpo_core.study.spec import load_study
 from rlhpo_core.tracking.tracker import StudyTracker
-from rlhpo_core.trial import History, Proposal, RoundSummary, Trial, TrialStatus, trial_id
-from tests.helpers.servers import MlflowServer, shared_server
+from rlhpo_core.trial import History, RoundSummary, TrialStatus
+from tests.helpers.servers import MlflowServer
+from tests.helpers.tracked_studies import children, make_history, make_spec, make_trial, points
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
-
-BOUNDS = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of studies, whose name needs quoting; shared, since MLflow takes seconds to make a new database."""
     return tmp_path_factory.mktemp("my studies #1")
-
-
-def make_spec(experiment: str, **fields: Any) -> StudySpec:
-    return StudySpec.model_validate(
-        {
-            "name": "toy",
-            "seed": 7,
-            "evaluator": {"kind": "function", "function": "tests.helpers.functions:parabola"},
-            "objective": {"metric": "log_loss"},
-            "space": {
-                "x": {"type": "float", "low": 0.0, "high": 1.0},
-                "kind": {"type": "categorical", "choices": ["a", "b"]},
-            },
-            "tracking": {"experiment": experiment},
-            **fields,
-        }
-    )
-
-
-def make_trial(number: int, status: TrialStatus = TrialStatus.COMPLETE, study: str = "toy-1", **fields: Any) -> Trial:
-    has_value = status in (TrialStatus.COMPLETE, TrialStatus.PRUNED)
-    proposal = Proposal(
-        trial_id=trial_id(study, number // 2, number % 2),
-        number=number,
-        round=number // 2,
-        index=number % 2,
-        config={"x": number / 10, "kind": "a"},
-        actions=(0.5, -0.5),
-        predicted=-0.4,
-        predicted_std=0.1,
-    )
-    values: dict[str, Any] = {
-        "value": 1.0 - number / 10 if has_value else None,
-        "metrics": {"accuracy": 0.8} if has_value else {},
-        "started_at": 1_700_000_000.0 + number,
-        "seconds": 2.5,
-        "error": None if has_value else "Traceback\nMemoryError: out of memory",
-    }
-    return Trial(proposal=proposal, status=status, **{**values, **fields})
-
-
-def make_history(count: int, study: str = "toy-1") -> History:
-    return History(direction="minimize", trials=tuple(make_trial(number, study=study) for number in range(count)))
-
-
-def children(tracker: StudyTracker) -> dict[str, Run]:
-    """Runs below the study's run by their trial; fails if a trial has two."""
-    query = f"tags.`mlflow.parentRunId` = '{tracker.run_id}'"
-    runs = tracker.client.search_runs([tracker.experiment_id], query)
-    assert len({run.data.tags["rlhpo.trial_id"] for run in runs}) == len(runs)
-    return {run.data.tags["rlhpo.trial_id"]: run for run in runs}
-
-
-def points(tracker: StudyTracker, run_id: str, key: str) -> list[tuple[int, float]]:
-    return sorted((metric.step, metric.value) for metric in tracker.client.get_metric_history(run_id, key))
-
-
-def test_where_mlflow_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert tracking_uri(TrackingSpec(), tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://from-environment")
-    assert tracking_uri(TrackingSpec(), tmp_path) == "http://from-environment"
-    assert tracking_uri(TrackingSpec(uri="http://from-study"), tmp_path) == "http://from-study"
-
-
-def test_how_to_open_the_pages() -> None:
-    assert ui_command("sqlite:////a b/mlflow.db").endswith("mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'")
-    assert ui_command("https://user:secret@mlflow.example") == "https://user:***@mlflow.example"
 
 
 def test_a_study_is_one_run_that_a_resume_finds_again(store: Path) -> None:
@@ -300,63 +227,6 @@ def test_a_deleted_experiment_is_named(store: Path) -> None:
         StudyTracker.open(make_spec("deleted"), "toy-1", store)
 
 
-@pytest.mark.parametrize("origin", ["study", "environment"])
-def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
-        uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        tracking: dict[str, Any] = {"experiment": "x"}
-        if origin == "study":
-            tracking["uri"] = uri
-        else:
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(UserError, match=f"MLflow at {uri}.*cannot be reached: Connection refused") as caught:
-            StudyTracker.open(make_spec("x", tracking=tracking), "toy-1", tmp_path)
-    assert ("tracking.uri in the study file" if origin == "study" else "MLFLOW_TRACKING_URI") in str(caught.value)
-    assert not any(name in os.environ for name in BOUNDS)
-
-
-def test_a_server_that_never_answers(tmp_path: Path) -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        uri = f"http://user:secret@127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(UserError, match="timed out") as caught:
-            StudyTracker.open(make_spec("x", tracking={"uri": uri}), "toy-1", tmp_path)
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("uri", "words"),
-    [
-        ("postgresql://localhost:1/x", "cannot be reached: Connection refused"),
-        ("postgresql+nodriver://localhost/x", "cannot be reached"),
-        ("sqlite:////proc/nowhere/mlflow.db", "cannot be reached: No such file or directory"),
-        ("nonsense://x", "refused: .*nonsense"),
-    ],
-)
-def test_a_database_that_is_not_there(tmp_path: Path, uri: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        StudyTracker.open(make_spec("x", tracking={"uri": uri}), "toy-1", tmp_path)
-
-
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("some other file, longer than the header of a database" * 20)
-    with pytest.raises(UserError, match="file is not a database"):
-        StudyTracker.open(make_spec("x"), "toy-1", tmp_path)
-
-
-@pytest.fixture
-def server() -> MlflowServer:
-    return shared_server()
-
-
-def test_access_denied(server: MlflowServer, tmp_path: Path) -> None:
-    uri = server.url.replace("127.0.0.1", "localhost")
-    with pytest.raises(UserError, match=r"denies access(.|\n)*MLFLOW_TRACKING_USERNAME"):
-        StudyTracker.open(make_spec("x", tracking={"uri": uri}), "toy-1", tmp_path)
-
-
 def test_a_password_in_the_uri_is_not_logged(server: MlflowServer, tmp_path: Path) -> None:
     uri = server.url.replace("127.0.0.1", "user:secret@127.0.0.1")
     tracker = StudyTracker.open(make_spec("x", tracking={"uri": uri, "experiment": "password"}), "toy-1", tmp_path)
@@ -364,66 +234,3 @@ def test_a_password_in_the_uri_is_not_logged(server: MlflowServer, tmp_path: Pat
     assert "user:***@127.0.0.1" in logged
     assert "secret" not in logged
     assert "secret" not in tracker.url
-
-
-def test_trials_arrive_once_although_the_server_goes_down(
-    server: MlflowServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    spec = make_spec("outage", tracking={"uri": server.url, "experiment": "outage"})
-    tracker = StudyTracker.open(spec, "toy-1", tmp_path)
-    warnings: list[str] = []
-    listener = TrackingListener(tracker, History(direction="minimize"), (), warnings.append, probe_every=0)
-    trials = make_history(8).trials
-    for trial in trials[:3]:
-        listener.trial_finished(trial)
-    listener.round_finished(RoundSummary(round=0, trials=2, best=0.9))
-    assert not listener.pending
-    assert len(children(tracker)) == 3
-
-    server.stop()
-    for trial in trials[3:6]:
-        listener.trial_finished(trial)
-    listener.round_finished(RoundSummary(round=1, trials=4, best=0.7))
-    assert listener.pending
-    assert len(warnings) == 1
-    assert "cannot be reached" in warnings[0]
-    assert not listener.flush()
-    assert "rlhpo resume" in warnings[-1]
-    with pytest.raises(UserError, match="cannot be reached"):
-        tracker.finish()
-
-    server.start()
-    for trial in trials[6:]:
-        listener.trial_finished(trial)
-    assert listener.flush()
-    assert "4 trials were logged" in warnings[-1]
-    runs = children(tracker)
-    assert set(runs) == {trial.trial_id for trial in trials}
-    assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    assert [step for step, _ in points(tracker, tracker.run_id, "best")] == list(range(1, 9))
-    assert points(tracker, tracker.run_id, "round.trials") == [(1, 2.0), (2, 4.0)]
-    tracker.finish()
-    assert tracker.url == f"{server.url}/#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}"
-    assert "View run" not in capfd.readouterr().out
-    all_runs = MlflowClient(server.url).search_runs([tracker.experiment_id], run_view_type=ViewType.ALL)
-    assert len(all_runs) == 9
-
-
-def test_while_offline_mlflow_is_left_alone_between_probes(
-    server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = make_spec("probes", tracking={"uri": server.url, "experiment": "probes"})
-    tracker = StudyTracker.open(spec, "toy-1", tmp_path)
-    warnings: list[str] = []
-    listener = TrackingListener(tracker, make_history(1), (), warnings.append)
-    # The study's run is gone: MLflow refuses, for as long as it is deleted.
-    tracker.client.delete_run(tracker.run_id)
-    listener.trial_finished(make_trial(1))
-    listener.round_finished(RoundSummary(round=0, trials=2, best=0.9))
-    assert len(warnings) == 1
-    tracker.client.restore_run(tracker.run_id)
-    listener.trial_finished(make_trial(2))
-    assert listener.pending, "the next probe is not due yet"
-    listener.round_finished(RoundSummary(round=1, trials=3, best=0.8))
-    assert not listener.pending
-    assert len(children(tracker)) == 3

@@ -183,30 +183,6 @@ def test_a_study_that_knows_nothing_begins_in_the_middle_unless_it_is_the_papers
     assert not TunerSettings.model_validate("paper").middle_first
 
 
-def test_screened_proposals_are_promising_and_lie_apart() -> None:
-    settings = small_settings(model={"kind": "gp"}, screening={"candidates": 200, "reward": "mean", "spread": 0.05})
-    state = after_rounds(start(settings, space=CUBE), bowl, 5)
-    assert state.model is not None
-    proposals = algorithm.propose(state)
-    predicted = [proposal.predicted for proposal in proposals]
-    drawn = state.agent.play(torch.randn(200, 4, generator=torch.Generator().manual_seed(0))).actions_or_nan()
-    typical, _ = state.model.predict(CUBE.features_of_actions(drawn))
-    assert min(mean or 0.0 for mean in predicted) > np.quantile(typical, 0.9)
-    points = CUBE.features([proposal.config for proposal in proposals])
-    known = CUBE.features([trial.config for trial in state.history.trials])
-    for index, point in enumerate(points):
-        others = np.concatenate([known, points[:index]])
-        assert np.linalg.norm(others - point, axis=1).min() > 0.05 * 2
-
-
-def test_screening_a_space_of_four_configurations_repeats_itself_rather_than_failing() -> None:
-    space = load_space("a: {type: bool}\nb: {type: bool}")
-    settings = small_settings(model={"kind": "gp"}, screening={"candidates": 16})
-    state = after_rounds(start(settings, space=space), lambda c: float(c["a"]) + 0.5 * float(c["b"]), 4)
-    assert len(algorithm.propose(state)) == 4
-    assert state.history.best_so_far()[-1] == 1.5
-
-
 # -- observe ---------------------------------------------------------------------------------------------------------
 
 

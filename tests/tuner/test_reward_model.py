@@ -5,30 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy import special, stats
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
+from rlhpo_core.arrays import Floats
 from rlhpo_core.study.tuner_settings import Kind
-from rlhpo_core.tuner import gaussian_process, reward_model
-from rlhpo_core.tuner.acquisition import acquisition
-from rlhpo_core.tuner.gaussian_process import Expected
+from rlhpo_core.tuner import reward_model
+from rlhpo_core.tuner.gaussian_process import Hyperparameters
 from rlhpo_core.tuner.reward_model import RewardModel, fit, from_state
+from tests.helpers.regression import sample, smooth
 
-Floats = NDArray[np.float64]
 KINDS: tuple[Kind, ...] = ("mlp", "ensemble", "gp")
 kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-def smooth(x: Floats) -> Floats:
-    return np.sin(4 * x[:, 0]) + x[:, 1] ** 2 - x[:, 0] * x[:, 2]
-
-
-def sample(count: int, seed: int = 0, noise: float = 0.0, d: int = 4) -> tuple[Floats, Floats]:
-    rng = np.random.default_rng(seed)
-    x = rng.random((count, d))
-    return x, smooth(x) + noise * rng.standard_normal(count)
 
 
 def r2(model: RewardModel, x: Floats, y: Floats) -> float:
@@ -232,106 +219,20 @@ def test_diagnostics_agree_with_scipy() -> None:
     assert found.r2 == pytest.approx(1 - np.mean((truth - mean) ** 2) / truth.var())
 
 
-# -- perceptrons -----------------------------------------------------------------------------------------------------
-
-
-def test_the_members_of_an_ensemble_differ() -> None:
-    x, y = sample(30)
-    state = fit("ensemble", x, y, seed=0).state()
-    assert state["w0"].shape == (10, 4, 64)
-    assert not torch.equal(state["w0"][0], state["w0"][1])
-    assert fit("mlp", x, y, seed=0).state()["w0"].shape == (1, 4, 64)
-
-
-def test_the_noise_of_a_perceptron_is_its_error_on_what_it_has_not_seen() -> None:
-    x, y = sample(200, noise=0.5)
-    _, std = fit("mlp", x, y, seed=0).predict(x)
-    assert np.ptp(std) == 0
-    assert std[0] == pytest.approx(0.5, rel=0.3)
-
-
 # -- Gaussian process ------------------------------------------------------------------------------------------------
-
-
-def tensors(count: int, seed: int = 0, noise: float = 0.1, d: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    x, y = sample(count, seed, noise, d)
-    return torch.from_numpy(x), torch.from_numpy((y - y.mean()) / y.std())
-
-
-#: Length scales, noise variance, r and S, all as logarithms.
-HYPER = torch.tensor([math.log(0.5), math.log(0.8), math.log(2.0), math.log(0.05), math.log(0.7), 0.0]).double()
-
-
-def sklearn_process(x: torch.Tensor, y: torch.Tensor) -> GaussianProcessRegressor:
-    matern = Matern(length_scale=HYPER[:3].exp().numpy(), nu=2.5)
-    kernel = ConstantKernel(1.0) + ConstantKernel(float((2 * HYPER[-2]).exp())) * matern
-    noise = float(HYPER[-3].exp())
-    return GaussianProcessRegressor(kernel, alpha=noise, optimizer=None).fit(x.numpy(), y.numpy())
-
-
-def test_likelihood_and_posterior_are_those_of_scikit_learn() -> None:
-    x, y = tensors(30)
-    theirs = sklearn_process(x, y)
-    ours = float(gaussian_process.log_likelihood(HYPER, x, y))
-    assert ours == pytest.approx(theirs.log_marginal_likelihood_value_, rel=1e-10)
-    state, _, _ = gaussian_process.posterior(x, y, HYPER)
-    fresh, _ = tensors(20, seed=1)
-    mean, std = gaussian_process.predict(state, fresh)
-    their_mean, their_std = theirs.predict(fresh.numpy(), return_std=True)
-    np.testing.assert_allclose(mean, their_mean, rtol=1e-8)
-    np.testing.assert_allclose(std, their_std, rtol=1e-6)
-
-
-def test_leave_one_out_is_what_fitting_without_the_point_gives() -> None:
-    x, y = tensors(12)
-    _, means, deviations = gaussian_process.posterior(x, y, HYPER)
-    for left_out in range(len(y)):
-        rest = [row for row in range(len(y)) if row != left_out]
-        state, _, _ = gaussian_process.posterior(x[rest], y[rest], HYPER)
-        mean, std = gaussian_process.predict(state, x[left_out : left_out + 1])
-        assert float(means[left_out]) == pytest.approx(float(mean[0]), rel=1e-9)
-        noisy = math.sqrt(float(std[0]) ** 2 + float(HYPER[-3].exp()))
-        assert float(deviations[left_out]) == pytest.approx(noisy, rel=1e-9)
-
-
-def test_the_fitted_hyperparameters_are_a_maximum_within_their_bounds() -> None:
-    x, y = tensors(40, noise=0.3)
-    state, _, _ = gaussian_process.fit(x, y)
-    hyper = state["hyperparameters"]
-
-    def posterior_density(at: torch.Tensor) -> float:
-        return float(gaussian_process.log_likelihood(at, x, y) + gaussian_process._log_prior(at, leaning=False))
-
-    here = posterior_density(hyper)
-    for index in range(len(hyper) - 1):  # S is 1 without a prior
-        for step in (-0.05, 0.05):
-            moved = hyper.clone()
-            moved[index] += step
-            assert posterior_density(moved) < here + 1e-6
 
 
 def test_noise_is_recovered() -> None:
     x, y = sample(200, noise=0.3, d=3)
     model = fit("gp", x, y, seed=0)
-    deviation = math.sqrt(float(model.state()["hyperparameters"][-3].exp())) * float(model.state()["scale"])
-    assert deviation == pytest.approx(0.3, rel=0.2)
+    noise = Hyperparameters.of_vector(model.state()["hyperparameters"]).log_noise.exp()
+    assert math.sqrt(float(noise)) * float(model.state()["scale"]) == pytest.approx(0.3, rel=0.2)
 
 
 def test_hyperparameters_without_influence_get_long_length_scales() -> None:
     x, y = sample(80, d=6)
-    lengths = fit("gp", x, y, seed=0).state()["hyperparameters"][:-3].exp()
+    lengths = Hyperparameters.of_vector(fit("gp", x, y, seed=0).state()["hyperparameters"]).log_lengths.exp()
     assert lengths[3:].min() > 3 * lengths[0]
-
-
-def test_a_prior_that_promises_far_too_much_does_not_break_the_process() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(60, 3, generator=generator, dtype=torch.float64)
-    y = torch.randn(60, generator=generator, dtype=torch.float64)
-    promised = Expected(mean=x[:, 0], basis=1e5 * torch.rand(60, 2, generator=generator, dtype=torch.float64))
-    least_noise, largest_scale = gaussian_process.LOG_NOISE_BOUNDS[0], gaussian_process.LOG_S_BOUNDS[1]
-    hyper = torch.tensor([0.0, 0.0, 0.0, least_noise, 0.0, largest_scale], dtype=torch.float64)
-    state, mean, std = gaussian_process.posterior(x, y, hyper, None, promised)
-    assert bool(mean.isfinite().all() and std.isfinite().all() and state["alpha"].isfinite().all())
 
 
 def test_a_warm_start_of_another_width_or_kind_is_passed_over() -> None:
@@ -344,21 +245,6 @@ def test_a_warm_start_of_another_width_or_kind_is_passed_over() -> None:
     torch.testing.assert_close(better, alone, atol=0.05, rtol=0.05)
 
 
-def test_of_many_trials_the_process_keeps_the_best_the_latest_and_those_far_apart() -> None:
-    x, y = sample(450, noise=0.05)
-    y[5] = 100.0
-    rows = gaussian_process.subset(x, y)
-    assert len(rows) == gaussian_process.MAX_POINTS
-    assert list(rows) == sorted(set(rows.tolist()))
-    assert 5 in rows
-    assert set(range(350, 450)) <= set(rows.tolist())
-    assert set(np.argsort(-y)[:100].tolist()) <= set(rows.tolist())
-    left_out = sorted(set(range(450)) - set(rows.tolist()))
-    apart = [np.linalg.norm(np.delete(x, row, axis=0) - x[row], axis=1).min() for row in range(450)]
-    chosen = [row for row in rows if row < 350 and row not in set(np.argsort(-y)[:100].tolist())]
-    assert np.median([apart[row] for row in chosen]) > np.median([apart[row] for row in left_out])
-
-
 def test_more_trials_than_the_process_takes_are_fitted_all_the_same() -> None:
     x, y = sample(420, noise=0.02)
     model = fit("gp", x, y, seed=0)
@@ -369,49 +255,7 @@ def test_more_trials_than_the_process_takes_are_fitted_all_the_same() -> None:
     assert r2(model, fresh, truth) > 0.95
 
 
-# -- acquisition -----------------------------------------------------------------------------------------------------
-
-MEAN, STD = np.array([-3.0, -0.5, 0.0, 0.4, 2.0]), np.array([0.5, 1.0, 0.1, 2.0, 0.3])
-
-
-def test_expected_improvement_is_its_closed_form_and_its_integral() -> None:
-    best = 0.3
-    z = (MEAN - best) / STD
-    closed = STD * (stats.norm.pdf(z) + z * stats.norm.cdf(z))
-    np.testing.assert_allclose(acquisition("ei", MEAN, STD, best), closed, rtol=1e-9)
-    np.testing.assert_allclose(acquisition("log_ei", MEAN, STD, best), np.log(closed), rtol=1e-9)
-    draws = np.random.default_rng(0).normal(MEAN, STD, (200_000, 5))
-    np.testing.assert_allclose(
-        acquisition("ei", MEAN, STD, best), np.maximum(draws - best, 0).mean(0), rtol=0.03, atol=1e-3
-    )
-
-
-@pytest.mark.parametrize("z", [-5.0, -20.0, -38.0, -100.0, -1e4, -9e5, -1.1e6, -1e8])
-def test_log_expected_improvement_far_below_the_best(z: float) -> None:
-    """Against the asymptotic series φ(z)/z² · (1 − 3/z² + 15/z⁴ − 105/z⁶ …) and, nearer, against mills ratios."""
-    found = float(acquisition("log_ei", np.array([z]), np.array([1.0]), 0.0)[0])
-    series = 1 - 3 / z**2 + 15 / z**4 - 105 / z**6 + 945 / z**8
-    expected = -0.5 * z**2 - 0.5 * math.log(2 * math.pi) - 2 * math.log(-z) + math.log(series)
-    assert found == pytest.approx(expected, rel=1e-3 if z == -5 else 1e-8, abs=1e-3)
-
-
-def test_log_expected_improvement_rises_without_a_step() -> None:
-    z = np.concatenate([-np.logspace(8, -3, 4000), np.logspace(-3, 8, 4000)])
-    found = acquisition("log_ei", z, np.ones_like(z), 0.0)
-    assert np.isfinite(found).all()
-    assert (np.diff(found) > 0).all()
-    beside = acquisition("log_ei", np.array([-1 - 1e-9, -1 + 1e-9]), np.ones(2), 0.0)
-    assert beside[1] - beside[0] < 1e-7
-
-
-def test_upper_bound_mean_and_certainty() -> None:
-    np.testing.assert_allclose(acquisition("ucb", MEAN, STD, 0.0, beta=3.0), MEAN + 3 * STD)
-    assert np.array_equal(acquisition("mean", MEAN, STD, 0.0), MEAN)
-    certain = acquisition("ei", np.array([1.0, -1.0]), np.zeros(2), 0.0)
-    np.testing.assert_allclose(certain, [1.0, 0.0], atol=1e-9)
-    assert np.isfinite(acquisition("log_ei", np.array([1.0, -1.0]), np.zeros(2), 0.0)).all()
-    with pytest.raises(ValueError, match="'pi'"):
-        acquisition("pi", MEAN, STD, 0.0)  # type: ignore[arg-type]
+# -- diagnostics -----------------------------------------------------------------------------------------------------
 
 
 def test_the_80_percent_interval_is_the_normal_distributions() -> None:

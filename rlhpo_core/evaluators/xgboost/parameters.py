@@ -62,9 +62,12 @@ ALIASES = {
 
 
 def check_space(space: SearchSpace, fixed: Iterable[str]) -> None:
-    """Raises: UserError, naming each hyperparameter that XGBoost does not have, that leaves its range, or is set twice.
+    """Check a search space before anything is trained.
 
-    ``fixed`` names what ``evaluator.params`` sets.
+    Args:
+        fixed: Names of what ``evaluator.params`` sets.
+
+    Raises: UserError, naming each hyperparameter that XGBoost does not have, that leaves its range, or is set twice.
     """
     seen: dict[str, str] = {}
     problems = []

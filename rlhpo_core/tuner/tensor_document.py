@@ -1,0 +1,58 @@
+"""A JSON document with tensors in one file: the format of a tuner's state and of a prior.
+
+The file is a safetensors file; the document is a string in its header. As one file it is replaced in one atomic step
+and travels as one artifact. Nothing in it is executable. Equal contents give equal bytes, and tensors that are read
+back give bit for bit the same results.
+
+The document has a ``format_version``, a number that belongs to the kind of document (``FORMAT_VERSION`` in
+``state_file`` and in ``prior``). To change a format:
+
+1. Raise that ``FORMAT_VERSION``.
+2. Rewrite the files of that kind in the repository: ``priors/builtin``, ``tests/fixtures``.
+3. If a release has written the old version, keep a reader for it, as a function from its document and tensors to those
+   of the next version, and a file of the old version in ``tests/fixtures``. A version that no release has written needs
+   no reader: it is refused with a message.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+
+def write(kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    """The file's content.
+
+    Args:
+        kind: What the document is, such as ``rlhpo-prior``; the file's header has it under this name.
+        document: What JSON can hold, with a ``format_version``.
+        tensors: By name, in any order and layout.
+    """
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
+    return save(contiguous, metadata={kind: json.dumps(document)})
+
+
+def read(kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The document and the tensors of a file's content.
+
+    Args:
+        kind: As the file was written with.
+        data: The whole file.
+
+    Raises: ValueError if the content is damaged, of another kind, or has no ``format_version``.
+    """
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        document = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][kind])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(document, dict) or "format_version" not in document:
+        raise ValueError("it says no format version")
+    # Clones: what lies anywhere in a buffer may be summed in another order than what torch has aligned.
+    return document, {name: tensor.clone() for name, tensor in tensors.items()}

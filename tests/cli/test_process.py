@@ -1,0 +1,38 @@
+"""One study by the command line in processes of its own, killed in between; all else about it is in tests/e2e."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rlhpo_core.cli import session
+from rlhpo_core.study.spec import load_study
+from tests.helpers.command_line import children, client, rlhpo, start, trial_files, trials, wait_for, write_study
+from tests.helpers.comparison import comparable
+from tests.helpers.mlflow_store import new_store
+
+pytestmark = pytest.mark.usefixtures("only_these_settings")
+
+
+def test_a_study_that_is_killed_goes_on_to_the_same_trials(tmp_path: Path) -> None:
+    new_store(tmp_path / "runs")
+    space = {"act": {"type": "fixed", "value": "nap"}, "x": {"type": "float", "low": 0.0, "high": 1.0}}
+    study = write_study(
+        tmp_path, "killed", space=space, budget={"trials": 5}, tuner={"trials_per_round": 2}, execution={"workers": 1}
+    )
+    killed = tmp_path / "runs" / "killed"
+    process = start("tune", study, cwd=tmp_path)
+    wait_for(lambda: trial_files(killed) >= 1, process)
+    process.kill()
+    process.communicate()
+    assert 1 <= trial_files(killed) < 5
+    output = rlhpo("resume", killed, cwd=tmp_path)
+    assert "all 5 trials done" in output
+    assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/runs/mlflow.db" in output
+    assert len(children(client(tmp_path), killed)) == 5
+
+    whole = session.start(load_study(study), tmp_path / "runs" / "whole", Console(file=StringIO()))
+    assert comparable(trials(killed)) == comparable(whole.folder.history().trials)

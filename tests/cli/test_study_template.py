@@ -1,0 +1,55 @@
+"""The study file that ``rlhpo init`` writes fits its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlhpo_core.cli.study_template import study_file
+from rlhpo_core.errors import UserError
+from rlhpo_core.study.spec import StudySpec, load_study
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def written(data: Path, target: str | None, folder: Path) -> StudySpec:
+    text, _ = study_file(data, target, folder)
+    (folder / "study.yaml").write_text(text)
+    return load_study(folder / "study.yaml")
+
+
+def test_a_first_study_file_fits_its_table(tmp_path: Path) -> None:
+    spec = written(EXAMPLES / "data" / "german_credit.csv", "target", tmp_path)
+    assert spec.data is not None
+    assert spec.data.path == (EXAMPLES / "data" / "german_credit.csv").resolve()
+    assert spec.objective.metric == "accuracy"
+    assert spec.registry.model == "german_credit"
+    assert spec.space == load_study(EXAMPLES / "01-first-study.yaml").space
+
+
+def test_a_rare_class_asks_for_balanced_accuracy(tmp_path: Path) -> None:
+    assert written(EXAMPLES / "data" / "car.csv", "target", tmp_path).objective.metric == "balanced_accuracy"
+
+
+def test_a_number_is_regressed_on(tmp_path: Path) -> None:
+    spec = written(EXAMPLES / "data" / "winequality_white.csv", "alcohol", tmp_path)
+    assert spec.data is not None
+    assert (spec.data.task, spec.objective.metric) == ("regression", "rmse")
+
+
+def test_awkward_names_survive(tmp_path: Path) -> None:
+    table = (EXAMPLES / "data" / "car.csv").read_text().replace("target", "class: yes/no #1", 1)
+    data = tmp_path / "my cars (2024): new.csv"
+    data.write_text(table)
+    spec = written(data, "class: yes/no #1", tmp_path)
+    assert spec.data is not None
+    assert spec.data.target == "class: yes/no #1"
+    assert spec.data.path == data.resolve()
+    assert yaml.safe_load((tmp_path / "study.yaml").read_text())["name"] == "my-cars-2024-new"
+
+
+def test_without_a_target_the_columns_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--target: which column is to be predicted"):
+        study_file(EXAMPLES / "data" / "car.csv", None, tmp_path)

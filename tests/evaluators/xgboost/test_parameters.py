@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.xgboost.parameters import check_space
+from rlhpo_core.space.search_space import SearchSpace
+from tests.helpers.tables import EXAMPLES, build
+
+
+def test_the_papers_space_is_known() -> None:
+    check_space(SearchSpace.model_validate({"eta": {"type": "float", "low": 0.1, "high": 0.3}}), fixed=[])
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"max_dept": {"type": "int", "low": 1, "high": 9}}, r"space\.max_dept: .*did you mean max_depth\?"),
+        ({"hidden_units": {"type": "int", "low": 1, "high": 9}}, r"space\.hidden_units: .*known are n_estimators"),
+        ({"subsample": {"type": "float", "low": 0.5, "high": 1.5}}, r"space\.subsample: 1\.5 is outside"),
+        ({"max_depth": {"type": "float", "low": 1, "high": 9}}, r"space\.max_depth: .*use type int"),
+        ({"gamma": {"type": "categorical", "choices": ["a", "b"]}}, r"space\.gamma: 'a' is not a number"),
+        ({"grow_policy": {"type": "categorical", "choices": ["depthwise", "up"]}}, r"'up' is not one of depthwise"),
+        (
+            {
+                "eta": {"type": "float", "low": 0.1, "high": 0.3},
+                "learning_rate": {"type": "float", "low": 0.1, "high": 0.3},
+            },
+            r"space\.learning_rate: this is another name of eta",
+        ),
+    ],
+)
+def test_a_space_that_xgboost_does_not_know_is_refused(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_space(SearchSpace.model_validate(space), fixed=[])
+
+
+def test_a_parameter_both_set_and_tuned_is_refused() -> None:
+    space = SearchSpace.model_validate({"max_depth": {"type": "int", "low": 1, "high": 9}})
+    with pytest.raises(UserError, match=r"evaluator\.params sets max_depth as well"):
+        check_space(space, fixed=["max_depth"])
+
+
+def test_the_evaluator_asks_with_the_parameters_that_it_was_given() -> None:
+    space = SearchSpace.model_validate({"max_depth": {"type": "int", "low": 1, "high": 9}})
+    build(EXAMPLES / "car.csv").check_space(space)
+    with pytest.raises(UserError, match=r"evaluator\.params sets max_depth as well"):
+        build(EXAMPLES / "car.csv", evaluator={"params": {"max_depth": 3}}).check_space(space)

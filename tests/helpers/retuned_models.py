@@ -1,0 +1,71 @@
+"""A registered model of a real table, and studies of one trial whose winner is registered under its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rlhpo_core.evaluators.kinds import build_evaluator
+from rlhpo_core.execution.beginning import begin_study
+from rlhpo_core.production.registered_model import RegisteredModel
+from rlhpo_core.production.winner import register_winner
+from rlhpo_core.storage.study_files import StudyRecord
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.tracking.tracker import StudyTracker
+from rlhpo_core.trial import Trial, TrialStatus
+from rlhpo_core.tuner import algorithm
+from tests.helpers.tables import EXAMPLES
+
+#: Of white wines, in an order without meaning.
+WINES = pd.read_csv(EXAMPLES / "winequality_white.csv").sample(frac=1, random_state=0, ignore_index=True)
+
+
+def study(folder: Path, table: pd.DataFrame, model: str, trees: int = 30, **fields: Any) -> StudySpec:
+    """A study of how quickly so many trees learn; its table, store and ledger lie in ``folder``."""
+    path = folder / f"{model}.csv"
+    table.to_csv(path, index=False)
+    return StudySpec.model_validate(
+        {
+            "name": model,
+            "data": {"path": path, "target": "target", "task": "regression", "holdout": 0.4},
+            "evaluator": {"kind": "xgboost", "params": {"n_estimators": trees}},
+            "objective": "rmse",
+            "space": {"learning_rate": {"type": "float", "low": 0.1, "high": 0.3}},
+            "prior": "none",
+            "execution": {"workers": 1, "threads": 1},
+            "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
+            "registry": {"model": model, "store": str(folder / "registry")},
+            "gate": {"margin": 0.0, "latency_ratio": None, "size_ratio": None},
+            **fields,
+        }
+    )
+
+
+def registered_model(spec: StudySpec) -> RegisteredModel:
+    return RegisteredModel.of_study(spec, Path("unused"))
+
+
+def tuned(folder: Path, spec: StudySpec) -> tuple[StudyFolder, StudyTracker, Trial]:
+    """The study after its first trial, without a winner yet."""
+    record = StudyRecord.new(spec)
+    files = StudyFolder.create(folder / "runs" / record.study_id, spec, record)
+    proposal = algorithm.propose(begin_study(files, spec))[0]
+    evaluator = build_evaluator(spec, threads=1)
+    value = evaluator.evaluate(proposal.config, lambda step, value: None).value
+    trial = Trial(proposal=proposal, status=TrialStatus.COMPLETE, value=value)
+    files.write_trial(trial)
+    tracker = StudyTracker.open(spec, record.study_id, folder)
+    data = evaluator.data()
+    assert data is not None
+    tracker.log_data(data)
+    return files, tracker, trial
+
+
+def finished(folder: Path, spec: StudySpec) -> tuple[StudyFolder, StudyTracker]:
+    """The study with its winner registered."""
+    files, tracker, trial = tuned(folder, spec)
+    assert register_winner(files, spec, build_evaluator(spec, threads=1), tracker, trial) is not None
+    return files, tracker

@@ -1,0 +1,268 @@
+"""What a retuning finds before the study and decides after it, on real wines; models by the number of their trees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from rlhpo_core.data.table import load_table, split
+from rlhpo_core.errors import UserError
+from rlhpo_core.production import retuning
+from rlhpo_core.production.ledger import Record
+from rlhpo_core.production.registered_model import RegisteredModel
+from rlhpo_core.production.retuning import Findings, check, decide, judge_challengers, recording_failure, send_alerts
+from rlhpo_core.study.spec import StudySpec, WarmStartSpec
+from tests.helpers.mlflow_store import new_store
+from tests.helpers.retuned_models import WINES, finished, registered_model, study
+
+pytestmark = pytest.mark.usefixtures("only_these_settings")
+
+FIRST, NEW = WINES[:1200], WINES[1200:2700]
+#: Alcohol in another unit, and the scale turned round.
+MOVED = NEW.assign(alcohol=14 - NEW["alcohol"] / 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("retuned")
+    new_store(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _champion(folder: Path) -> None:
+    """Version 1 of ``wine``, of few trees."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        finished(folder, study(folder, FIRST, "wine", trees=3))
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]]:
+    """Alerts, as (name, content)."""
+    alerts: list[tuple[str, Mapping[str, Any]]] = []
+    monkeypatch.setattr(retuning.alerts, "send", lambda spec, alert, content, warn: alerts.append((alert, content)))
+    return alerts
+
+
+def with_empty_ledger(spec: StudySpec, folder: Path) -> tuple[StudySpec, RegisteredModel]:
+    """The study and its model, of which nothing has been recorded."""
+    registry = spec.registry.model_copy(update={"store": str(folder / "ledger")})
+    spec = spec.model_copy(update={"registry": registry})
+    return spec, registered_model(spec)
+
+
+# -- before the study ------------------------------------------------------------------------------------------------
+
+
+def test_without_a_champion_there_is_something_to_do(folder: Path) -> None:
+    spec = study(folder, FIRST, "unknown")
+    findings = check(spec, registered_model(spec))
+    assert (findings.proceed, findings.champion, findings.warm_start) == (True, None, None)
+    assert findings.reason == "there is no champion yet"
+
+
+def test_the_champions_own_data_is_nothing_new(folder: Path, tmp_path: Path, sent: list[Any]) -> None:
+    spec, model = with_empty_ledger(study(folder, FIRST, "wine"), tmp_path)
+    findings = check(spec, model)
+    assert (findings.proceed, findings.champion) == (False, "1")
+    assert findings.reason == "unchanged: the data is that of the champion"
+    (record,) = model.ledger.records()
+    assert (record.outcome, record.champion, record.data_digest) == ("skipped", "1", findings.digest)
+    assert [alert for alert, _ in sent] == ["skipped"]
+
+
+def test_new_data_is_compared_and_the_champion_scored_on_it(folder: Path, tmp_path: Path) -> None:
+    spec, model = with_empty_ledger(study(folder, MOVED, "wine"), tmp_path)
+    findings = check(spec, model)
+    assert findings.proceed
+    assert findings.drift is not None
+    assert findings.drift.drifted == ("alcohol",)
+    assert findings.reason == findings.drift.summary()
+    assert findings.rows == 600, "in another unit no wine is one that the champion has seen"
+    assert findings.champion_score is not None
+    assert 0.6 < findings.champion_score < 1.2
+    assert model.ledger.records() == []
+    # It starts from the champion's study, with the champion's configuration.
+    assert findings.warm_start is not None
+    assert findings.warm_start.study == model.tags("1")["rlhpo.store"]
+    assert findings.warm_start.first == json.loads(model.tags("1")["rlhpo.config"])
+    assert findings.warm_start.moved == findings.drift.moved > 0.1
+    assert Findings.model_validate_json(findings.model_dump_json()) == findings
+
+
+def test_what_the_study_file_says_of_its_beginning_comes_first(folder: Path, tmp_path: Path) -> None:
+    spec, model = with_empty_ledger(study(folder, NEW, "wine"), tmp_path)
+    champion = json.loads(model.tags("1")["rlhpo.config"])
+    given = spec.model_copy(update={"warm_start": WarmStartSpec(study="elsewhere")})
+    assert check(given, model).warm_start == WarmStartSpec(study="elsewhere", first=champion)
+    given = spec.model_copy(update={"warm_start": WarmStartSpec(first={"learning_rate": 0.2})})
+    assert check(given, model).warm_start == given.warm_start
+
+
+def test_when_only_drift_counts_new_rows_of_the_same_kind_are_skipped(folder: Path, tmp_path: Path) -> None:
+    for table, proceed in ((NEW, False), (MOVED, True)):
+        spec, model = with_empty_ledger(study(folder, table, "wine", retune={"when": "drifted"}), tmp_path)
+        findings = check(spec, model)
+        assert findings.proceed is proceed
+        assert findings.reason.startswith("unchanged: ") is not proceed
+
+
+def test_data_that_was_decided_about_is_not_decided_about_again(folder: Path, tmp_path: Path) -> None:
+    spec, model = with_empty_ledger(study(folder, NEW, "wine"), tmp_path)
+    digest = check(spec, model).digest
+    model.ledger.add(record("kept", data_digest=digest, challenger="2"))
+    assert check(spec, model).reason == "unchanged: the data is that of the last retuning, which ended as kept"
+    forced = check(spec, model, force=True)
+    assert forced.proceed
+    assert forced.reason.startswith("forced; the data is new")
+
+
+def test_too_few_new_rows_spend_nothing(folder: Path, tmp_path: Path, sent: list[Any]) -> None:
+    table = pd.concat([FIRST, NEW[:40]])
+    spec, model = with_empty_ledger(study(folder, table, "wine", gate={"min_rows": 400}), tmp_path)
+    findings = check(spec, model, force=True)
+    assert not findings.proceed
+    assert f"only {findings.rows} of 496 holdout rows are new to the champion" in findings.reason
+    assert [entry.outcome for entry in model.ledger.records()] == ["refused"]
+    assert [alert for alert, _ in sent] == ["kept"]
+
+
+def test_a_study_whose_files_are_gone_is_warned_of(folder: Path, tmp_path: Path) -> None:
+    spec, model = with_empty_ledger(study(folder, NEW, "wine"), tmp_path)
+    address = Path(model.tags("1")["rlhpo.store"])
+    hidden = (address / "study.yaml").rename(address / "hidden.yaml")
+    (address / "study.yaml").write_text("name: [")
+    warnings: list[str] = []
+    try:
+        findings = check(spec, model, warn=warnings.append)
+    finally:
+        hidden.rename(address / "study.yaml")
+    assert findings.warm_start == WarmStartSpec(first=json.loads(model.tags("1")["rlhpo.config"]))
+    assert len(warnings) == 1
+    assert warnings[0].startswith("what version 1 has learnt cannot be read: ")
+
+
+def test_an_evaluator_without_a_model_cannot_be_retuned(folder: Path) -> None:
+    spec = study(folder, FIRST, "wine")
+    function = StudySpec.model_validate(
+        {
+            **spec.model_dump(include={"name", "registry", "tracking"}),
+            "evaluator": {"kind": "function", "function": "tests.helpers.functions:act"},
+            "objective": {"metric": "score", "direction": "maximize"},
+            "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
+        }
+    )
+    with pytest.raises(UserError, match=r"a model on it \(kind: xgboost\)"):
+        check(function, registered_model(function))
+
+
+# -- after it --------------------------------------------------------------------------------------------------------
+
+
+def test_a_better_winner_is_promoted_and_everything_says_so(folder: Path, sent: list[Any]) -> None:
+    finished(folder, study(folder, FIRST, "promoted", trees=3))
+    spec = study(folder, NEW, "promoted", trees=60)
+    model = registered_model(spec)
+    findings = check(spec, model)
+    assert 400 < findings.rows < 600, "some wines are in both tables"
+    files, tracker = finished(folder, spec)
+    decision = decide(spec, model, files, tracker, findings, print)
+    assert decision is not None
+    assert (decision.outcome, decision.champion, decision.champion_before) == ("promoted", "2", "1")
+    assert decision.verdict is not None
+    assert decision.verdict.measured is not None
+    assert decision.verdict.rows < findings.rows + 1, "the challenger has seen some of them, too"
+    assert files.record().decision == f"promoted: {decision.reason}"
+    run = tracker.client.get_run(tracker.run_id)
+    assert run.data.metrics["gate.gain"] == pytest.approx(decision.verdict.measured.gain)
+    assert run.data.metrics["gate.rows"] == decision.verdict.rows
+    assert run.data.metrics["champion.holdout"] == pytest.approx(findings.champion_score)
+    assert run.data.tags["rlhpo.decision"] == "promoted"
+    artifacts = {artifact.path for artifact in tracker.client.list_artifacts(tracker.run_id)}
+    assert {"decision.json", "drift.json", "model_card.md", "report.html"} <= artifacts
+    assert "## Decision" in tracker.client.get_model_version("promoted", "2").description
+    assert [alert for alert, _ in sent] == ["promoted"]
+    # Again: it stays decided, and nothing is added to the ledger.
+    assert decide(spec, model, files, tracker, findings, print) == decision
+    assert len(model.ledger.records()) == 1
+
+
+def test_a_worse_winner_leaves_the_champion(folder: Path, tmp_path: Path) -> None:
+    finished(folder, study(folder, FIRST, "kept", trees=60))
+    spec = study(folder, NEW, "kept", trees=2)
+    model = registered_model(spec)
+    findings = check(spec, model)
+    files, tracker = finished(folder, spec)
+    changed = findings.model_copy(update={"digest": "another"})
+    with pytest.raises(UserError, match="the table has changed while it was tuned on"):
+        decide(spec, model, files, tracker, changed, print)
+    decision = decide(spec, model, files, tracker, findings, print)
+    assert decision is not None
+    assert (decision.outcome, decision.champion) == ("kept", "1")
+    assert tracker.client.get_run(tracker.run_id).data.metrics["gate.gain"] < 0
+
+    # Challengers that cannot be loaded: that of this study is refused, another one is left to its own process.
+    assert spec.data is not None
+    table = load_table(spec.data, spec.seed)
+    parts = split(table, spec.data, spec.seed)
+    verdicts = judge_challengers(spec, model, table, parts, "1", ["2", "8", "9"], version="9")
+    assert {version: verdict.decision for version, verdict in verdicts.items()} == {"2": "keep", "9": "refuse"}
+    assert verdicts["2"].confidence == pytest.approx(1 - 0.05 / 3)
+    assert "not found" in verdicts["9"].reason
+
+
+def test_without_a_registered_winner_nothing_is_decided(folder: Path) -> None:
+    spec = study(folder, FIRST, "unregistered", registry={})
+    files, tracker = finished(folder, spec)
+    model = registered_model(study(folder, FIRST, "unregistered"))
+    assert decide(spec, model, files, tracker, Findings(proceed=True, reason="", digest=""), print) is None
+    assert model.ledger.records() == []
+
+
+# -- both ------------------------------------------------------------------------------------------------------------
+
+
+def record(outcome: str, **fields: Any) -> Record:
+    return Record.model_validate({"at": 0, "by": "me", "outcome": outcome, "model": "wine", "reason": "", **fields})
+
+
+def test_a_failure_is_recorded_and_goes_on(folder: Path, tmp_path: Path, sent: list[Any]) -> None:
+    spec, model = with_empty_ledger(study(folder, FIRST, "wine"), tmp_path)
+    with pytest.raises(ZeroDivisionError), recording_failure(spec, model, print):
+        raise ZeroDivisionError("no rows\nat all")
+    (entry,) = model.ledger.records()
+    assert (entry.outcome, entry.reason) == ("failed", "no rows")
+    assert [(alert, content["reason"]) for alert, content in sent] == [("failed", "no rows")]
+
+
+def test_every_so_many_decisions_for_the_champion_there_is_an_alert(
+    folder: Path, tmp_path: Path, sent: list[Any]
+) -> None:
+    spec, model = with_empty_ledger(study(folder, FIRST, "wine", alerts={"keeps": 2}), tmp_path)
+    for outcome in ("kept", "vetoed", "skipped", "refused", "kept"):
+        send_alerts(spec, model, model.ledger.add(record(outcome)), print)
+    assert [alert for alert, _ in sent] == ["kept", "kept", "keeps_in_row", "skipped", "kept", "kept", "keeps_in_row"]
+    assert sent[-1][1] == {"model": "wine", "reason": "the champion of wine was kept 4 times in a row", "keeps": 4}
+
+
+def test_a_winner_of_no_use_is_refused_and_recorded(folder: Path, tmp_path: Path, sent: list[Any]) -> None:
+    noise = NEW.assign(target=NEW["target"].sample(frac=1, random_state=0).to_numpy())
+    spec, model = with_empty_ledger(study(folder, noise, "noise", trees=300), tmp_path)
+    findings = check(spec, model)
+    files, tracker = finished(folder, spec)
+    decided = decide(spec, model, files, tracker, findings, print)
+    winner = files.record().winner
+    assert decided is not None
+    assert winner is not None
+    assert winner.registered is None
+    assert (decided.outcome, decided.reason) == ("refused", winner.warning)
+    assert (decided.champion, decided.data_digest) == (None, findings.digest)
+    assert model.ledger.records() == [decided]
+    assert [alert for alert, _ in sent] == ["kept"]
+    assert tracker.client.get_run(tracker.run_id).data.tags["rlhpo.decision"] == "refused"

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from rlhpo_core.report.figures import CAPTIONS
+from rlhpo_core.report.study_report import failure_report, log_report, make_report
+from rlhpo_core.storage.study_files import StudyRecord, Winner
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.tracking.tracker import StudyTracker
+from rlhpo_core.tuner import algorithm
+from tests.helpers.html_page import Page
+from tests.helpers.reported_studies import history_of, line_space, make_spec
+from tests.helpers.studies import CUBE, after_rounds, bowl
+
+
+class Recorder:
+    """What would be logged to MLflow."""
+
+    def __init__(self) -> None:
+        self.artifacts: dict[str, bytes] = {}
+        self.description = ""
+
+    def log_figures(self, figures: Mapping[str, bytes]) -> None:
+        self.artifacts |= figures
+
+    def log_artifact_bytes(self, name: str, data: bytes) -> None:
+        self.artifacts[name] = data
+
+    def note(self, markdown: str) -> None:
+        self.description = markdown
+
+
+def finished(folder: Path) -> StudyFolder:
+    """A study of twelve random trials, its winner registered."""
+    settings: dict[str, Any] = {"mode": "random", "trials_per_round": 6}
+    spec = make_spec(CUBE, budget={"trials": 12}, tuner=settings)
+    winner = Winner(trial_id="t", holdout={"auc": 0.875}, registered="churn version 3")
+    record = StudyRecord(study_id="a-study-1", seconds=61.0, winner=winner, decision="promoted: it is better")
+    files = StudyFolder.create(folder, spec, record)
+    first = algorithm.initial_state("a-study-1", spec.seed, spec.space, "maximize", spec.tuner)
+    files.write_state(after_rounds(first, bowl, 2))
+    return files
+
+
+def test_a_report_says_what_the_files_hold_and_is_logged_whole(tmp_path: Path) -> None:
+    files = finished(tmp_path / "study")
+    report = make_report(files, files.spec())
+    facts = [
+        "12 of 12 trials",
+        "wall time 1 min 1 s",
+        "all 12 trials done",
+        "churn version 3",
+        "promoted: it is better",
+    ]
+    text = "\n".join(Page(report.html).texts)
+    for fact in [*facts, "0.875"]:
+        assert fact in text
+        assert fact in report.note
+    assert set(report.figures) <= set(CAPTIONS)
+    assert {"progress.png", "importance.png", "slices.png"} <= set(report.figures)
+    assert "script" not in Page(report.html).tags
+    assert "script" in Page(report.interactive).tags
+
+    recorder = Recorder()
+    log_report(cast(StudyTracker, recorder), report)
+    assert recorder.artifacts == {
+        **report.figures,
+        "report.html": report.html.encode(),
+        "interactive.html": report.interactive.encode(),
+    }
+    assert recorder.description == report.note
+
+
+def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
+    spec = make_spec(line_space(1))
+    files = StudyFolder.create(tmp_path / "study", spec, StudyRecord.new(spec))
+    files.write_state(algorithm.initial_state("id", spec.seed, spec.space, "maximize", spec.tuner))
+    report = make_report(files, spec)
+    assert report.figures == {}
+    assert "none: no trial has completed" in report.note
+
+
+def test_the_commonest_causes_of_failure_come_first() -> None:
+    errors = ["rare", *["Traceback …\nValueError: too deep"] * 3, None, None]
+    history = history_of(make_spec(line_space(1)), [{"status": "failed", "error": error} for error in errors])
+    assert failure_report(history).splitlines() == [
+        "none of the 6 trials succeeded:",
+        "  3 × ValueError: too deep",
+        "  2 × no reason given",
+        "  1 × rare",
+    ]
