@@ -30,11 +30,13 @@ NUMERICAL = (
     "tests/priors/test_portfolio.py",
     "tests/priors/test_training.py",
     "tests/data/test_drift.py",
-    "tests/evaluators/test_xgboost.py",
+    "tests/evaluators/test_metrics.py",
+    "tests/evaluators/xgboost",
     "tests/execution/test_first_rounds.py",
     "tests/execution/test_runner.py",
     "tests/production/test_bootstrap.py",
     "tests/production/test_gate.py",
+    "tests/report/test_sensitivity.py",
 )
 #: What has the libraries take their routines for a processor without AVX-512, and for one without AVX.
 OLDER = {
