@@ -145,7 +145,7 @@ def status(
             f"{len(history)}/{spec.budget.trials}",
             str(_failed(history)),
             "–" if best is None else f"{spec.objective.metric} {best.value:.5g}",
-            (winner.registered or "refitted") if winner is not None else "–",
+            (winner.registered or ("of no use" if winner.warning else "refitted")) if winner is not None else "–",
         )
     console.print(grid)
 
@@ -246,7 +246,10 @@ def _print_best(folder: StudyFolder, spec: StudySpec) -> None:
     if winner is not None and winner.trial_id == best.trial_id:
         scores = ", ".join(f"{name} {value:.5g}" for name, value in winner.holdout.items())
         console.print(f"holdout    {scores}")
-        console.print(f"registered {escape(winner.registered or 'no (the study names no registry.model)')}")
+        if winner.warning is not None:
+            console.print(f"[bold red]warning[/]    {escape(winner.warning)}")
+        why = "the study names no registry.model" if spec.registry.model is None else "see registry.must_beat_constant"
+        console.print(f"registered {escape(winner.registered or f'no ({why})')}")
 
 
 def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:

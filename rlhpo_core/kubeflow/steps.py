@@ -237,6 +237,8 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
                 tracker.log_data(data)
             winner = register_winner(files, spec, evaluator, tracker, best)
         registered = (winner.registered or "") if winner is not None else ""
+        if winner is not None and winner.warning is not None:
+            print(f"warning: {winner.warning}")
     report = make_report(files, spec)
     html.write_text(report.html, encoding="utf-8")
     markdown.write_text(report.note, encoding="utf-8")

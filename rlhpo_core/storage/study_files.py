@@ -41,6 +41,8 @@ class Winner(Frozen):
     trial_id: str
     holdout: dict[str, FiniteFloat]
     """Metrics on the holdout."""
+    warning: str | None = None
+    """Why it is of no use, if it is no better on the holdout than a constant answer; for a person to read."""
     registered: str | None = None
     """``name version`` in the model registry."""
 

@@ -173,6 +173,8 @@ class RegistrySpec(Frozen):
     """Name of a registered model, which is created if there is none."""
     store: str | None = None
     """Where promotions are serialised and recorded: a folder, relative to the study file, or the address of a store."""
+    must_beat_constant: bool = True
+    """Register no winner that is, by the objective, no better on the holdout than the mean or the majority class."""
 
 
 class WarmStartSpec(Frozen):
