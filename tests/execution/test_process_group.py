@@ -37,3 +37,9 @@ def test_a_group_that_is_released_lives_on(leader: subprocess.Popen[bytes]) -> N
     Guard(leader.pid).release()
     with pytest.raises(subprocess.TimeoutExpired):
         leader.wait(timeout=1)
+
+
+def test_a_group_is_ended(leader: subprocess.Popen[bytes]) -> None:
+    Guard(leader.pid).end()
+    assert leader.wait(timeout=60) == -signal.SIGKILL
+    Guard(leader.pid).end()
