@@ -1,59 +1,50 @@
 """How large the looping pipeline gets: python -m benchmarks.pipeline_sizes"""
 
-import gzip
+import argparse
 import tempfile
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from kfp import compiler
 
-from pipelines.hpo_loop.pipeline import MOST_ROUNDS, build
+from pipelines.hpo_loop.pipeline import build
+from pipelines.workflow_size import ARGO_LIMIT, most_rounds, pods, workflow_bytes
 
-#: What Argo stores of a pod in a workflow's status before it compresses it: names, inputs, outputs, times, resources.
-#: An assumption from Argo's NodeStatus fields, not a measurement.
-STATUS_BYTES_PER_POD = 2500
-#: KFP runs a driver beside each step and each graph.
-PODS_PER_STEP = 2
-ARGO_LIMIT = 2**20
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of a pipeline, compiled and running."""
-
-    yaml_bytes: int
-    """The IR as kept in a file and sent to the API server."""
-    gzip_bytes: int
-    pods: int
-    workflow_bytes: int
-    """Estimate: the IR, compressed, and the compressed status of all pods (taken as five to one)."""
+#: Seconds from a step's start to the next one's on the stock Argo of KFP, whatever the step's work, as measured there.
+SECONDS_PER_STEP = 20
+#: Steps of a round that wait for each other, their graphs included, and steps around the rounds.
+IN_SERIES, AROUND = 8.5, 3
 
 
-def measure(rounds: int, trials_per_round: int) -> Size:
+def ir_bytes(rounds: int, trials_per_round: int) -> int:
+    """Bytes of the compiled pipeline (IR YAML), which is sent to the API server."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(build(rounds, trials_per_round), str(path))
-        data = path.read_bytes()
-    # Three steps around the rounds. A round: three steps and its trials, and the graphs of the round and of its loop
-    # with one driver each.
-    pods = PODS_PER_STEP * 3 + rounds * (PODS_PER_STEP * (3 + trials_per_round) + 2 + trials_per_round)
-    zipped = len(gzip.compress(data, mtime=0))
-    return Size(len(data), zipped, pods, zipped + pods * STATUS_BYTES_PER_POD // 5)
+        return path.stat().st_size
+
+
+def row(rounds: int, trials: int) -> str:
+    """One run's row of the table."""
+    size = workflow_bytes(rounds, trials)
+    minutes = SECONDS_PER_STEP * (AROUND + IN_SERIES * rounds) / 60
+    return (
+        f"| {trials} | {rounds} | {ir_bytes(rounds, trials):,} | {pods(rounds, trials)} | {size:,} | "
+        f"{size / ARGO_LIMIT:.0%} | {minutes:.0f} |"
+    )
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(f"kfp {metadata.version('kfp')}, kfp-kubernetes {metadata.version('kfp-kubernetes')}\n")
-    print("| rounds | trials a round | IR YAML | a round | compressed | pods | workflow, estimated | share of 1 MiB |")
-    print("|---|---|---|---|---|---|---|---|")
-    base = measure(1, 5)
-    for rounds, trials in ((1, 5), (10, 5), (MOST_ROUNDS, 5), (MOST_ROUNDS, 20)):
-        size = measure(rounds, trials)
-        each = (size.yaml_bytes - base.yaml_bytes) // (rounds - 1) if rounds > 1 else size.yaml_bytes
-        print(
-            f"| {rounds} | {trials} | {size.yaml_bytes:,} | {each:,} | {size.gzip_bytes:,} | {size.pods} | "
-            f"{size.workflow_bytes:,} | {size.workflow_bytes / ARGO_LIMIT:.0%} |"
-        )
+    print(
+        "| trials a round | rounds in a run | IR YAML, bytes | pods | workflow, bytes | share of 1 MiB "
+        "| minutes, at least |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for trials in (1, 2, 5, 10, 20):
+        print(row(most_rounds(trials), trials))
+    print(row(10, 5))
 
 
 if __name__ == "__main__":

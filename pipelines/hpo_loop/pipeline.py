@@ -18,7 +18,7 @@ from components.reward_model_update.component import reward_model_update
 from components.submit_next.component import submit_next
 from pipelines.pods import KFP_SETTINGS, SETTINGS, TOKEN_LABEL, Pods
 
-#: Beyond this, a workflow comes near what Argo and etcd can hold; docs/operations.md has the sizes.
+#: Of a run anywhere. How many fit into what Argo holds depends on the trials in each: `pipelines.workflow_size`.
 MOST_ROUNDS = 20
 
 

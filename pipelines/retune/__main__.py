@@ -4,12 +4,13 @@ from pathlib import Path
 
 from pipelines.compiled import compiled
 from pipelines.retune.pipeline import build
+from pipelines.workflow_size import most_rounds
 from tools import generated
 
 
 def contents() -> dict[Path, str]:
     """The text of the compiled pipeline, by its path."""
-    return {Path(__file__).with_name("retune.yaml"): compiled(build(rounds=6, trials_per_round=5))}
+    return {Path(__file__).with_name("retune.yaml"): compiled(build(rounds=most_rounds(5), trials_per_round=5))}
 
 
 if __name__ == "__main__":

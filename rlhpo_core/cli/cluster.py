@@ -7,6 +7,7 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,7 +38,14 @@ class RunOptions:
         str,
         typer.Option("--table", metavar="URI", help="The table for the pods to read; default: data.path of the study."),
     ] = ""
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds in one run; the next run goes on from there.")] = 10
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="what takes half of Argo's 1 MiB",
+            help="Rounds in one run; the next run goes on from there.",
+        ),
+    ] = None
     image: Annotated[str | None, typer.Option(help="The image of all steps; default: that of this version.")] = None
     pipeline_version: Annotated[
         str | None,
@@ -75,7 +83,7 @@ def submit(
         package = _package(kfp, spec, run, Path(folder))
         parameters, further = _parameters(spec, run), 0
         if not run.retune:
-            further = math.ceil(_rounds(spec) / run.rounds) - 1 if go_on else 0
+            further = math.ceil(_rounds(spec) / _rounds_of_run(spec, run)) - 1 if go_on else 0
             parameters[FURTHER] = further
         sent = client.submit(kfp, package, spec.name, parameters, run.experiment, service_account=run.service_account)
     console.print(f"run {sent.id}  {escape(sent.url or '')}".rstrip(), soft_wrap=True)
@@ -137,35 +145,62 @@ def _package(server: Server, spec: StudySpec, run: RunOptions, folder: Path) -> 
     """What is run: a package compiled into the folder, or the version of the pipeline that it becomes."""
     from rlhpo_core.kubeflow import client
 
-    path = _compile(spec, run.rounds, folder, run.retune)
+    path = _compile(spec, _rounds_of_run(spec, run), folder, run.retune)
     if run.pipeline_version is None:
         return path
     return client.upload(server, path, RETUNE if run.retune else PIPELINE, run.pipeline_version)
 
 
 def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
-    """The pipeline of a chunk, no longer than the study; or that of a retuning, which holds the whole of it."""
+    """The pipeline of a run, with so many rounds. Raises: UserError if that is more than a run holds."""
     from kfp import compiler
 
     from rlhpo_core.cli.local_pipeline import pipeline_module
 
-    pipeline, least = pipeline_module(), _rounds(spec)
+    pipeline = pipeline_module()
+    most = min(pipeline.MOST_ROUNDS, _sizes().most_rounds(spec.tuner.trials_per_round, share=1.0))
     if retune:
         if spec.registry.model is None:
             raise UserError("registry.model: a retuning needs the name of the registered model that it is about")
-        if least > pipeline.MOST_ROUNDS:
-            raise UserError(
-                f"budget.trials: a retuning is one run of at most {pipeline.MOST_ROUNDS} rounds; these are {least}"
-            )
+        if rounds > most:
+            raise UserError(f"budget.trials: a retuning is one run of at most {most} rounds; these are {rounds}")
         pipeline = importlib.import_module("pipelines.retune.pipeline")
-    elif (least := min(rounds, least)) > pipeline.MOST_ROUNDS:
-        raise UserError(f"--rounds: a run holds at most {pipeline.MOST_ROUNDS}; submit the study several times")
+    elif rounds > most:
+        raise UserError(
+            f"--rounds: a run holds at most {most} rounds of {spec.tuner.trials_per_round} trials, since Argo holds "
+            "1 MiB of it; without --rounds, runs that fit follow each other"
+        )
     path = folder / "pipeline.yaml"
     parallelism = spec.execution.workers or 0
     compiler.Compiler().compile(
-        pipeline.build(least, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda"), str(path)
+        pipeline.build(rounds, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda"), str(path)
     )
     return path
+
+
+def _rounds_of_run(spec: StudySpec, run: RunOptions) -> int:
+    """As asked for, or as many as are planned for; no more than the study has. A retuning holds the whole of it.
+
+    Raises: UserError if a round alone is more than Argo holds.
+    """
+    if run.retune:
+        return _rounds(spec)
+    planned = run.rounds or _sizes().most_rounds(spec.tuner.trials_per_round)
+    if planned == 0:
+        most = max(k for k in range(1, spec.tuner.trials_per_round) if _sizes().most_rounds(k))
+        raise UserError(
+            f"tuner.trials_per_round: a round of {spec.tuner.trials_per_round} trials takes more than half of the "
+            f"1 MiB that Argo holds of a run; at most {most}, or --rounds 1"
+        )
+    return min(planned, _rounds(spec))
+
+
+def _sizes() -> ModuleType:
+    """`pipelines.workflow_size`, which is not in the wheel either."""
+    from rlhpo_core.cli.local_pipeline import pipeline_module
+
+    pipeline_module()
+    return importlib.import_module("pipelines.workflow_size")
 
 
 def _rounds(spec: StudySpec) -> int:

@@ -1,7 +1,7 @@
 """Trials in worker processes: what a trial does, up to taking its process down with it, stays with the trial.
 
-This is the parent's side; ``worker`` is the other and has the messages. The parent alone decides how a trial ended. It
-watches time and memory, and kills what goes beyond; a worker that is gone is replaced by a new one.
+This is the parent's side; ``trial_worker`` is the other and has the messages. The parent alone decides how a trial
+ended. It watches time and memory, and kills what goes beyond; a worker that is gone is replaced by a new one.
 """
 
 from __future__ import annotations

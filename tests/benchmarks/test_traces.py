@@ -14,6 +14,7 @@ from benchmarks.surrogates import SurrogateTask
 from rlhpo_core.priors.store import load_prior
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Config, Value
+from rlhpo_core.tuner import prior_mapping
 
 SPACE = SearchSpace.model_validate(
     {
@@ -141,8 +142,11 @@ def test_retuning_by_hand_begins_with_the_best_of_the_earlier_run():
     assert played.configs[:10] == ranked[:10]
 
 
-def test_rlhpo_begins_with_what_it_was_given():
+def test_rlhpo_begins_with_what_it_was_given(monkeypatch):
     """Names of the scenario, which the prior that comes with rlhpo knows by XGBoost's own."""
+    # How well the policy is imitated in the wider space does not matter here.
+    monkeypatch.setattr(prior_mapping, "EPISODES", 128)
+    monkeypatch.setattr(prior_mapping, "STEPS", 2)
     shipped = load_prior("xgboost-wide")
     definitions = {shipped_prior.BACK.get(name, name): one for name, one in shipped.space.model_dump().items()}
     space = SearchSpace.model_validate(

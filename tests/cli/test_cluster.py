@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.kubeflow import connection
@@ -160,8 +161,20 @@ def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path) -
     path.write_text(study(trials=99))
     done = rlhpo("submit", path, "--store", "s3://bucket/it", "--rounds", "21")
     assert done.exit_code == 1
-    assert "--rounds: a run holds at most 20" in str(done.exception)
+    assert "--rounds: a run holds at most 12 rounds of 3 trials" in str(done.exception)
+    path.write_text(study(trials=400, tuner={"trials_per_round": 60}))
+    done = rlhpo("submit", path, "--store", "s3://bucket/it")
+    assert "tuner.trials_per_round: a round of 60 trials takes more than half" in str(done.exception)
     assert backend.runs == {}
+
+
+def test_without_rounds_a_run_takes_half_of_what_argo_holds(backend: KfpServer, tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text(study(trials=45))
+    assert "up to 2 more follow" in rlhpo("submit", path, "--store", "s3://bucket/it").output
+    (run,) = backend.runs.values()
+    tasks = run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    assert len([name for name in tasks if "round" in name]) == most_rounds(3) == 5
 
 
 def test_retunings_are_runs_of_a_pipeline_of_their_own(backend: KfpServer, file: Path, tmp_path: Path) -> None:
@@ -176,7 +189,7 @@ def test_retunings_are_runs_of_a_pipeline_of_their_own(backend: KfpServer, file:
     path = tmp_path / "other.yaml"
     path.write_text(study(trials=99))
     refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--retune")
-    assert "a retuning is one run of at most 20 rounds; these are 33" in str(refused.exception)
+    assert "a retuning is one run of at most 12 rounds; these are 33" in str(refused.exception)
     path.write_text(study(registry={}))
     refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--retune")
     assert "registry.model: a retuning needs the name" in str(refused.exception)

@@ -104,7 +104,8 @@ def test_ranges_that_differ_are_joined_or_given(here: Path, tmp_path: Path) -> N
     tuned(tmp_path, study("wide", space=wide, budget={"trials": 32}), tracked=False)
     tuned(tmp_path, study("more", space={**SPACE, "z": SPACE["x"]}), tracked=False)
     out, given = str(tmp_path / "p.safetensors"), tmp_path / "narrow.yaml"
-    both = ("train", "runs/one", str(tmp_path / "wide"), "--out", out, *QUICK)
+    hasty = ("--steps", "30", "--policy-updates", "2")
+    both = ("train", "runs/one", str(tmp_path / "wide"), "--out", out, *hasty)
     rlhpo(*both)
     assert load_prior(out).space.model_dump() == wide
     given.write_text(dump_study(study("narrow")))

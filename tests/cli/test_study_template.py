@@ -26,7 +26,7 @@ def test_a_first_study_file_fits_its_table(tmp_path: Path) -> None:
     assert spec.data.path == (EXAMPLES / "data" / "german_credit.csv").resolve()
     assert spec.objective.metric == "accuracy"
     assert spec.registry.model == "german_credit"
-    assert spec.space == load_study(EXAMPLES / "car.yaml").space
+    assert spec.space == load_study(EXAMPLES / "01-first-study.yaml").space
 
 
 def test_a_rare_class_asks_for_balanced_accuracy(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
 from rlhpo_core.tuner.state_file import load
 from tests.helpers.mlflow_store import new_store
+from tests.helpers.pool_study import kept_workers
 from tests.helpers.stepwise import study
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, kept_workers():
         patch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path_factory.mktemp("mlflow")))
         yield
 

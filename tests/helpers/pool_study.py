@@ -1,9 +1,15 @@
-"""A study of the tests' functions for the pool of workers, its proposals and its trials."""
+"""A study of the tests' functions for the pool of workers, its proposals and its trials; workers that are kept."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
+import pytest
+
+from rlhpo_core.execution import trial_pool
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Proposal, Trial
@@ -31,3 +37,23 @@ def run(pool: TrialPool, *proposals: Proposal) -> list[Trial]:
     """The trials in the order of their numbers."""
     trials = pool.run(proposals, stop=lambda: False, on_report=lambda *_: None)
     return sorted(trials, key=lambda trial: trial.proposal.number)
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Has steps that train the same study on the same table share a pool of workers.
+
+    A step has a pool of its own, whose worker imports XGBoost and reads the table anew: seconds for each trial.
+    """
+
+    def pool(spec: StudySpec, workers: int, threads: int) -> AbstractContextManager[TrialPool]:
+        table = b"" if spec.data is None else spec.data.path.read_bytes()
+        key = (spec.model_dump_json(exclude={"data": {"path"}}), hashlib.sha256(table).digest(), workers, threads)
+        if key not in pools:
+            pools[key] = started.enter_context(TrialPool(spec, workers, threads))
+        return nullcontext(pools[key])
+
+    pools: dict[Any, TrialPool] = {}
+    with ExitStack() as started, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial_pool, "TrialPool", pool)
+        yield

@@ -20,6 +20,7 @@ from rlhpo_core.study.spec import parse_study
 from rlhpo_core.trial import Trial, TrialStatus
 from tests.helpers.comparison import comparable
 from tests.helpers.mlflow_store import new_store
+from tests.helpers.pool_study import kept_workers
 from tests.helpers.stepwise import DATA, study
 
 
@@ -31,6 +32,12 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # KFP's backend sets this in every pod; trials must not end up in that run (mlflow#15713).
         patch.setenv("MLFLOW_RUN_ID", "0" * 32)
         yield uri
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[None]:
+    with kept_workers():
+        yield
 
 
 class Chunk:
@@ -76,7 +83,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_the_steps_make_the_trials_that_the_runner_makes(
-    tracking: str, expected: list[dict[str, Any]], tmp_path: Path
+    workers: None, tracking: str, expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
     for number in range(1, math.ceil(7 / 3) + 2):
@@ -97,7 +104,7 @@ def test_the_steps_make_the_trials_that_the_runner_makes(
 
 
 def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_anything(
-    tracking: str, expected: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: None, tracking: str, expected: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
     first = Chunk(study(), store, tmp_path / "first")
@@ -121,7 +128,7 @@ def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_an
     assert second.end()
 
 
-def test_a_stopped_round_is_not_learnt_from(tracking: str, tmp_path: Path) -> None:
+def test_a_stopped_round_is_not_learnt_from(workers: None, tracking: str, tmp_path: Path) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
     proposals = steps.propose(study(), chunk.store, chunk.state)
     trials = chunk.train(proposals[:1])
@@ -165,7 +172,7 @@ def test_without_a_server_a_pipeline_is_refused(tmp_path: Path, monkeypatch: pyt
         steps.prepare(study(), str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
 
 
-def test_a_study_of_failures_ends_with_their_cause(tracking: str, tmp_path: Path) -> None:
+def test_a_study_of_failures_ends_with_their_cause(workers: None, tracking: str, tmp_path: Path) -> None:
     text = study(trials=2, execution={"drill": [1, 2], "threads": 1})
     chunk = Chunk(text, tmp_path / "store", tmp_path / "chunk")
     chunk.round(1)

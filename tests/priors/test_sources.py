@@ -20,6 +20,7 @@ from rlhpo_core.study.spec import TrackingSpec
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import Direction
 from tests.helpers.finished_studies import SPACE, study, tuned
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import shared_s3_server
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("only_these_settings")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/ of two finished studies, one of which is to minimise."""
     place = tmp_path_factory.mktemp("team")
+    new_store(place / "runs")
     tuned(place / "runs", study("two", 0.7))
     tuned(place / "runs", study("low", 0.7, objective={"metric": "height", "direction": "minimize"}))
     return place

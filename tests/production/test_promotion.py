@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -227,6 +228,7 @@ def test_two_that_finish_at_once_bring_one_promotion_and_not_of_the_worse(
     ]  # fmt: skip
     while not (start.with_name("start2").exists() and start.with_name("start3").exists()):
         assert all(process.poll() is None for process in processes)
+        time.sleep(0.02)
     start.touch()
     outputs = [process.communicate(timeout=250)[0].split()[-1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]

@@ -12,6 +12,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.study.spec import StudySpec, TrackingSpec
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.retuned_models import WINES, finished, registered_model, study
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("only_these_settings")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> StudySpec:
     """A study whose winner is registered."""
     folder = tmp_path_factory.mktemp("models")
+    new_store(folder)
     spec = study(folder, WINES[:600], "wine")
     finished(folder, spec)
     return spec

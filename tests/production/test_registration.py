@@ -13,6 +13,7 @@ from rlhpo_core.evaluators.protocol import DataDescription, Refit
 from rlhpo_core.production.registration import register
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import shared_server
 from tests.helpers.tracked_studies import make_spec, make_trial
 
@@ -44,7 +45,9 @@ DATA = DataDescription(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("studies")
+    store = tmp_path_factory.mktemp("studies")
+    new_store(store)
+    return store
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from rlhpo_core.production.ledger import Record
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.production.retuning import Findings, check, decide, judge_challengers, recording_failure, send_alerts
 from rlhpo_core.study.spec import StudySpec, WarmStartSpec
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.retuned_models import WINES, finished, registered_model, study
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
@@ -28,7 +29,9 @@ MOVED = NEW.assign(alcohol=14 - NEW["alcohol"] / 2)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("retuned")
+    folder = tmp_path_factory.mktemp("retuned")
+    new_store(folder)
+    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)

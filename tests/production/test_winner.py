@@ -10,6 +10,7 @@ from rlhpo_core.evaluators.xgboost.evaluator import XGBoostEvaluator
 from rlhpo_core.production import registration
 from rlhpo_core.production.winner import register_winner
 from rlhpo_core.trial import Config
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.retuned_models import WINES, study, tuned
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
@@ -27,7 +28,9 @@ class Counting(XGBoostEvaluator):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("winners")
+    folder = tmp_path_factory.mktemp("winners")
+    new_store(folder)
+    return folder
 
 
 def test_the_winner_is_scored_on_the_holdout_once_and_registered_once(folder: Path) -> None:

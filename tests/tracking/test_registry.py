@@ -13,11 +13,12 @@ from rlhpo_core.tracking.registry import (
     registered_model,
     set_aliases,
 )
+from tests.helpers.mlflow_store import new_store
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+    return MlflowClient(new_store(tmp_path_factory.mktemp("registry")))
 
 
 def test_a_model_is_made_once(client: MlflowClient) -> None:
