@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this", and whether waiting may mend it; no traceback is printed."""
+"""The one exception that means "the user can mend this"; every entry point prints it without a traceback."""
 
 from __future__ import annotations
 
