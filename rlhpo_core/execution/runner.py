@@ -114,10 +114,10 @@ def _train(
 
     done = {trial.trial_id for trial in trials}
     waiting = [proposal for proposal in proposals if proposal.trial_id not in done]
-    for trial in pool.run(waiting, stop, report) if waiting else ():
+    for finished in pool.run(waiting, stop, report) if waiting else ():
         # What was trained is not lost to a disk that is full or a store that is away: the study waits, and says so.
         with patiently(give_up=lambda: pool.cancelled):
-            files.write_trial(trial)
+            trial = files.write_trial(finished)
             files.write_record(files.record().model_copy(update={"seconds": seconds()}))
         trials.append(trial)
         for listener in listeners:

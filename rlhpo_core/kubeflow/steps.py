@@ -137,9 +137,8 @@ def train(
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
         if files is not None:
-            _keep(files, finished)
-    else:
-        trial.write_text(finished.model_dump_json(), encoding="utf-8")
+            finished = _keep(files, finished)
+    trial.write_text(finished.model_dump_json(), encoding="utf-8")
     if run_id:
         _log(spec, run_id, finished)
     return finished
@@ -370,12 +369,13 @@ def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) 
     return tracker.run_id
 
 
-def _keep(files: StudyFiles, trial: Trial) -> None:
-    """Write a trial's file. If the store is away for good, the trial is in the step's artifact all the same."""
+def _keep(files: StudyFiles, trial: Trial) -> Trial:
+    """Write a trial's file; returns the trial that is kept. If the store is away, the step's artifact has it."""
     try:
-        files.write_trial(trial)
+        return files.write_trial(trial)
     except UserError as error:
         print(f"warning: the trial is kept, but not in the store yet; the round's end tries again: {error}", flush=True)
+        return trial
 
 
 def _log(spec: StudySpec, run_id: str, trial: Trial) -> None:

@@ -151,10 +151,15 @@ class StudyFiles:
         """A finished trial. Raises: UserError if its file is damaged."""
         return self._read_trial(f"{TRIALS}{trial_id}.json")
 
-    def write_trial(self, trial: Trial) -> None:
-        """Keep a finished trial: from then on it is not trained again."""
+    def write_trial(self, trial: Trial) -> Trial:
+        """Keep a finished trial: from then on it is not trained again.
+
+        Returns: the trial that is kept. Of several runs that trained it, the first to be done has it, and all go on
+        with that one's outcome.
+        """
         content = {**trial.model_dump(mode="json"), _DIGEST: _digest(trial)}
-        self.store.write(f"{TRIALS}{trial.trial_id}.json", json.dumps(content).encode())
+        made = self.store.create(f"{TRIALS}{trial.trial_id}.json", json.dumps(content).encode())
+        return trial if made else self.trial(trial.trial_id) or trial
 
     def history(self, state: TunerState | None = None) -> History:
         """All finished trials, those of an unfinished round included.

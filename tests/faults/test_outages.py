@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def study(folder: Path, trials: int = 2) -> str:
 
 
 @pytest.fixture
-def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
     """Between us and S3."""
     server = shared_s3_server()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -218,3 +219,21 @@ def test_first_contact_with_mlflow_is_waited_for(weather: str, passes: bool) -> 
                 with pytest.raises(UserError, match="denies access"):
                     connection.contact(lambda client: client.get_experiment_by_name("x"))
     assert (time.now >= 60) == passes
+
+
+def test_a_trial_that_two_runs_trained_has_one_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+    pods = Pods(tmp_path, str(tmp_path / "store"))
+    files = StudyFiles(open_store(pods.store))
+    trained = TrialPool.run
+
+    def overtaken(pool: TrialPool, *arguments: object) -> Iterator[Trial]:
+        for trial in trained(pool, *arguments):  # type: ignore[arg-type]
+            files.write_trial(trial.model_copy(update={"value": -1.0}))
+            yield trial
+
+    monkeypatch.setattr(TrialPool, "run", overtaken)
+    artifact = pods.train(0)
+    kept = Trial.model_validate_json(artifact.read_bytes())
+    assert kept.value == -1.0
+    assert list(files.history().trials) == [kept]

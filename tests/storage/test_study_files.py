@@ -152,6 +152,15 @@ def test_a_study_is_interrupted_and_continued_wherever_its_files_lie(
     assert again.store.keys() == local.store.keys()
 
 
+def test_of_several_that_trained_a_trial_the_first_has_it(files: StudyFiles) -> None:
+    files.claim(StudyRecord.new(SPEC))
+    (proposal, *_) = algorithm.propose(begin_study(files, SPEC))
+    first, second = finished(proposal, value=0.1), finished(proposal, value=0.2)
+    assert files.write_trial(first) == first
+    assert files.write_trial(second) == first
+    assert files.trial(first.trial_id) == first
+
+
 def test_a_trials_file_with_a_bit_changed_is_refused_or_the_same(tmp_path: Path) -> None:
     files = StudyFiles(open_store(str(tmp_path / "study")))
     files.claim(StudyRecord.new(SPEC))
