@@ -15,10 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.runner import Listener, Outcome
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.budget import spent
@@ -51,7 +53,12 @@ def run(
     while (reason := watch.spent(spec)) is None:
         before = watch.state.round
         process = _start(folder, spec, tracking_uri, len(watch.state.history))
-        stopped = _accompany(process, folder, watch, interrupted)
+        guard = Guard(process.pid)
+        try:
+            stopped = _accompany(process, folder, watch, interrupted)
+        finally:
+            _end(process)
+            guard.release()
         if stopped:
             folder.clear_stop()
             return Outcome(watch.state, "interrupted", finished=False)
@@ -132,7 +139,7 @@ def _accompany(
             if level == 1:
                 folder.request_stop()
             else:
-                os.killpg(process.pid, signal.SIGKILL)
+                _end(process)
         watch.look()
         time.sleep(_POLL)
     watch.look()
@@ -159,6 +166,13 @@ def _start(folder: StudyFolder, spec: StudySpec, tracking_uri: str, done: int) -
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the chunk, if it still runs, and its steps; their trials end with them."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _end_of_log(folder: StudyFolder, lines: int = 30) -> str:

@@ -31,7 +31,9 @@ from rlhpo_core.cli.options import (
     Workers,
     console,
     errors,
+    occupied,
     overrides,
+    write_file,
 )
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Engine
@@ -143,7 +145,7 @@ def status(
             f"{len(history)}/{spec.budget.trials}",
             str(_failed(history)),
             "–" if best is None else f"{spec.objective.metric} {best.value:.5g}",
-            (winner.registered or "refitted") if winner is not None else "–",
+            (winner.registered or ("of no use" if winner.warning else "refitted")) if winner is not None else "–",
         )
     console.print(grid)
 
@@ -180,12 +182,9 @@ def init(
     from rlhpo_core.cli.study_template import study_file
 
     if out.exists() and not force:
-        raise UserError(f"{out} exists; choose another --out, or overwrite it with --force")
+        raise occupied(out)
     text, summary = study_file(data, target, out.parent)
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error}") from error
+    write_file(out, text.encode(), force)
     console.print(f"{escape(summary)}\nwrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
 
 
@@ -247,7 +246,10 @@ def _print_best(folder: StudyFolder, spec: StudySpec) -> None:
     if winner is not None and winner.trial_id == best.trial_id:
         scores = ", ".join(f"{name} {value:.5g}" for name, value in winner.holdout.items())
         console.print(f"holdout    {scores}")
-        console.print(f"registered {escape(winner.registered or 'no (the study names no registry.model)')}")
+        if winner.warning is not None:
+            console.print(f"[bold red]warning[/]    {escape(winner.warning)}")
+        why = "the study names no registry.model" if spec.registry.model is None else "see registry.must_beat_constant"
+        console.print(f"registered {escape(winner.registered or f'no ({why})')}")
 
 
 def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:

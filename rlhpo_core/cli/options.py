@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from rich.console import Console
 
+from rlhpo_core.atomic_files import create_atomically, write_atomically
+from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Engine
 
 # KFP is slow to import: only the commands that need it do.
@@ -68,6 +70,22 @@ def overrides(
         "data": None if table is None else {"path": str(table.resolve())},
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def write_file(path: Path, data: bytes, force: bool) -> None:
+    """Write a file that a command was asked for. Raises: UserError if there is one and ``force`` was not given."""
+    try:
+        if force:
+            write_atomically(path, data)
+        elif not create_atomically(path, data):
+            raise occupied(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+
+
+def occupied(place: object) -> UserError:
+    """What is said of an ``--out`` that is taken."""
+    return UserError(f"{place} exists; choose another --out, or overwrite it with --force")
 
 
 # -- a cluster ---------------------------------------------------------------------------------------------------------

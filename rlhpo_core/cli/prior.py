@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from rlhpo_core.cli.options import RUNS, Force, Tracking, console
+from rlhpo_core.cli.options import RUNS, Force, Tracking, console, occupied
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import PRIOR_FILE, TrackingSpec, load_study
 
@@ -103,7 +103,7 @@ def train(
     from rlhpo_core.priors import store as prior_store
 
     if out is not None and not force and prior_store.taken(out):
-        raise UserError(f"{out} exists; choose another --out, or overwrite it with --force")
+        raise occupied(out)
     connection = _connection(tracking_uri)
     chosen = _read(sources, connection)
     objective = prior_sources.agreed_objective(chosen)
@@ -111,7 +111,9 @@ def train(
     named = name or (Path(out).name.removesuffix(PRIOR_FILE) if out is not None else register or "")
     prior = _learn(named, target, studies, objective, _settings(seed, steps, policy_updates))
     if out is not None:
-        prior_store.save_prior(prior, out)
+        # Learning takes minutes, in which another may have written there.
+        if not prior_store.save_prior(prior, out, force):
+            raise occupied(out)
         size = len(prior.to_bytes()) / 1024
         console.print(f"wrote {escape(out)}: {len(studies)} studies, {prior.card.trials} trials, {size:.0f} KiB")
     if register is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -31,10 +31,14 @@ from rlhpo_core.report.study_report import failure_report, log_report, make_repo
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.tracking.connection import CONTACT
 from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
+
+#: Seconds that the trials and the tuner are given to end after a second Ctrl-C or SIGTERM. Kubernetes gives a pod 30.
+_GRACE = 8.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
     Args:
-        path: The new folder; studies side by side in one folder share a local MLflow database there.
+        path: The new folder, or an empty one; studies side by side in one folder share a local MLflow database there.
         console: For the live display and messages.
 
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail.
@@ -68,14 +72,15 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
     with console.status("reading the data"):
         evaluator = build_evaluator(spec, threads(spec.execution))
         evaluator.check_space(spec.space)
-    folder = StudyFolder.create(path, spec, StudyRecord.new(spec))
+    existed = path.exists()
+    folder = StudyFolder.create(path, spec, StudyRecord.new(spec, _digest(evaluator)))
     with folder.locked():
         try:
             begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, console)
         except UserError:
             # Nothing has happened in it: the next attempt should find the place free.
-            shutil.rmtree(path)
+            folder.discard(keep_folder=existed)
             raise
         return _conduct(folder, spec, evaluator, tracker, console, engine)
 
@@ -86,7 +91,8 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
     Args:
         path: The study's folder, which is locked meanwhile.
 
-    Raises: UserError as ``start`` does, and if another process is tuning in the folder.
+    Raises: UserError as ``start`` does, if another process is tuning in the folder, and if its study file or its table
+    is no longer that of the study.
     """
     torch.set_num_threads(1)
     folder = StudyFolder.open(path)
@@ -95,6 +101,7 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
         with console.status("reading the data"):
             evaluator = build_evaluator(spec, threads(spec.execution))
             evaluator.check_space(spec.space)
+            folder.check_table(_digest(evaluator))
         begin_study(folder, spec)
         return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine)
 
@@ -166,14 +173,33 @@ def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None 
     Args:
         interactive: Where to write the page with interactive charts; ``None`` for the plain one in the folder.
 
-    Raises: UserError if it cannot be written.
+    Raises: UserError if it cannot be written, or if something that is no page is there.
     """
-    path, report = interactive or folder.path / "report.html", make_report(folder, spec)
+    path = interactive or folder.path / "report.html"
+    if interactive is not None and not _is_free_or_page(path):
+        raise UserError(f"{path} exists and is no HTML page; choose another file for the report")
+    report = make_report(folder, spec)
     try:
         write_atomically(path, (report.html if interactive is None else report.interactive).encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     return path
+
+
+def _is_free_or_page(path: Path) -> bool:
+    """Whether a report may be written there: an earlier one is replaced, but not a table that was named by mistake."""
+    try:
+        with path.open("rb") as file:
+            return file.read(100).lstrip().lower().startswith(b"<!doctype html")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _digest(evaluator: Evaluator) -> str | None:
+    data = evaluator.data()
+    return None if data is None else data.digest
 
 
 def _open_tracker(folder: StudyFolder, spec: StudySpec, console: Console) -> StudyTracker:
@@ -195,26 +221,46 @@ def _conduct(
     mirror = TrackingListener(tracker, folder.history(), folder.state().summaries, display.warn)
     _log_inputs(tracker, evaluator, folder.state().prior, console)
     with _Interrupts(display.warn) as interrupts:
-        with display:
-            outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts)
-        best = folder.history().best()
-        mirrored = mirror.flush()
         try:
-            winner = _conclude(folder, spec, evaluator, tracker, outcome, best, console)
-            logged = mirrored
-            if outcome.finished:
-                score = best.value if best is not None else None
-                details = {"study": spec.name, "reason": outcome.reason, "best": score}
-                alerts.send(spec.alerts, "budget_spent", details, display.warn)
-        except UserError as error:
-            display.warn(f"{error}\nThe study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest.")
-            winner, logged = folder.record().winner, False
+            with display:
+                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts)
+            interrupts.check()
+            best = folder.history().best()
+            mirrored = mirror.flush()
+            try:
+                winner, logged = _conclude(folder, spec, evaluator, tracker, outcome, best, console), mirrored
+            except UserError as error:
+                whole = f"The study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest."
+                display.warn(f"{error}\n{whole}")
+                winner, logged = folder.record().winner, False
+            else:
+                _tell(spec, outcome, best, display.warn)
+        except KeyboardInterrupt:
+            interrupts.disarm()
+            _leave(tracker, display.warn)
+            best, winner = folder.history().best(), folder.record().winner
+            return Result(folder, "interrupted", False, best, winner, not mirror.pending, tracker.url)
     if outcome.finished and best is None:
         raise UserError(
-            f"{failure_report(folder.history())}\n"
+            f"{outcome.reason}; {failure_report(folder.history())}\n"
             f"Their full errors are in {folder.path}/report.html. Mend the cause and start the study again."
         )
     return Result(folder, outcome.reason, outcome.finished, best, winner, logged, tracker.url)
+
+
+def _tell(spec: StudySpec, outcome: runner.Outcome, best: Trial | None, warn: Callable[[str], None]) -> None:
+    if outcome.finished:
+        details = {"study": spec.name, "reason": outcome.reason, "best": best.value if best is not None else None}
+        alerts.send(spec.alerts, "budget_spent", details, warn)
+
+
+def _leave(tracker: StudyTracker, warn: Callable[[str], None]) -> None:
+    """Mark the study's run as killed; all else that is missing, the report too, is left to a resume."""
+    try:
+        with tracker.connection.open(timeout=CONTACT):
+            tracker.finish("KILLED")
+    except UserError as error:
+        warn(str(error))
 
 
 def _log_inputs(tracker: StudyTracker, evaluator: Evaluator, prior: Prior | None, console: Console) -> None:
@@ -241,10 +287,11 @@ def _tune(
 ) -> runner.Outcome:
     """Run the loop until the budget is spent or the study is interrupted."""
     if engine is Engine.KFP:
-        return local_pipeline.run(folder, spec, tracking_uri, listeners, lambda: interrupts.count)
+        # It looks at the count itself, and kills the pipeline at 2.
+        with interrupts.heeded(lambda: None):
+            return local_pipeline.run(folder, spec, tracking_uri, listeners, lambda: interrupts.count)
     count = min(workers(spec.execution), spec.tuner.trials_per_round)
-    with TrialPool(spec, count, threads(spec.execution)) as pool:
-        interrupts.cancel = pool.cancel
+    with TrialPool(spec, count, threads(spec.execution)) as pool, interrupts.heeded(pool.cancel):
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0)
 
 
@@ -274,13 +321,17 @@ def _conclude(
 
 
 class _Interrupts:
-    """Ctrl-C once: no further trial is started. Twice, or SIGTERM: trials at hand are given up, and run again later."""
+    """What Ctrl-C and SIGTERM do while a study is tuned and concluded.
+
+    Once: no further trial is started, and the study is concluded. Twice, or SIGTERM: trials at hand are given up, and
+    run again later; what is not done ``_GRACE`` seconds later, and whatever follows the tuning, is broken off by a
+    KeyboardInterrupt. That costs nothing but the report: a study may be killed at any moment.
+    """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.warn = warn
-        self.cancel: Callable[[], None] = lambda: None
-        """Called at the second."""
         self.count = 0
+        self._cancel: Callable[[], None] | None = None
         self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -289,12 +340,40 @@ class _Interrupts:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.disarm()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.count = 2 if number == signal.SIGTERM else self.count + 1
+    @contextmanager
+    def heeded(self, cancel: Callable[[], None]) -> Iterator[None]:
+        """While trials run: the first interruption is looked up in ``count``, the second calls ``cancel``."""
+        self._cancel = cancel
+        try:
+            yield
+        finally:
+            self._cancel = None
+
+    def check(self) -> None:
+        """Raises: KeyboardInterrupt if all is to be left as it is."""
         if self.count > 1:
-            self.cancel()
+            raise KeyboardInterrupt
+
+    def disarm(self) -> None:
+        """The end is near enough: let it come by itself."""
+        if signal.SIGALRM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.count = max(self.count + 1, 2 if number == signal.SIGTERM else 1)
+        if self.count == 1:
+            self.warn(
+                "Finishing the trials at hand; press Ctrl-C again to give them up."
+                if self._cancel is not None
+                else "Concluding the study; press Ctrl-C again to leave that to `rlhpo resume`."
+            )
+        elif self.count == 2 and self._cancel is not None:
+            self._cancel()
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._hear)
+            signal.setitimer(signal.ITIMER_REAL, _GRACE)
         else:
-            self.warn("Finishing the trials at hand; press Ctrl-C again to give them up.")
+            raise KeyboardInterrupt

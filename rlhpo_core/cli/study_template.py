@@ -57,6 +57,7 @@ budget:                    # the study ends at whichever comes first
   trials: 50
   # wall_time: 2h
   # patience: 30           # trials without improvement
+  # failures: 10           # failed trials in a row, if none has succeeded yet
   # cost: {{limit: 20, per_trial_hour: 0.5}}
 
 execution:

@@ -6,7 +6,9 @@ Data that would be misread in silence, such as text in a column of numbers, is r
 
 from __future__ import annotations
 
+import csv
 import difflib
+import gzip
 import hashlib
 import zipfile
 from collections.abc import Sequence
@@ -154,12 +156,42 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise UserError(f"there is no file {path}; data.path is taken relative to the study file")
     try:
         if path.name.endswith((".csv", ".csv.gz")):
-            return pd.read_csv(path, low_memory=False)
+            return _read_csv(path)
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     raise UserError(f"{path}: a table is one of {', '.join(SUFFIXES)}")
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file whose rows are no longer than its header.
+
+    Of longer ones pandas makes the first values an index, and the others slide to the left, under wrong names.
+    """
+    try:
+        frame = pd.read_csv(path, low_memory=False)
+    except pd.errors.ParserError:
+        _refuse_long_rows(path)
+        raise
+    if not isinstance(frame.index, pd.RangeIndex):
+        _refuse_long_rows(path)
+    return frame
+
+
+def _refuse_long_rows(path: Path) -> None:
+    """Raises: UserError, with the first row that has more fields than the header."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
+        rows = (row for row in csv.reader(file) if row)
+        names = next(rows, [])
+        for number, row in enumerate(rows, start=1):
+            if len(row) > len(names):
+                surplus = "a delimiter at its end" if not any(row[len(names) :]) else "a value without a name"
+                raise UserError(
+                    f"{path}: row {number} has {len(row)} fields and the header {len(names)}, so values would slide "
+                    f"under wrong names; it has {surplus}: {','.join(row)[:100]!r}. Name each column in the header, "
+                    "put quotes around text with commas, or take the surplus delimiters out"
+                )
 
 
 def _read(spec: DataSpec) -> tuple[pd.DataFrame, str, int]:
@@ -255,6 +287,9 @@ def _encode(name: str, column: pd.Series) -> pd.Series:
             raise UserError(f"column {name!r} holds infinite values; replace them by blanks or by a number")
         return numbers.astype("int8") if pd.api.types.is_bool_dtype(numbers) else numbers
     kinds = {type(value) for value in column.dropna()}
+    if kinds == {bool}:
+        # Truth values of which some are missing; the others are 0 and 1, as where none is.
+        return column.astype("float64")
     if not kinds <= {str, int, float, bool}:
         kind = ", ".join(sorted(kind.__name__ for kind in kinds - {str, int, float, bool}))
         raise UserError(

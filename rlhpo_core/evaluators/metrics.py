@@ -53,6 +53,24 @@ def measure(table: Table, rows: Rows, output: Floats) -> dict[str, float]:
     return {name: score(name, table.target[rows], output, len(table.classes)) for name in names}
 
 
+def constant_scores(table: Table, trained: Rows, rows: Rows) -> dict[str, float]:
+    """All metrics of the best answer that looks at no column: the mean (for ``mae`` the median), or each class's share.
+
+    Args:
+        trained: Row numbers that the answer is taken from.
+        rows: Row numbers (N,) that it is scored on.
+
+    Returns: Metric to score.
+    """
+    known, target = table.target[trained], table.target[rows]
+    if not table.classes:
+        answers = {"r2": np.mean(known), "rmse": np.mean(known), "mae": np.median(known)}
+        return {name: score(name, target, np.full(len(rows), answer), 0) for name, answer in answers.items()}
+    shares = np.bincount(known.astype(np.int64), minlength=len(table.classes)) / len(known)
+    output = np.tile(shares, (len(rows), 1)) if len(shares) > 2 else np.full(len(rows), shares[1])
+    return measure(table, rows, output)
+
+
 def check_metric(metric: str, table: Table) -> None:
     """Raises: UserError if the metric is of another task than the table's."""
     fitting = CLASSIFICATION_METRICS if table.task == "classification" else REGRESSION_METRICS

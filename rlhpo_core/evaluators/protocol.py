@@ -69,6 +69,8 @@ class Refit:
     output_example: pd.DataFrame
     metrics: Mapping[str, float]
     """All metrics of the task on the holdout."""
+    constant: Mapping[str, float]
+    """The same of the best answer that looks at no column: a model that is not better is worth nothing."""
 
 
 class Evaluator(Protocol):

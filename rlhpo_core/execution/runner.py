@@ -99,7 +99,7 @@ def _train(
 ) -> list[Trial]:
     """The round's trials in the order of their numbers: those on file, and the rest trained and filed.
 
-    Fewer than there are proposals if the study was interrupted or ran out of time or money.
+    Fewer than there are proposals if the study was interrupted, ran out of time or money, or only fails.
     """
     trials = [trial for proposal in proposals if (trial := files.trial(proposal.trial_id))]
     # A round is the unit in which the policy learns; lack of improvement does not end it early.
@@ -112,17 +112,24 @@ def _train(
         for listener in listeners:
             listener.trial_progressed(proposal, step, value)
 
-    done = {trial.trial_id for trial in trials}
-    waiting = [proposal for proposal in proposals if proposal.trial_id not in done]
-    for finished in pool.run(waiting, stop, report) if waiting else ():
-        # What was trained is not lost to a disk that is full or a store that is away: the study waits, and says so.
-        with patiently(give_up=lambda: pool.cancelled):
-            trial = files.write_trial(finished)
-            files.write_record(files.record().model_copy(update={"seconds": seconds()}))
-        trials.append(trial)
-        for listener in listeners:
-            listener.trial_finished(trial)
+    while waiting := _missing(proposals, trials):
+        for finished in pool.run(waiting, stop, report):
+            # What was trained is not lost to a disk that is full or a store that is away: the study waits, and says so.
+            with patiently(give_up=lambda: pool.cancelled):
+                trial = files.write_trial(finished)
+                files.write_record(files.record().model_copy(update={"seconds": seconds()}))
+            trials.append(trial)
+            for listener in listeners:
+                listener.trial_finished(trial)
+        # Where only failures made it stop, a trial at hand may have succeeded since: then the round goes on.
+        if stop() or len(_missing(proposals, trials)) == len(waiting):
+            break
     return _in_order(trials)
+
+
+def _missing(proposals: Sequence[Proposal], trials: Sequence[Trial]) -> list[Proposal]:
+    done = {trial.trial_id for trial in trials}
+    return [proposal for proposal in proposals if proposal.trial_id not in done]
 
 
 def _in_order(trials: Sequence[Trial]) -> list[Trial]:

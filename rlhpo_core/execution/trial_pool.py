@@ -26,6 +26,7 @@ from typing import Self
 import psutil
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.trial_worker import Message, encode, work
 from rlhpo_core.seeds import derive_seed
 from rlhpo_core.study.spec import ExecutionSpec, StudySpec
@@ -54,6 +55,8 @@ class _Job:
 class _Worker:
     process: SpawnProcess
     connection: Connection
+    guard: Guard
+    """Ends what its trials have started, should this process be killed."""
     job: _Job | None = None
     fresh_memory: float | None = None
     """MB after building the evaluator; ``None`` until it is built."""
@@ -235,6 +238,7 @@ class TrialPool:
         worker.connection.close()
         _kill(worker.process)
         worker.process.join()
+        worker.guard.release()
 
 
 # -- from data to data -----------------------------------------------------------------------------------------------
@@ -332,7 +336,8 @@ def _start(spec: StudySpec, threads: int) -> _Worker:
     with _environment(threads):
         process.start()
     theirs.close()
-    return _Worker(process, ours)
+    assert process.pid is not None
+    return _Worker(process, ours, Guard(process.pid))
 
 
 @contextmanager

@@ -73,8 +73,8 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
     with _with_table(spec, table, name) as local:
         evaluator = build_evaluator(local, threads=1)
         evaluator.check_space(spec.space)
-        files = _ensure(spec, store)
         data = evaluator.data()
+        files = _ensure(spec, store, data.digest if data is not None else None)
         run_id = _open_run(spec, files, data) if log_trials else ""
     files.clear_stop()
     state_file.save(files.state(), state)
@@ -241,7 +241,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     history = files.history()
     if missing := tracker.complete(history, files.state().summaries):
         print(f"warning: MLflow misses a part of the study ({', '.join(missing)}); the store has it all", flush=True)
-    over = spent(spec.budget, history, files.record().seconds) is not None
+    over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
@@ -250,13 +250,15 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
                 tracker.log_data(data)
             winner = register_winner(files, spec, evaluator, tracker, best)
         registered = (winner.registered or "") if winner is not None else ""
+        if winner is not None and winner.warning is not None:
+            print(f"warning: {winner.warning}")
     report = make_report(files, spec)
     html.write_text(report.html, encoding="utf-8")
     markdown.write_text(report.note, encoding="utf-8")
     log_report(tracker, report)
     tracker.finish("KILLED" if not over else "FINISHED" if best is not None else "FAILED")
     if over and best is None:
-        raise UserError(failure_report(history))
+        raise UserError(f"{reason}; {failure_report(history)}")
     return registered
 
 
@@ -296,26 +298,20 @@ def _files(store: str) -> StudyFiles:
     return StudyFiles(open_store(store))
 
 
-def _ensure(spec: StudySpec, store: str) -> StudyFiles:
+def _ensure(spec: StudySpec, store: str, table: str | None) -> StudyFiles:
     """The study's files, begun if there are none.
 
-    Raises: UserError if another study lies there: trials of two spaces or seeds do not mix.
+    Args:
+        table: Digest of the table.
+
+    Raises: UserError if another study lies there, or one of another table.
     """
     from rlhpo_core.execution.beginning import begin_study
 
     files = _files(store)
-    files.claim(StudyRecord.new(spec))
-    if (known := files.spec_or_none()) is not None:
-        differing = [
-            name
-            for name in ("name", "seed", "space", "objective", "tuner")
-            if getattr(known, name) != getattr(spec, name)
-        ]
-        if differing:
-            raise UserError(
-                f"{store} holds a study that differs in {', '.join(differing)}; "
-                "continue it as it was, or give the new one a store of its own"
-            )
+    if not files.claim(StudyRecord.new(spec, table)):
+        files.check_unchanged(spec)
+        files.check_table(table)
     files.write_spec(spec)
     begin_study(files, spec)
     return files

@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhpo_core.atomic_files import write_atomically
+from rlhpo_core.atomic_files import create_atomically, write_atomically
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.tuner.prior import Prior, from_bytes
@@ -67,18 +67,33 @@ def taken(address: str) -> bool:
     return open_store(folder).read(name) is not None
 
 
-def save_prior(prior: Prior, address: str) -> None:
-    """Write a prior to a file or to an object store. Raises: UserError if it cannot be written."""
+def save_prior(prior: Prior, address: str, overwrite: bool = False) -> bool:
+    """Write a prior to a file or to an object store.
+
+    Args:
+        overwrite: Whether to replace what is there.
+
+    Returns: ``False`` if there is something already, which is left as it is.
+
+    Raises: UserError if it cannot be written.
+    """
+    data = prior.to_bytes()
     if "://" in address:
         folder, _, name = address.rpartition("/")
-        open_store(folder).write(name, prior.to_bytes())
-        return
+        store = open_store(folder)
+        if not overwrite:
+            return store.create(name, data)
+        store.write(name, data)
+        return True
     path = Path(address)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, prior.to_bytes())
+        if not overwrite:
+            return create_atomically(path, data)
+        write_atomically(path, data)
     except OSError as error:
         raise UserError(f"cannot write the prior {address}: {error}") from error
+    return True
 
 
 def from_registry(address: str, connection: Connection) -> Prior:

@@ -19,7 +19,8 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models import Model, infer_signature
+from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import Refit
@@ -119,7 +120,7 @@ def _log_model(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spe
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model"
-            _save(path, refit, Model(
+            save_model(path, refit, Model(
                 artifact_path=model.artifact_location,
                 run_id=tracker.run_id,
                 model_uuid=model.model_id,
@@ -135,7 +136,7 @@ def _log_model(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spe
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
-def _save(path: Path, refit: Refit, model: Model) -> None:
+def save_model(path: Path, refit: Refit, model: Model) -> None:
     """The model's folder, checked: it is loaded once, and has to predict what the trained model did."""
     files = path.parent / "files"
     files.mkdir()
@@ -149,7 +150,7 @@ def _save(path: Path, refit: Refit, model: Model) -> None:
             python_model=str(refit.serving),
             artifacts={name: str(files / name) for name in refit.files},
             pip_requirements=list(refit.requirements),
-            signature=infer_signature(refit.input_example, refit.output_example),
+            signature=_signature(refit),
             input_example=refit.input_example,
             mlflow_model=model,
         )
@@ -165,6 +166,14 @@ def _save(path: Path, refit: Refit, model: Model) -> None:
         raise UserError(f"not registered: served by {refit.serving}, the model predicts otherwise:\n{error}") from error
     for cache in path.rglob("__pycache__"):
         shutil.rmtree(cache)
+
+
+def _signature(refit: Refit) -> ModelSignature:
+    """The names of the columns, whatever their type: MLflow would refuse whole numbers where training saw a fraction,
+    and text of digits where a reader made numbers of it. The serving script checks what they hold.
+    """
+    inputs = Schema([ColSpec(AnyType(), str(name)) for name in refit.input_example.columns])
+    return ModelSignature(inputs, infer_signature(refit.input_example, refit.output_example).outputs)
 
 
 def _metrics(tracker: StudyTracker, refit: Refit, trial: Trial, spec: StudySpec, model_id: str) -> list[Metric]:

@@ -88,7 +88,8 @@ def check(
         drifted = None if earlier is None else drift.compare(earlier, drift.profile(table), spec.retune)
         findings = Findings(proceed=True, reason="", digest=table.digest, champion=version, drift=drifted)
         if not force and (reason := _nothing_to_do(spec, model, findings)) is not None:
-            return _stop(spec, model, findings, "skipped", reason, warn)
+            _stand_still(spec, model, findings, "skipped", reason, warn)
+            return findings.model_copy(update={"proceed": False, "reason": reason})
         rows = holdout.unseen(table, parts.holdout, [champion.seen])
         findings = findings.model_copy(update={"rows": len(rows)})
         if len(rows) < spec.gate.min_rows:
@@ -96,7 +97,8 @@ def check(
                 f"only {len(rows)} of {len(parts.holdout)} holdout rows are new to the champion, and gate.min_rows "
                 f"asks for {spec.gate.min_rows}; the champion stays, and nothing is spent"
             )
-            return _stop(spec, model, findings, "refused", reason, warn)
+            _stand_still(spec, model, findings, "refused", reason, warn)
+            return findings.model_copy(update={"proceed": False, "reason": reason})
         score = _score(spec, f"the champion (version {version})", champion, rows)
     summary = "the champion does not say which data it was trained on" if drifted is None else drifted.summary()
     return findings.model_copy(
@@ -128,16 +130,17 @@ def _score(spec: StudySpec, name: str, served: Served, rows: Holdout) -> float:
     return float(scores(spec.objective.metric, rows.target, answers.output, np.ones((1, len(rows))))[0])
 
 
-def _stop(
+def _stand_still(
     spec: StudySpec, model: RegisteredModel, findings: Findings, outcome: Outcome, reason: str,
     warn: Callable[[str], None],
-) -> Findings:  # fmt: skip
+) -> Record:  # fmt: skip
     """Record that nothing is done, and say so."""
     record = _record(model, outcome, reason).model_copy(
         update={"data_digest": findings.digest, "champion_before": findings.champion, "champion": findings.champion}
     )
-    send_alerts(spec, model, model.ledger.add(record), warn)
-    return findings.model_copy(update={"proceed": False, "reason": reason})
+    record = model.ledger.add(record)
+    send_alerts(spec, model, record, warn)
+    return record
 
 
 def _warm_start(
@@ -201,11 +204,16 @@ def decide(
         findings: What ``check`` returned; the table must still be the same.
         warn: Takes the text of what went wrong without changing the decision.
 
-    Returns: The decision; ``None`` if no version was registered.
+    Returns: The decision, a refusal if the winner is of no use; ``None`` if no version was registered otherwise.
 
     Raises: UserError if the data is not what it was, or if MLflow or the store cannot be reached.
     """
     winner = files.record().winner
+    if winner is not None and winner.registered is None and winner.warning is not None:
+        record = _stand_still(spec, model, findings, "refused", winner.warning, warn)
+        files.write_record(files.record().model_copy(update={"decision": f"{record.outcome}: {record.reason}"}))
+        _publish(spec, model, files, tracker, findings, record)
+        return record
     if winner is None or winner.registered is None:
         return None
     version, study_id = winner.registered.rsplit(" ", 1)[1], files.record().study_id

@@ -38,6 +38,8 @@ class Ending:
     """The registered model and its version (``churn version 3``), or why nothing was registered."""
     decision: str | None = None
     """What became of it at the gate, and why."""
+    warning: str | None = None
+    """Why the winner is of no use, if it is not."""
 
 
 def study_note(
@@ -138,6 +140,8 @@ def _facts(
     if ending.reason is not None:
         facts += [("ended because", ending.reason)]
     facts += [("reward model", _model_quality(spec, summaries))]
+    if ending.warning is not None:
+        facts += [("warning", ending.warning)]
     if ending.registered is not None:
         facts += [("registry", ending.registered)]
     if ending.decision is not None:

@@ -42,6 +42,7 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
         holdout=record.winner.holdout if record.winner is not None else {},
         registered=record.winner.registered if record.winner is not None else None,
         decision=record.decision,
+        warning=record.winner.warning if record.winner is not None else None,
     )
     sensitivity = analyse(spec, history)
     figures = draw_figures(spec, history, summaries, sensitivity)

@@ -14,13 +14,14 @@ import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.storage.object_store import Store
+from rlhpo_core.study.changes import FREE, beginning, changed
 from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
 from rlhpo_core.trial import FiniteFloat, History, Trial
 
@@ -45,6 +46,8 @@ class Winner(Frozen):
     trial_id: str
     holdout: dict[str, FiniteFloat]
     """Metrics on the holdout."""
+    warning: str | None = None
+    """Why it is of no use, if it is no better on the holdout than a constant answer; for a person to read."""
     registered: str | None = None
     """``name version`` in the model registry."""
 
@@ -53,6 +56,10 @@ class StudyRecord(Frozen):
     """What is known beyond the study file."""
 
     study_id: str
+    began: dict[str, Any] = Field(default_factory=dict)
+    """What may not change in the study file, as ``study.changes.beginning`` has it; empty if it was begun without."""
+    table: str | None = None
+    """Digest of the table that the study began with; ``None`` without one."""
     seconds: float = 0.0
     """Wall time spent tuning so far, over all resumes."""
     winner: Winner | None = None
@@ -60,9 +67,13 @@ class StudyRecord(Frozen):
     """What became of the winner at the gate, for a person to read."""
 
     @classmethod
-    def new(cls, spec: StudySpec) -> StudyRecord:
-        """The record of a study that begins, with an id of its own: the study's name and eight random digits."""
-        return cls(study_id=f"{spec.name}-{secrets.token_hex(4)}")
+    def new(cls, spec: StudySpec, table: str | None = None) -> StudyRecord:
+        """The record of a study that begins, with an id of its own: the study's name and eight random digits.
+
+        Args:
+            table: Digest of its table.
+        """
+        return cls(study_id=f"{spec.name}-{secrets.token_hex(4)}", began=beginning(spec), table=table)
 
 
 @dataclass(frozen=True)
@@ -85,13 +96,14 @@ class StudyFiles:
         return self.store.create(RECORD, _json(record))
 
     def spec(self) -> StudySpec:
-        """The study, with ``data.path`` as it was written."""
+        """The study, with ``data.path`` as it was written. Raises: UserError also as ``check_unchanged`` does."""
         if (spec := self.spec_or_none()) is None:
             raise UserError(f"{self.store.uri} holds no study; `rlhpo tune STUDY.yaml` starts one")
+        self.check_unchanged(spec)
         return spec
 
     def spec_or_none(self) -> StudySpec | None:
-        """As ``spec``; ``None`` if there is no study file yet."""
+        """What the study file says; ``None`` if there is none yet."""
         if (data := self.store.read(SPEC)) is None:
             return None
         try:
@@ -99,6 +111,35 @@ class StudyFiles:
         except UnicodeDecodeError as error:
             raise UserError(f"cannot read the study file {self._where(SPEC)}: {error}") from error
         return parse_study(text, self._where(SPEC))
+
+    def check_unchanged(self, spec: StudySpec) -> None:
+        """See to it that a study file is about the study that was begun here.
+
+        Raises: UserError, naming each field that differs and may not: trials of two studies do not mix.
+        """
+        data = self.store.read(RECORD)
+        began = {} if data is None else self.record().began
+        if began and (differing := changed(began, spec)):
+            raise UserError(
+                f"{self.store.uri} holds a study that differs in {', '.join(differing)}. Continue it as it was, or "
+                f"give the new one a place of its own, where `warm_start` can take these trials over. Free to change "
+                f"in a study that has begun are {', '.join(FREE)} and data.path"
+            )
+
+    def check_table(self, digest: str | None) -> None:
+        """See to it that the table is the one that the study began with.
+
+        Args:
+            digest: Of the table at hand; ``None`` without one.
+
+        Raises: UserError if it is another one.
+        """
+        if (began := self.record().table) is not None and digest != began:
+            raise UserError(
+                f"{self.store.uri} holds a study of another table (data.path: its digest was {began}, that of the "
+                f"table there now is {digest}). Put the table back, or tune the new one in a place of its own, where "
+                "`warm_start` can take these trials over"
+            )
 
     def write_spec(self, spec: StudySpec) -> None:
         """Replace the study file."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.object_store import FolderStore
-from rlhpo_core.storage.study_files import SPEC, STATE, StudyFiles, StudyRecord
+from rlhpo_core.storage.study_files import RECORD, SPEC, STATE, StudyFiles, StudyRecord
 from rlhpo_core.study.spec import StudySpec, load_study
+
+_LOCK = "lock"
 
 
 class StudyFolder(StudyFiles):
@@ -33,22 +35,42 @@ class StudyFolder(StudyFiles):
 
     @classmethod
     def create(cls, path: Path, spec: StudySpec, record: StudyRecord) -> StudyFolder:
-        """A folder with the files that a study has before it begins.
+        """A folder with the files that a study has before it begins. Of several processes at once, one succeeds.
 
-        Raises: UserError if there is a study in it already, or if it cannot be written.
+        Args:
+            path: Where there is no folder yet, or an empty one.
+
+        Raises: UserError if there is a study or anything else in it already, or if it cannot be written.
         """
         folder = cls(path)
-        if folder.study_file.exists():
-            raise UserError(
-                f"{path} holds a study already; continue it with `rlhpo resume {path}` or choose another --out"
-            )
         try:
-            (path / "trials").mkdir(parents=True, exist_ok=True)
+            if not _made(path) and not folder.study_file.exists() and any(path.iterdir()):
+                raise UserError(f"{path} is not empty; a study has a folder of its own: choose another --out")
+            if not folder.claim(record):
+                raise UserError(
+                    f"{path} holds a study already; continue it with `rlhpo resume {path}` or choose another --out"
+                )
+            (path / "trials").mkdir()
         except OSError as error:
             raise UserError(f"cannot write the study folder {path}: {error}") from error
-        folder.write_record(record)
         folder.write_spec(spec)
         return folder
+
+    def discard(self, keep_folder: bool) -> None:
+        """Remove what a study that could not begin has written, and nothing else; the caller holds the lock.
+
+        Args:
+            keep_folder: Whether the folder was there before; else it is removed as well, if nothing else is in it.
+
+        Raises: UserError if a file cannot be removed.
+        """
+        for key in (SPEC, STATE, _LOCK):
+            self.store.delete(key)
+        _remove_if_empty(self.path / "trials")
+        # Last: as long as it is there, no other process can begin a study here.
+        self.store.delete(RECORD)
+        if not keep_folder:
+            _remove_if_empty(self.path)
 
     @classmethod
     def open(cls, path: Path) -> StudyFolder:
@@ -59,8 +81,10 @@ class StudyFolder(StudyFiles):
         return folder
 
     def spec(self) -> StudySpec:
-        """The study, with ``data.path`` relative to the folder."""
-        return load_study(self.study_file)
+        """The study, with ``data.path`` relative to the folder. Raises: UserError as ``check_unchanged`` does, too."""
+        spec = load_study(self.study_file)
+        self.check_unchanged(spec)
+        return spec
 
     def state_version(self) -> tuple[int, int]:
         """Differs once the state was replaced, and costs no reading of it. Raises: UserError if there is no state."""
@@ -73,7 +97,7 @@ class StudyFolder(StudyFiles):
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Held while tuning. Raises: UserError if another process holds it; a dead process holds nothing."""
-        with (self.path / "lock").open("a") as file:
+        with (self.path / _LOCK).open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -92,3 +116,17 @@ class StudyFolder(StudyFiles):
 def studies(below: Path) -> Iterator[StudyFolder]:
     """The folders right below a path that hold a study, by name."""
     return (StudyFolder(file.parent) for file in sorted(below.glob(f"*/{SPEC}")))
+
+
+def _made(path: Path) -> bool:
+    """Make a folder; whether it is new."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _remove_if_empty(path: Path) -> None:
+    with suppress(OSError):
+        path.rmdir()

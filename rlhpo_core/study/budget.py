@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlhpo_core.study.spec import BudgetSpec
-from rlhpo_core.trial import History
+from rlhpo_core.trial import History, TrialStatus
 
 
 def spent(budget: BudgetSpec, history: History, seconds: float) -> str | None:
@@ -14,6 +14,8 @@ def spent(budget: BudgetSpec, history: History, seconds: float) -> str | None:
     """
     if len(history) >= budget.trials:
         return f"all {budget.trials} trials done"
+    if hopeless(budget, history):
+        return f"{budget.failures} trials in a row failed, and none has succeeded (budget.failures)"
     if budget.wall_time is not None and seconds >= budget.wall_time.total_seconds():
         return f"wall time of {budget.wall_time} used up"
     if budget.cost is not None and cost(budget, history) >= budget.cost.limit:
@@ -21,6 +23,14 @@ def spent(budget: BudgetSpec, history: History, seconds: float) -> str | None:
     if budget.patience is not None and _since_improvement(history) >= budget.patience:
         return f"no improvement in {budget.patience} trials"
     return None
+
+
+def hopeless(budget: BudgetSpec, history: History) -> bool:
+    """Whether so many trials in a row have failed, with nothing good yet, that further ones are expected to as well."""
+    if budget.failures is None or next(history.complete(), None) is not None:
+        return False
+    latest = history.trials[-budget.failures :]
+    return len(latest) == budget.failures and all(trial.status is TrialStatus.FAILED for trial in latest)
 
 
 def cost(budget: BudgetSpec, history: History) -> float:

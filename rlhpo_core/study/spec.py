@@ -136,6 +136,8 @@ class BudgetSpec(Frozen):
     cost: CostSpec | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     """End when this many trials in a row brought no improvement."""
+    failures: Annotated[int, Field(ge=1)] | None = 10
+    """End when this many trials in a row have failed and none has succeeded yet; infeasible ones have not failed."""
 
 
 class ExecutionSpec(Frozen):
@@ -171,6 +173,8 @@ class RegistrySpec(Frozen):
     """Name of a registered model, which is created if there is none."""
     store: str | None = None
     """Where promotions are serialised and recorded: a folder, relative to the study file, or the address of a store."""
+    must_beat_constant: bool = True
+    """Register no winner that is, by the objective, no better on the holdout than the mean or the majority class."""
 
 
 class WarmStartSpec(Frozen):

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rlhpo_core.cli.options import ServerOptions, grouped, overrides
+from rlhpo_core.cli.options import ServerOptions, grouped, overrides, write_file
 from rlhpo_core.errors import UserError
 
 
@@ -69,3 +69,15 @@ def test_a_server_has_to_be_named_somewhere(monkeypatch: pytest.MonkeyPatch) -> 
         ServerOptions().server()
     server = ServerOptions(host="http://here:8080", namespace="team").server()
     assert (server.host, server.namespace) == ("http://here:8080", "team")
+
+
+def test_a_file_is_overwritten_only_by_force(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    write_file(path, b"mine", force=False)
+    with pytest.raises(UserError, match=r"study\.yaml exists; choose another --out, or overwrite it with --force"):
+        write_file(path, b"another", force=False)
+    assert path.read_bytes() == b"mine"
+    write_file(path, b"another", force=True)
+    assert path.read_bytes() == b"another"
+    with pytest.raises(UserError, match="cannot write"):
+        write_file(path / "below.yaml", b"", force=True)

@@ -15,6 +15,7 @@ from rlhpo_core.cli.main import app
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors.sources import read
 from rlhpo_core.priors.store import load_prior
+from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import TrackingSpec, dump_study
 from rlhpo_core.tracking.connection import Connection
@@ -136,7 +137,9 @@ def test_studies_of_different_objectives_do_not_mix(
 ) -> None:
     spec = study("odd")
     folder = tuned(tmp_path, spec, tracked=False)
-    folder.write_spec(spec.model_copy(update={"objective": spec.objective.model_copy(update=objective)}))
+    odd = spec.model_copy(update={"objective": spec.objective.model_copy(update=objective)})
+    folder.write_spec(odd)
+    folder.write_record(StudyRecord.new(odd))
     if objective["direction"] == "minimize":
         state = folder.state()
         turned = state.history.model_copy(update={"direction": "minimize"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -74,9 +75,44 @@ def test_a_study_that_cannot_be_logged_leaves_no_folder(place: Path, console: Co
     assert not (place / "runs" / "unseen").exists()
 
 
+def test_a_study_that_cannot_begin_leaves_a_folder_as_it_found_it(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {"uri": "http://127.0.0.1:9"}
+    (place / "empty").mkdir()
+    with pytest.raises(UserError, match="cannot be reached"):
+        session.start(study(place, "unseen", tracking=elsewhere), place / "empty", console)
+    assert list((place / "empty").iterdir()) == []
+    with pytest.raises(UserError, match="cannot read the prior no-such-prior"):
+        session.start(study(place, "untaught", prior="no-such-prior", tuner={}), place / "empty" / "new", console)
+    assert list((place / "empty").iterdir()) == []
+    begin = session.begin_study
+
+    def begin_beside_another_file(folder: StudyFolder, spec: StudySpec) -> None:
+        begin(folder, spec)
+        (folder.path / "thesis.txt").write_text("years of work")
+
+    monkeypatch.setattr(session, "begin_study", begin_beside_another_file)
+    with pytest.raises(UserError, match="cannot be reached"):
+        session.start(study(place, "unseen", tracking=elsewhere), place / "shared", console)
+    assert [file.name for file in (place / "shared").iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_kept(place: Path, console: Console) -> None:
+    precious = place / "precious" / "thesis" / "keep.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("years of work")
+    for tracking in ({"uri": "http://127.0.0.1:9"}, {}):
+        with pytest.raises(UserError, match=r"precious is not empty.*choose another --out"):
+            session.start(study(place, "guest", tracking=tracking), place / "precious", console)
+    assert [file.name for file in (place / "precious").rglob("*")] == ["thesis", "keep.txt"]
+    assert precious.read_text() == "years of work"
+
+
 def test_a_study_of_failures_ends_with_their_causes(place: Path, console: Console) -> None:
     crash = {"kind": "function", "function": "tests.helpers.functions:always_crash"}
-    with pytest.raises(UserError, match=r"(?s)none of the 2 trials succeeded.*2 × ArithmeticError.*report\.html"):
+    causes = r"(?s)all 2 trials done; none of the 2 trials succeeded.*2 × ArithmeticError.*report\.html"
+    with pytest.raises(UserError, match=causes):
         session.start(study(place, "doomed", evaluator=crash), place / "runs" / "doomed", console)
     assert (place / "runs" / "doomed" / "report.html").exists()
     assert {run.info.status for run in children(client(place), place / "runs" / "doomed")} == {"FAILED"}
@@ -98,6 +134,29 @@ def test_what_mlflow_misses_is_said_and_logged_by_resuming(
     again = session.resume(path, console)
     assert (again.logged, again.reason) == (True, "all 2 trials done")
     assert len(children(client(place), path)) == 2
+
+
+def test_a_study_goes_on_as_it_began_or_not_at_all(place: Path, console: Console) -> None:
+    table = place / "small.csv"
+    rows = [f"{i % 7},{i % 3},{'yes' if i % 7 > 3 else 'no'}" for i in range(60)]
+    table.write_text("\n".join(["a,b,label", *rows]) + "\n")
+    spec = study(
+        place, "steady", evaluator={"kind": "xgboost"}, data={"path": str(table), "target": "label"},
+        objective="accuracy", space={"max_depth": {"type": "int", "low": 1, "high": 3}}, budget={"trials": 1},
+    )  # fmt: skip
+    folder = session.start(spec, place / "runs" / "steady", console).folder
+    text = folder.study_file.read_text()
+    folder.study_file.write_text(text.replace("metric: accuracy", "metric: auc").replace("trials: 1", "trials: 2"))
+    with pytest.raises(UserError, match=r"differs in objective\.metric \(was accuracy, is auc\)"):
+        session.resume(folder.path, console)
+    folder.study_file.write_text(text.replace("trials: 1", "trials: 2"))
+    table.rename(place / "moved.csv")
+    table.write_text("\n".join(["a,b,label", *rows, "1,1,yes"]) + "\n")
+    with pytest.raises(UserError, match="another table"):
+        session.resume(folder.path, console)
+    assert len(folder.history()) == 1
+    folder.study_file.write_text(folder.study_file.read_text().replace("small.csv", "moved.csv"))
+    assert session.resume(folder.path, console).reason == "all 2 trials done"
 
 
 @pytest.fixture
@@ -126,22 +185,82 @@ def test_ctrl_c_finishes_the_trials_at_hand(place: Path, console: Console, ctrl_
     assert "Finishing the trials at hand" in said(console)
     assert 1 <= len(result.folder.history()) < 9
     assert signal.getsignal(signal.SIGINT) is before
-    (run,) = {run.data.tags["mlflow.parentRunId"] for run in children(client(place), result.folder.path)}
-    assert client(place).get_run(run).info.status == "KILLED"
+    assert study_run(place, result.folder).info.status == "KILLED"
 
 
-def test_the_second_interruption_and_sigterm_give_the_trials_up() -> None:
+def test_sigterm_saves_what_there_is_and_leaves_the_report_to_a_resume(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, path = StudyFolder.write_trial, place / "runs" / "evicted"
+
+    def write_and_terminate(folder: StudyFolder, trial: Any) -> None:
+        write(folder, trial)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyFolder, "write_trial", write_and_terminate)
+        result = session.start(study(place, "evicted", space=NAP, budget={"trials": 3}), path, console)
+    assert (result.finished, result.reason) == (False, "interrupted")
+    assert len(result.folder.history()) == 1
+    assert not (path / "report.html").exists()
+    assert study_run(place, result.folder).info.status == "KILLED"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+    again = session.resume(path, console)
+    assert (again.finished, again.logged) == (True, True)
+    assert (path / "report.html").exists()
+    assert study_run(place, result.folder).info.status == "FINISHED"
+    assert len(children(client(place), path)) == 3
+
+
+def study_run(place: Path, folder: StudyFolder) -> Any:
+    (run,) = {run.data.tags["mlflow.parentRunId"] for run in children(client(place), folder.path)}
+    return client(place).get_run(run)
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+@pytest.mark.parametrize("stage", ["register_winner", "make_report"])
+def test_the_end_of_a_study_can_be_broken_off(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch, stage: str, signals: list[signal.Signals]
+) -> None:
+    def take_long(*_: Any) -> None:
+        for number in signals:
+            os.kill(os.getpid(), number)
+        pytest.fail("the signals were not heeded")
+
+    name = f"slow-{stage.replace('_', '-')}-{len(signals)}"
+    path = place / "runs" / name
+    with monkeypatch.context() as patch:
+        patch.setattr(session, stage, take_long)
+        result = session.start(study(place, name, budget={"trials": 1}), path, console)
+    assert (result.finished, result.reason) == (False, "interrupted")
+    assert study_run(place, result.folder).info.status == "KILLED"
+    assert ("press Ctrl-C again to leave that to `rlhpo resume`" in said(console)) == (len(signals) == 2)
+    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+    assert session.resume(path, console).reason == "all 1 trials done"
+    assert study_run(place, result.folder).info.status == "FINISHED"
+
+
+def test_the_second_interruption_and_sigterm_give_the_trials_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for signals in ([signal.SIGINT, signal.SIGINT], [signal.SIGTERM]):
         warnings: list[str] = []
         cancelled: list[int] = []
         with session._Interrupts(warnings.append) as interrupts:
-            interrupts.cancel = lambda cancelled=cancelled: cancelled.append(1)
-            for number in signals:
-                assert not cancelled
-                os.kill(os.getpid(), number)
+            with interrupts.heeded(lambda cancelled=cancelled: cancelled.append(1)):
+                for number in signals:
+                    assert not cancelled
+                    os.kill(os.getpid(), number)
             assert interrupts.count == 2
+            with pytest.raises(KeyboardInterrupt):
+                interrupts.check()
         assert cancelled == [1]
         assert len(warnings) == len(signals) - 1
+    monkeypatch.setattr(session, "_GRACE", 0.05)
+    interrupts = session._Interrupts(warnings.append)
+    with interrupts, interrupts.heeded(lambda: None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(60)
 
 
 def test_a_report_that_cannot_be_written_is_an_error(place: Path, console: Console) -> None:
@@ -151,5 +270,10 @@ def test_a_report_that_cannot_be_written_is_an_error(place: Path, console: Conso
     assert session.write_report(folder, spec) == folder.path / "report.html"
     page = session.write_report(folder, spec, place / "charts.html")
     assert "Plotly.newPlot" in page.read_text()
+    assert session.write_report(folder, spec, page) == page, "an earlier page is replaced"
+    (place / "table.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"table\.csv exists and is no HTML page"):
+        session.write_report(folder, spec, place / "table.csv")
+    assert (place / "table.csv").read_text() == "a,b\n1,2\n"
     with pytest.raises(UserError, match=r"cannot write .*nowhere"):
         session.write_report(folder, spec, place / "nowhere" / "charts.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +270,35 @@ def test_folds_cover_the_rows_once_and_are_equally_large(counts: list[int], coun
     assert max(sizes) - min(sizes) <= 1
     for training, validation in divided:
         assert not set(training) & set(validation)
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "fields"),
+    [
+        ("a,b,target\n" + "1,2,no,\n" * 20, 1, 4),
+        ("a,b,target\n" + "1,2,3,no\n" * 20, 1, 4),
+        ("a,b,target\n" + "1,2,3,4,no\n" * 20, 1, 5),
+        ("a,b,target\n" + "1,2,no\n" * 20 + "1,2,no,\n", 21, 4),
+        ("a,b,target\n\n" + '1,"two\nlines",no\n' * 3 + "\n1,2,000,no\n" + "1,2,no\n" * 9, 4, 4),
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_rows_longer_than_the_header_are_refused_with_the_first(
+    text: str, row: int, fields: int, ending: str, tmp_path: Path
+) -> None:
+    """Values would slide to the left, under the names of other columns."""
+    path = tmp_path / f"table.{ending}"
+    path.write_bytes(gzip.compress(text.encode()) if ending == "csv.gz" else text.encode())
+    with pytest.raises(UserError, match=rf"row {row} has {fields} fields and the header 3"):
+        load_table(DataSpec(path=path, target="target"), 0)
+
+
+def test_truth_values_with_gaps_stay_numbers(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"flag": [True, False] * 20, "target": ["yes", "no"] * 20})
+    whole, gaps = tmp_path / "whole.csv", tmp_path / "gaps.csv"
+    frame.to_csv(whole, index=False)
+    frame.astype({"flag": object}).assign(flag=lambda f: f["flag"].where(f.index != 3, None)).to_csv(gaps, index=False)
+    complete, with_gap = (load_table(DataSpec(path=p, target="target"), 0).features["flag"] for p in (whole, gaps))
+    assert with_gap.isna().tolist() == [i == 3 for i in range(40)]
+    kept = with_gap.dropna()
+    assert kept.tolist() == complete[kept.index].tolist()

@@ -135,6 +135,40 @@ def test_failed_trials_do_not_end_a_study(tmp_path: Path, pool: TrialPool) -> No
     assert statuses == {TrialStatus.COMPLETE, TrialStatus.FAILED}
 
 
+def test_a_study_that_only_fails_ends_within_a_round(tmp_path: Path, pool: TrialPool) -> None:
+    spec = study(
+        space={"act": {"type": "categorical", "choices": ["crash", "run_out_of_memory"]}},
+        budget={"failures": 3},
+        tuner={"mode": "random", "trials_per_round": 50},
+    )
+    folder = StudyFolder.create(tmp_path / "a", spec, StudyRecord.new(spec))
+    outcome = tune(pool, folder, spec)
+    assert outcome.finished
+    assert outcome.reason == "3 trials in a row failed, and none has succeeded (budget.failures)"
+    assert 3 <= len(folder.history()) <= 4, "three, and the one that was under way beside the last"
+    assert tune(pool, folder, spec).reason == outcome.reason
+
+
+def test_a_trial_at_hand_that_succeeds_lets_the_round_go_on(tmp_path: Path) -> None:
+    class TwoAtOnce:
+        """Begins trials by twos, of which the first, and only that, fails."""
+
+        def run(self, proposals: Sequence[Proposal], stop: Callable[[], bool], report: object) -> Iterator[Trial]:
+            for pair in (proposals[i : i + 2] for i in range(0, len(proposals), 2)):
+                if stop():
+                    return
+                for proposal in pair:
+                    failed = {"status": TrialStatus.FAILED, "error": "no"}
+                    good = {"status": TrialStatus.COMPLETE, "value": 1.0}
+                    yield Trial(proposal=proposal, **(failed if proposal.number == 0 else good))
+
+    spec = study(budget={"trials": 9, "failures": 1}, tuner={"mode": "random", "trials_per_round": 9})
+    folder = StudyFolder.create(tmp_path / "a", spec, StudyRecord.new(spec))
+    outcome = tune(TwoAtOnce(), folder, spec)  # type: ignore[arg-type]
+    assert outcome.reason == "all 9 trials done"
+    assert [summary.trials for summary in outcome.state.summaries] == [9], "one whole round"
+
+
 def test_files_of_a_study_are_plain_json(tmp_path: Path, pool: TrialPool) -> None:
     folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
     tune(pool, folder, study(budget={"trials": 1}))

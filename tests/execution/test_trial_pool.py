@@ -24,8 +24,9 @@ from tests.helpers.pool_study import proposal, run, spec
 
 
 def workers() -> list[psutil.Process]:
-    """Our child processes, but for the one that the standard library keeps for its own purposes."""
-    return [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
+    """Our child processes, but for those that look after others: the standard library's and the guards."""
+    lines = {child: " ".join(child.cmdline()) for child in psutil.Process().children()}
+    return [child for child, line in lines.items() if "resource_tracker" not in line and "rlhpo-guard" not in line]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -306,7 +307,7 @@ def test_ctrl_c_for_the_parent_is_not_lost(tmp_path: Path) -> None:
     wait_until(lambda: gone(file.read_text()))
 
 
-def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_workers_and_what_they_started_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script, file = tmp_path / "parent.py", tmp_path / "pids"
     script.write_text(
         textwrap.dedent(f"""
@@ -323,14 +324,10 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, env=environment) as parent:
         wait_until(file.exists)
         family = psutil.Process(parent.pid).children(recursive=True)
-        sleeper = int(file.read_text().split()[1])
-        assert len(family) >= 4, "the two workers, what one of them started, and the resource tracker"
+        assert len(family) >= 6, "two workers and their guards, what one of them started, and the resource tracker"
         parent.kill()
-    try:
-        # The kernel sees to the workers; whatever a trial has started on its own is beyond its reach.
-        wait_until(lambda: all(gone(str(process.pid)) for process in family if process.pid != sleeper))
-    finally:
-        psutil.Process(sleeper).kill()
+    # The kernel sees to the workers, and the guards to what their trials have started.
+    wait_until(lambda: all(gone(str(process.pid)) for process in family))
 
 
 # -- workers that cannot start -----------------------------------------------------------------------------------------

@@ -154,9 +154,19 @@ def test_a_step_stands_alone_without_store_and_mlflow(tracking: str, tmp_path: P
 
 def test_a_store_with_another_study_is_refused(tracking: str, tmp_path: Path) -> None:
     Chunk(study(), tmp_path / "store", tmp_path / "chunk")
-    with pytest.raises(UserError, match="holds a study that differs in seed"):
+    with pytest.raises(UserError, match=r"holds a study that differs in seed \(was 0, is 1\)"):
         Chunk(study(seed=1), tmp_path / "store", tmp_path / "other")
     Chunk(study(trials=9), tmp_path / "store", tmp_path / "longer")
+
+
+def test_a_store_with_a_study_of_another_table_is_refused(tracking: str, tmp_path: Path) -> None:
+    Chunk(study(), tmp_path / "store", tmp_path / "chunk")
+    lines = DATA.read_text().splitlines()
+    (tmp_path / "newer.csv").write_text("\n".join(lines[:-100]) + "\n")
+    with pytest.raises(UserError, match=r"another table \(data\.path"):
+        steps.prepare(
+            study(), str(tmp_path / "store"), str(tmp_path / "newer.csv"), tmp_path / "table", tmp_path / "state"
+        )
 
 
 def test_a_table_from_elsewhere_takes_the_place_of_the_studys(tracking: str, tmp_path: Path) -> None:

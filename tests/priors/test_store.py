@@ -34,8 +34,12 @@ def nowhere() -> Connection:
 def test_a_prior_in_a_file(prior: Prior, tmp_path: Path) -> None:
     address = str(tmp_path / "team" / "p.safetensors")
     assert not taken(address)
-    save_prior(prior, address)
+    assert save_prior(prior, address)
     assert taken(address)
+    assert not save_prior(quick_prior("second", 0.4, 0.5), address), "what is there is kept"
+    assert find_prior(address, nowhere).to_bytes() == prior.to_bytes()
+    Path(address).write_bytes(b"{")
+    assert save_prior(prior, address, overwrite=True)
     assert find_prior(address, nowhere).to_bytes() == prior.to_bytes()
     Path(address).write_bytes(b"{")
     with pytest.raises(UserError, match=rf"{re.escape(address)}: this is not an rlhpo prior"):
@@ -55,8 +59,9 @@ def test_a_prior_in_an_object_store(prior: Prior, tmp_path: Path, monkeypatch: p
         monkeypatch.setenv(name, value)
     address = f"s3://{server.bucket}/priors/team.safetensors"
     assert not taken(address)
-    save_prior(prior, address)
+    assert save_prior(prior, address)
     assert taken(address)
+    assert not save_prior(quick_prior("second", 0.4, 0.5), address), "what is there is kept"
     spec = study("stored", prior=address, tuner={})
     (tmp_path / "stored.yaml").write_text(dump_study(spec))
     assert load_study(tmp_path / "stored.yaml").prior == address, "an address is not relative to the study file"

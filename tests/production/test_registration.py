@@ -61,6 +61,7 @@ def refit(tmp_path: Path) -> Refit:
         input_example=pd.DataFrame({"a": [1.0, 2.0], "b": [0.5, 1.0]}),
         output_example=pd.DataFrame({"prediction": [1.5, 3.0]}),
         metrics={"rmse": 0.25, "r2": 0.9},
+        constant={"rmse": 0.8, "r2": 0.0},
     )
 
 

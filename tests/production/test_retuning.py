@@ -249,3 +249,20 @@ def test_every_so_many_decisions_for_the_champion_there_is_an_alert(
         send_alerts(spec, model, model.ledger.add(record(outcome)), print)
     assert [alert for alert, _ in sent] == ["kept", "kept", "keeps_in_row", "skipped", "kept", "kept", "keeps_in_row"]
     assert sent[-1][1] == {"model": "wine", "reason": "the champion of wine was kept 4 times in a row", "keeps": 4}
+
+
+def test_a_winner_of_no_use_is_refused_and_recorded(folder: Path, tmp_path: Path, sent: list[Any]) -> None:
+    noise = NEW.assign(target=NEW["target"].sample(frac=1, random_state=0).to_numpy())
+    spec, model = with_empty_ledger(study(folder, noise, "noise", trees=300), tmp_path)
+    findings = check(spec, model)
+    files, tracker = finished(folder, spec)
+    decided = decide(spec, model, files, tracker, findings, print)
+    winner = files.record().winner
+    assert decided is not None
+    assert winner is not None
+    assert winner.registered is None
+    assert (decided.outcome, decided.reason) == ("refused", winner.warning)
+    assert (decided.champion, decided.data_digest) == (None, findings.digest)
+    assert model.ledger.records() == [decided]
+    assert [alert for alert, _ in sent] == ["kept"]
+    assert tracker.client.get_run(tracker.run_id).data.tags["rlhpo.decision"] == "refused"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rlhpo_core.evaluators.kinds import build_evaluator
@@ -9,6 +10,7 @@ from rlhpo_core.evaluators.protocol import Refit
 from rlhpo_core.evaluators.xgboost.evaluator import XGBoostEvaluator
 from rlhpo_core.production import registration
 from rlhpo_core.production.winner import register_winner
+from rlhpo_core.report.study_report import make_report
 from rlhpo_core.trial import Config
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.retuned_models import WINES, study, tuned
@@ -72,3 +74,41 @@ def test_the_score_survives_a_registry_that_is_away(folder: Path, monkeypatch: p
     after = register_winner(files, spec, evaluator, tracker, trial)
     assert after is not None
     assert (after.holdout, after.registered) == (before.holdout, "away version 1")
+
+
+#: Nothing in the columns tells of the target.
+_NOISE = WINES[:600].assign(target=np.random.default_rng(0).normal(size=600))
+
+
+def test_a_winner_no_better_than_the_mean_is_said_loudly_and_not_registered(folder: Path) -> None:
+    spec = study(folder, _NOISE, "noise")
+    files, tracker, trial = tuned(folder, spec)
+    evaluator = Counting(spec, threads=1)
+    winner = register_winner(files, spec, evaluator, tracker, trial)
+    assert winner is not None
+    assert winner.registered is None
+    assert winner.warning is not None
+    assert f"its rmse on the holdout is {winner.holdout['rmse']:.6g}" in winner.warning
+    assert tracker.client.search_model_versions("name = 'noise'") == []
+    assert tracker.client.get_run(tracker.run_id).data.tags["rlhpo.warning"] == winner.warning
+    assert winner.warning in make_report(files, spec).note
+    assert register_winner(files, spec, evaluator, tracker, trial) == winner
+    assert evaluator.refits == 1
+
+
+def test_where_the_study_allows_it_a_winner_of_no_use_is_registered(folder: Path) -> None:
+    registry = {"model": "allowed", "store": str(folder / "registry"), "must_beat_constant": False}
+    spec = study(folder, _NOISE, "allowed", registry=registry)
+    files, tracker, trial = tuned(folder, spec)
+    winner = register_winner(files, spec, build_evaluator(spec, threads=1), tracker, trial)
+    assert winner is not None
+    assert (winner.registered, winner.warning is None) == ("allowed version 1", False)
+
+
+def test_a_constant_model_is_of_no_use_whatever_float32_rounds(folder: Path) -> None:
+    spec = study(folder, WINES[:600], "flat", evaluator={"kind": "xgboost", "params": {"gamma": 1e9}})
+    files, tracker, trial = tuned(folder, spec)
+    winner = register_winner(files, spec, build_evaluator(spec, threads=1), tracker, trial)
+    assert winner is not None
+    assert winner.warning is not None
+    assert winner.registered is None

@@ -18,7 +18,7 @@ from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
-from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.study.spec import BudgetSpec, ExecutionSpec, ObjectiveSpec, StudySpec
 from rlhpo_core.trial import Proposal, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm
 from rlhpo_core.tuner.state_file import to_bytes
@@ -99,6 +99,22 @@ def test_a_study_gets_one_identity(files: StudyFiles) -> None:
     assert files.claim(first)
     assert not files.claim(second)
     assert files.record() == first
+
+
+def test_a_study_file_of_another_study_is_refused(files: StudyFiles) -> None:
+    files.write_record(StudyRecord.new(SPEC, table="abc"))
+    longer = SPEC.model_copy(update={"budget": BudgetSpec(trials=9), "execution": ExecutionSpec(workers=3)})
+    files.write_spec(longer)
+    assert files.spec() == longer
+    other = SPEC.model_copy(update={"objective": ObjectiveSpec(metric="auc"), "seed": 5})
+    files.write_spec(other)
+    for read in (files.spec, files.history):
+        with pytest.raises(UserError, match=r"holds a study that differs in .*objective\.metric \(was \w+, is auc\)"):
+            read()
+    files.check_table("abc")
+    for digest in ("abd", None):
+        with pytest.raises(UserError, match=rf"another table .* was abc, that of the table there now is {digest}"):
+            files.check_table(digest)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -31,6 +33,36 @@ def test_a_folder_holds_one_study(tmp_path: Path) -> None:
         StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
     assert [folder.path.name for folder in studies(tmp_path)] == ["a"]
     assert StudyFolder.open(tmp_path / "a").spec() == study()
+
+
+def test_of_several_that_begin_in_one_folder_at_once_one_succeeds(tmp_path: Path) -> None:
+    at_once = Barrier(4)
+
+    def begin(path: Path, seed: int) -> str | None:
+        spec = study().model_copy(update={"seed": seed})
+        record = StudyRecord.new(spec)
+        at_once.wait()
+        try:
+            StudyFolder.create(path, spec, record)
+        except UserError:
+            return None
+        return f"{seed} {record.study_id}"
+
+    with ThreadPoolExecutor(4) as threads:
+        for attempt in range(30):
+            path = tmp_path / str(attempt)
+            if attempt % 2:
+                path.mkdir()
+            begun = [each for each in threads.map(begin, [path] * 4, range(4)) if each is not None]
+            folder = StudyFolder.open(path)
+            assert begun == [f"{folder.spec().seed} {folder.record().study_id}"]
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text("")
+    with pytest.raises(UserError, match="is not empty"):
+        StudyFolder.create(tmp_path, study(), StudyRecord.new(study()))
+    assert [file.name for file in tmp_path.iterdir()] == ["code.py"]
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:

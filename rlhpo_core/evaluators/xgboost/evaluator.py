@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from rlhpo_core.arrays import Floats
 from rlhpo_core.data import drift, holdout
 from rlhpo_core.data.table import Rows, Table, folds, load_table, split
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators.metrics import check_metric, measure, score
+from rlhpo_core.evaluators.metrics import check_metric, constant_scores, measure, score
 from rlhpo_core.evaluators.protocol import DataDescription, Evaluation, Evaluator, Refit, Reporter
 from rlhpo_core.evaluators.xgboost import parameters
 from rlhpo_core.space.search_space import SearchSpace
@@ -27,6 +28,31 @@ from rlhpo_core.trial import Config
 
 DEFAULT_TREES = 100
 DEFAULT_BINS = 256
+
+
+@dataclass(frozen=True)
+class TargetUnit:
+    """How a target of numbers is standardised for XGBoost, and how its output is undone.
+
+    XGBoost holds labels in float32 and asks of each split a least gain that is fixed, so in another unit, or with
+    another zero, the same target would be learnt worse or not at all.
+    """
+
+    centre: float
+    scale: float
+
+    @classmethod
+    def of(cls, target: Floats) -> TargetUnit:
+        """Mean and standard deviation of (N,) numbers."""
+        return cls(float(np.mean(target)), float(np.std(target)) or 1.0)
+
+    def standardised(self, target: Floats) -> Floats:
+        """(N,) numbers as XGBoost gets them."""
+        return (target - self.centre) / self.scale
+
+    def undone(self, output: Floats) -> Floats:
+        """XGBoost's output for (N,) rows in the target's own unit, float64."""
+        return output.astype(np.float64) * self.scale + self.centre
 
 
 class XGBoostEvaluator(Evaluator):
@@ -50,6 +76,7 @@ class XGBoostEvaluator(Evaluator):
         self.table = load_table(spec.data, spec.seed)
         check_metric(self.metric, self.table)
         self.split = split(self.table, spec.data, spec.seed)
+        self.unit = None if self.table.classes else TargetUnit.of(self.table.target[self.split.train])
         self.device = _check_device(spec.execution.device)
         self.params: dict[str, Any] = {
             "tree_method": "hist",
@@ -126,6 +153,7 @@ class XGBoostEvaluator(Evaluator):
             input_example=holdout.raw_rows(example),
             output_example=answer(self._predict(booster, rows[:5], linear), self.table.classes),
             metrics=measure(self.table, self.split.holdout, output),
+            constant=constant_scores(self.table, rows, self.split.holdout),
         )
 
     def _train(
@@ -138,7 +166,7 @@ class XGBoostEvaluator(Evaluator):
         target = self.table.target[validation]
 
         def objective(output: Floats) -> float:
-            return score(self.metric, target, output, len(self.table.classes))
+            return score(self.metric, target, self._undone(output), len(self.table.classes))
 
         callbacks: list[xgb.callback.TrainingCallback] = []
         if report is not None:
@@ -166,7 +194,7 @@ class XGBoostEvaluator(Evaluator):
         if early and _is_linear(params):
             # It has no trees that could be cut off: trained again up to its best.
             booster = xgb.train(params, train_matrix, booster.best_iteration + 1, verbose_eval=False)
-        return booster, measure(self.table, validation, booster.predict(watched))
+        return booster, measure(self.table, validation, self._undone(booster.predict(watched)))
 
     def _native(self, config: Config) -> tuple[dict[str, Any], int]:
         """XGBoost's parameters and the number of boosting rounds."""
@@ -189,6 +217,7 @@ class XGBoostEvaluator(Evaluator):
         if name is not None and (name, bins) in self._matrices:
             return self._matrices[name, bins]
         frame, target = self._named(self.table.features.iloc[rows]), self.table.target[rows]
+        target = target if self.unit is None else self.unit.standardised(target)
         if _is_linear(params):
             matrix = xgb.DMatrix(_one_hot(frame), target, nthread=params["nthread"])
         else:
@@ -203,8 +232,13 @@ class XGBoostEvaluator(Evaluator):
     def _predict(self, booster: xgb.Booster, rows: Rows, linear: bool) -> Floats:
         frame = self._named(self.table.features.iloc[rows])
         frame = _one_hot(frame) if linear else frame
-        output: Floats = booster.predict(xgb.DMatrix(frame, nthread=self.params["nthread"], enable_categorical=True))
-        return output
+        return self._undone(
+            booster.predict(xgb.DMatrix(frame, nthread=self.params["nthread"], enable_categorical=True))
+        )
+
+    def _undone(self, output: Floats) -> Floats:
+        """A booster's output in the target's unit; probabilities as they are."""
+        return output if self.unit is None else self.unit.undone(output)
 
     def _named(self, frame: pd.DataFrame) -> pd.DataFrame:
         return frame.set_axis([_booster_name(i, str(name)) for i, name in enumerate(frame.columns)], axis=1)
@@ -219,6 +253,7 @@ class XGBoostEvaluator(Evaluator):
             "booster_columns": [_booster_name(i, name) for i, name in enumerate(columns)],
             "categories": self.table.categories,
             "classes": list(self.table.classes),
+            "unit": {"centre": 0.0, "scale": 1.0} if self.unit is None else asdict(self.unit),
         }
 
 

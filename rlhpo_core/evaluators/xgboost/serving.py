@@ -4,7 +4,9 @@ Logged with the model's files and run where it is served, so it imports nothing 
 """
 
 import json
+import numbers
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import xgboost as xgb
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
+
+_SCALARS = (str, bool, np.bool_, numbers.Real, Decimal)
 
 
 class XGBoostTableModel(PythonModel):  # type: ignore[misc]
@@ -32,32 +37,37 @@ class XGBoostTableModel(PythonModel):  # type: ignore[misc]
 
         Args:
             context: Not used; ``load_context`` has read all files.
-            model_input: The table's columns by name, in any order; text for categories, NaN or None where missing.
+            model_input: The table's columns by name, in any order and of any dtype, as a frame, a list of records or a
+                dict of lists. Other columns are passed over; NaN, None or NA where a value is missing.
             params: Not used; MLflow passes it.
 
-        Raises: KeyError if a column is not there.
+        Returns: As ``answer``, with the index of a frame that was given.
+
+        Raises: MlflowException, naming the column, if one is not there or holds what cannot be what it was trained on.
         """
+        rows = _rows(model_input, self.table["columns"])
         columns = {}
         for name, booster_name in zip(self.table["columns"], self.table["booster_columns"], strict=True):
-            values, categories = model_input[name], self.table["categories"].get(name)
-            if categories is None:
-                columns[booster_name] = pd.to_numeric(values).astype("float64")
-            else:
-                text = values.map(str, na_action="ignore")
-                columns[booster_name] = text.where(text.isin(categories)).astype(pd.CategoricalDtype(categories))
+            categories = self.table["categories"].get(name)
+            columns[booster_name] = (
+                numbers_of(name, rows[name]) if categories is None else categories_of(name, rows[name], categories)
+            )
         frame = pd.DataFrame(columns)
         if self.linear:  # It takes no categories: a column of 0 and 1 for each.
             frame = pd.get_dummies(frame, dtype="float64")
             frame = frame.set_axis([str(i) for i in range(frame.shape[1])], axis=1)
         output = self.booster.predict(xgb.DMatrix(frame, enable_categorical=True))
-        return answer(output, self.table["classes"])
+        if not self.table["classes"]:
+            unit = self.table["unit"]
+            output = output.astype(np.float64) * unit["scale"] + unit["centre"]
+        return answer(output, self.table["classes"]).set_axis(rows.index, axis=0)
 
 
 def answer(output: Any, classes: Sequence[Any]) -> pd.DataFrame:
     """The prediction and, for classes, the probability of each.
 
     Args:
-        output: As the booster gives it: (N,) numbers, or probabilities of the second class, or (N, K) probabilities.
+        output: (N,) numbers, or probabilities of the second class, or (N, K) probabilities.
         classes: Empty for regression.
 
     Returns: N rows with ``prediction`` and, for each class, ``probability_CLASS``.
@@ -68,6 +78,95 @@ def answer(output: Any, classes: Sequence[Any]) -> pd.DataFrame:
     frame = pd.DataFrame({f"probability_{name}": shares[:, i] for i, name in enumerate(classes)})
     frame.insert(0, "prediction", [classes[i] for i in shares.argmax(1)])
     return frame
+
+
+def numbers_of(name: str, values: pd.Series) -> pd.Series:
+    """A column of numbers as float64; text that is a number is taken as one.
+
+    Raises: MlflowException, naming the column, at any other value, and at infinite ones.
+    """
+    if pd.api.types.is_bool_dtype(values.dtype) or pd.api.types.is_any_real_numeric_dtype(values.dtype):
+        parsed = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        cells = _cells(name, values)
+        parsed = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
+        wrong = np.isnan(parsed) & cells.notna() & (cells.astype(str).str.strip() != "")
+        if wrong.any():
+            raise _refused(name, f"was trained on numbers, and {cells[wrong].iloc[0]!r} is none")
+    if np.isinf(parsed).any():
+        raise _refused(name, "holds infinite values; leave them blank if they are missing")
+    return pd.Series(parsed, index=values.index)
+
+
+def categories_of(name: str, values: pd.Series, categories: Sequence[str]) -> pd.Series:
+    """A column of text, with the categories of training; other text counts as missing.
+
+    Where each text of a batch is a number its reader has made numbers of it: 7 stands for ``7``, or for ``007``.
+
+    Raises: MlflowException, naming the column, if numbers or truth values come that no category or more than one looks
+    like, and at values that are neither text, numbers nor truth values.
+    """
+    cells = _cells(name, values)
+    if len(cells) and (cells == name).all() and name not in categories:
+        # What MLflow's check makes of two columns of the same name.
+        raise _refused(name, "holds nothing but its own name; is it there twice?")
+    by_value: dict[Decimal, list[str]] = {}
+    for category in categories:
+        if (value := _decimal(category)) is not None:
+            by_value.setdefault(value, []).append(category)
+
+    def category_of(cell: Any) -> str | None:
+        if cell is None or isinstance(cell, str):
+            return cell
+        truth = isinstance(cell, bool | np.bool_)
+        alike = [str(cell)] if truth else by_value.get(Decimal(str(cell)), [])
+        if len(alike) > 1:
+            raise _refused(name, f"was trained on text, and {cell!r} may be {' or '.join(alike)}; send it as text")
+        if str(cell) not in categories if truth else not by_value:
+            raise _refused(name, f"was trained on text such as {categories[0]!r}, and {cell!r} is of another kind")
+        return alike[0] if alike else None
+
+    encoded = pd.Series([category_of(cell) for cell in cells], index=values.index, dtype=object)
+    return encoded.where(encoded.isin(categories), None).astype(pd.CategoricalDtype(list(categories)))
+
+
+def _rows(model_input: Any, names: Sequence[str]) -> pd.DataFrame:
+    """The columns of training.
+
+    Raises: MlflowException, naming a column that is not there, or there twice.
+    """
+    frame = pd.DataFrame(model_input)
+    for name in names:
+        count = int((frame.columns == name).sum())
+        if count != 1:
+            raise _refused(name, "is not there" if count == 0 else f"is there {count} times")
+    frame = frame[list(names)]
+    if len(frame) == 1 and all(isinstance(cell, list) for cell in frame.iloc[0]):
+        # What MLflow's check makes of a dict of lists that hold nothing but text.
+        return pd.DataFrame({name: frame[name].iloc[0] for name in names})
+    return frame
+
+
+def _cells(name: str, values: pd.Series) -> pd.Series:
+    """The values as Python objects, None where missing."""
+    cells = values.astype(object)
+    cells = cells.where(cells.notna(), None)
+    for cell in cells:
+        if cell is not None and not isinstance(cell, _SCALARS):
+            raise _refused(name, f"holds a {type(cell).__name__}, {cell!r}; numbers, text and truth values are taken")
+    return cells
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None
+
+
+def _refused(name: str, reason: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(f"column {name!r} {reason}")
 
 
 mlflow.models.set_model(XGBoostTableModel())
