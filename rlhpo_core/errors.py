@@ -11,6 +11,20 @@ if TYPE_CHECKING:
 class UserError(Exception):
     """Something outside rlhpo is wrong (a study file, a table, a server). The message says what to do about it."""
 
+    @property
+    def passing(self) -> bool:
+        """Whether the same call may succeed a little later; ``retries`` waits for that."""
+        return False
+
+
+class Outage(UserError):  # noqa: N818  (what happened, in the voice of the other signals)
+    """Something outside rlhpo does not work just now: a server that is away or overloaded, a disk that is full."""
+
+    @property
+    def passing(self) -> bool:
+        """True."""
+        return True
+
 
 def describe(error: ValidationError) -> str:
     """One line per problem, each starting with the dotted name of the field."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.execution.trial_pool import TrialPool
+from rlhpo_core.retries import patiently
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
@@ -77,7 +78,8 @@ def run(
             return Outcome(state, "interrupted", finished=False)
         if trials:
             state = algorithm.update_policy(algorithm.fit_reward_model(algorithm.observe(state, trials)))
-            files.write_state(state)
+            with patiently(give_up=lambda: pool.cancelled):
+                files.write_state(state)
             for listener in listeners:
                 listener.round_finished(state.summaries[-1])
         if interrupted():
@@ -111,9 +113,11 @@ def _train(
             listener.trial_progressed(proposal, step, value)
 
     while waiting := _missing(proposals, trials):
-        for trial in pool.run(waiting, stop, report):
-            files.write_trial(trial)
-            files.write_record(files.record().model_copy(update={"seconds": seconds()}))
+        for finished in pool.run(waiting, stop, report):
+            # What was trained is not lost to a disk that is full or a store that is away: the study waits, and says so.
+            with patiently(give_up=lambda: pool.cancelled):
+                trial = files.write_trial(finished)
+                files.write_record(files.record().model_copy(update={"seconds": seconds()}))
             trials.append(trial)
             for listener in listeners:
                 listener.trial_finished(trial)

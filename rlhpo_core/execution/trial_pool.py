@@ -103,6 +103,11 @@ class TrialPool:
         for worker in list(self._workers):
             self._discard(worker)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._cancelled
+
     def cancel(self) -> None:
         """End the pool's work for good; may be called from a signal handler or another thread.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow.steps import fetch_table, tracked
+from rlhpo_core.retries import patiently
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
@@ -35,6 +36,7 @@ class Checked:
     """All that was found, as JSON."""
 
 
+@patiently()
 def check(study: str, store: str, table_source: str, force: bool, note: Path) -> Checked:
     """Compare the current data with the champion's, and score the champion on it.
 
@@ -60,6 +62,7 @@ def check(study: str, store: str, table_source: str, force: bool, note: Path) ->
     return Checked(GO if findings.proceed else STOP, dump_study(tuned), place, findings.model_dump_json())
 
 
+@patiently()
 def decide(study: str, store: str, model_store: str, table_source: str, findings: str, note: Path) -> dict[str, float]:
     """Let the gate decide about a study's winner; returns what it was decided by.
 

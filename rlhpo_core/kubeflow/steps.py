@@ -1,9 +1,9 @@
 """The steps of the looping pipeline, as functions from files to files; components/ wraps each for Kubeflow.
 
-They call the same functions of the tuner as the runner on one machine does, on the same seeds, so the same study has
-the same trials here and there. What must outlive a pod lies in the study's store: every finished trial, and the state
-after every round. A step that is run again finds there what it had done: a trial is not trained twice, a round not
-learnt from twice.
+They call the same functions of the tuner as the runner on one machine does, on the same seeds. So, on machines of one
+kind, the same study has the same trials here and there. What must outlive a pod lies in the study's store: every
+finished trial, and the state after every round. A step that is run again finds there what it had done: a trial is not
+trained twice, a round not learnt from twice.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.execution.resources import threads
+from rlhpo_core.retries import patiently, wait_out
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.budget import spent
@@ -45,6 +46,7 @@ class Prepared:
     """Of the table; empty without one."""
 
 
+@patiently()
 def prepare(study: str, store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
@@ -80,6 +82,7 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
     return Prepared(run_id, name, rows, data.digest if data is not None else "")
 
 
+@patiently()
 def propose(study: str, store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
@@ -98,6 +101,7 @@ def propose(study: str, store: str, state: Path) -> list[str]:
     return [proposal.model_dump_json() for proposal in proposals]
 
 
+@patiently()
 def train(
     study: str, store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path
 ) -> Trial | None:
@@ -113,7 +117,8 @@ def train(
 
     Returns: the trial; ``None`` for ``NOTHING``, and after a stop was asked for.
 
-    Raises: UserError if the worker cannot build the evaluator, or if the store fails. A trial that fails is a result.
+    Raises: UserError if the worker cannot build the evaluator, or if the store cannot be read. A trial that fails is a
+    result. A store that fails once the trial is trained is waited for, and then left to ``update_policy``.
     """
     if proposal == NOTHING:
         trial.write_bytes(b"")
@@ -129,11 +134,13 @@ def train(
     if finished is None:
         with _with_table(spec, table, table_name) as local, TrialPool(local, 1, threads(spec.execution)) as pool:
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
+        # The artifact first: with it the trial goes on its way, even if the store stays away for good.
+        trial.write_text(finished.model_dump_json(), encoding="utf-8")
         if files is not None:
-            files.write_trial(finished)
+            finished = _keep(files, finished)
+    trial.write_text(finished.model_dump_json(), encoding="utf-8")
     if run_id:
         _log(spec, run_id, finished)
-    trial.write_text(finished.model_dump_json(), encoding="utf-8")
     return finished
 
 
@@ -170,6 +177,7 @@ def fit_reward_model(state: Path, trials: Sequence[Path], updated: Path) -> dict
     }
 
 
+@patiently()
 def update_policy(study: str, store: str, run_id: str, state: Path, updated: Path) -> dict[str, float]:
     """Move the policy, end the round, and put the state into the store; returns the round's summary.
 
@@ -197,6 +205,9 @@ def update_policy(study: str, store: str, run_id: str, state: Path, updated: Pat
         seconds = max(t.started_at + t.seconds for t in trials) - min(t.started_at for t in trials)
         record = files.record()
         files.write_record(record.model_copy(update={"seconds": record.seconds + seconds}))
+        for trial in trials:
+            if files.trial(trial.trial_id) is None:
+                files.write_trial(trial)
         files.write_state(after)
     if run_id:
         _catch_up(spec, files, run_id)
@@ -204,6 +215,7 @@ def update_policy(study: str, store: str, run_id: str, state: Path, updated: Pat
     return {name: float(value) for name, value in summary.items()}
 
 
+@patiently()
 def conclude(study: str, store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
     """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
 
@@ -227,7 +239,8 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     spec, files = _parse(study), _files(store)
     tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     history = files.history()
-    tracker.sync(history, files.state().summaries)
+    if missing := tracker.complete(history, files.state().summaries):
+        print(f"warning: MLflow misses a part of the study ({', '.join(missing)}); the store has it all", flush=True)
     over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
     best, registered = history.best(), ""
     if over and best is not None:
@@ -249,6 +262,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     return registered
 
 
+@patiently()
 def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs: int) -> str:
     """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
 
@@ -264,7 +278,11 @@ def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs:
     from rlhpo_core.tuner import state_file
 
     began = state_file.load(start).round
-    following = next_run.send_next(Server.of(), _files(store), _parse(study), kfp_run, began, further_runs)
+    server, files, spec = Server.of(), _files(store), _parse(study)
+    # A request whose answer was lost is looked for by its name, once the server has had time to carry it out.
+    following = wait_out(
+        "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
+    )
     print(following.reason, flush=True)
     return following.run_id
 
@@ -347,12 +365,22 @@ def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) 
     return tracker.run_id
 
 
+def _keep(files: StudyFiles, trial: Trial) -> Trial:
+    """Write a trial's file; returns the trial that is kept. If the store is away, the step's artifact has it."""
+    try:
+        return files.write_trial(trial)
+    except UserError as error:
+        print(f"warning: the trial is kept, but not in the store yet; the round's end tries again: {error}", flush=True)
+        return trial
+
+
 def _log(spec: StudySpec, run_id: str, trial: Trial) -> None:
     """Write a trial's run. If MLflow is away just now, the end of the round catches up: a trained trial is kept."""
     from rlhpo_core.tracking.tracker import StudyTracker
 
     try:
-        StudyTracker.attach(spec, run_id, tracked(spec)).log_trial(trial)
+        with patiently(0):
+            StudyTracker.attach(spec, run_id, tracked(spec)).log_trial(trial)
     except UserError as error:
         print(f"warning: the trial is kept, but not in MLflow yet: {error}", flush=True)
 
@@ -360,7 +388,9 @@ def _log(spec: StudySpec, run_id: str, trial: Trial) -> None:
 def _catch_up(spec: StudySpec, files: StudyFiles, run_id: str) -> None:
     from rlhpo_core.tracking.tracker import StudyTracker
 
+    history, summaries = files.history(), files.state().summaries
     try:
-        StudyTracker.attach(spec, run_id, tracked(spec)).sync(files.history(), files.state().summaries)
+        with patiently(0):
+            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries)
     except UserError as error:
         print(f"warning: MLflow misses a part, which a later round will log: {error}", flush=True)

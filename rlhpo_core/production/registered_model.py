@@ -21,7 +21,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.production.answers import Model
 from rlhpo_core.production.ledger import Ledger
 from rlhpo_core.study.spec import StudySpec, TrackingSpec
-from rlhpo_core.tracking.connection import CONTACT, Connection
+from rlhpo_core.tracking.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,7 @@ class RegisteredModel:
         Raises: UserError if MLflow cannot be reached.
         """
         connection = Connection.of(tracking, local_mlflow)
-        with connection.open(timeout=CONTACT):
-            connection.probe()
-            client = MlflowClient(tracking_uri=connection.uri)
-            client.search_registered_models(max_results=1)
+        client = connection.contact(lambda client: (client.search_registered_models(max_results=1), client)[1])
         return cls(connection, client, Ledger.of(name, store))
 
     @classmethod

@@ -8,18 +8,19 @@ overwrite, such as ``rclone serve s3``: ``check_conditional_writes`` finds that 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from rlhpo_core.atomic_files import create_atomically, write_atomically
-from rlhpo_core.errors import UserError
+from rlhpo_core.errors import Outage, UserError
+from rlhpo_core.retries import wait_out
 
 #: Requests that are sent at most for one answer.
 _ATTEMPTS = 4
@@ -52,9 +53,35 @@ _ADVICE = {
     "ResponseStreamingError": _UNREACHABLE,
     "SSLError": "the server's certificate is not trusted; set AWS_CA_BUNDLE, or mend AWS_ENDPOINT_URL",
 }
+#: Exceptions of botocore, and codes of S3, for faults that pass; so are the statuses 429, 500, 502, 503 and 504.
+_PASSING = {
+    "EndpointConnectionError",
+    "ProxyConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ConnectionClosedError",
+    "ResponseStreamingError",
+    "IncompleteReadError",
+    "HTTPClientError",
+    "ConditionalRequestConflict",
+    "OperationAborted",
+    "RequestTimeout",
+    "RequestLimitExceeded",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+}
+#: Numbers of errors of a file system that may pass, or be mended by someone while a study waits.
+_MENDABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY,
+    errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET, errno.EREMOTEIO,
+}  # fmt: skip
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
 # Neither control characters nor what stands for bytes of a file's name that are no UTF-8.
 _PART = re.compile(r"[^./\\\x00-\x1f\x7f\ud800-\udfff][^/\\\x00-\x1f\x7f\ud800-\udfff]*")
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -64,7 +91,8 @@ class Store(Protocol):
     none holds a backslash or control characters. A key that is also a folder of others (``a`` and ``a/b``) cannot be
     written everywhere.
 
-    Every method raises ``UserError`` on what is no key, and if the store cannot be reached or refuses.
+    Every method raises ``UserError`` on what is no key, and if the store cannot be reached or refuses. Faults that pass
+    are waited out as ``retries`` has it; those that last raise ``Outage``.
     """
 
     @property
@@ -137,31 +165,36 @@ class FolderStore:
 
     def read(self, key: str) -> bytes | None:
         """The file's content; ``None`` if there is no such file. Raises: UserError if it cannot be read."""
-        path = self._path(key)
-        try:
-            return path.read_bytes()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error}") from error
+
+        def read(path: Path) -> bytes | None:
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return None
+
+        return self._use("read", key, read)
 
     def write(self, key: str, data: bytes) -> None:
         """Replace the file in one step, by renaming. Raises: UserError if it cannot be written."""
-        with self._writable(key) as path:
+
+        def write(path: Path) -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
+
+        self._use("write", key, write)
 
     def create(self, key: str, data: bytes) -> bool:
         """Make the file if there is none, by a hard link. Raises: UserError if it cannot be written."""
-        with self._writable(key) as path:
+
+        def create(path: Path) -> bool:
+            path.parent.mkdir(parents=True, exist_ok=True)
             return create_atomically(path, data)
+
+        return self._use("write", key, create)
 
     def delete(self, key: str) -> None:
         """Remove the file if there is one. Raises: UserError if it cannot be removed."""
-        path = self._path(key)
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot remove {path}: {error}") from error
+        self._use("remove", key, lambda path: path.unlink(missing_ok=True))
 
     def keys(self, prefix: str = "") -> list[str]:
         """Files below the folder whose keys start with the prefix, sorted. Raises: UserError if it cannot be listed."""
@@ -172,17 +205,18 @@ class FolderStore:
             keys += [key for name in names if _is_key(key := (above / name).as_posix()) and key.startswith(prefix)]
         return sorted(keys)
 
-    def _path(self, key: str) -> Path:
-        return self.root / _checked(key)
+    def _use(self, verb: str, key: str, use: Callable[[Path], T]) -> T:
+        """What ``use`` makes of the key's file. Raises: UserError if it cannot be used."""
+        path = self.root / _checked(key)
 
-    @contextmanager
-    def _writable(self, key: str) -> Iterator[Path]:
-        path = self._path(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield path
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error}") from error
+        def attempt() -> T:
+            try:
+                return use(path)
+            except OSError as error:
+                kind = Outage if error.errno in _MENDABLE else UserError
+                raise kind(f"cannot {verb} {path}: {error}") from error
+
+        return wait_out(f"{verb} {key}", attempt)
 
 
 def _connect() -> Any:
@@ -231,38 +265,41 @@ class S3Store:
     def read(self, key: str) -> bytes | None:
         """The whole object; ``None`` if there is none. Raises: UserError if S3 refuses or cannot be reached."""
         place = self._place(key)
-        with self._explained():
+
+        def read() -> bytes | None:
             try:
                 return self._body(place, _ATTEMPTS)
             except self.client.exceptions.NoSuchKey:
                 return None
 
+        return self._ask(f"read {key}", read)
+
     def write(self, key: str, data: bytes) -> None:
         """Replace the object, or make it. Raises: UserError as ``read`` does."""
         place = self._place(key)
-        with self._explained():
-            self.client.put_object(**place, Body=data)
+        self._ask(f"write {key}", lambda: self.client.put_object(**place, Body=data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Make the object if there is none, by a conditional write. Raises: UserError as ``read`` does."""
-        place = self._place(key)
-        with self._explained():
-            return self._put_new(place, data, secrets.token_hex(16), _ATTEMPTS)
+        # One writer for all attempts: one whose answer was lost may have made the object.
+        place, writer = self._place(key), secrets.token_hex(16)
+        return self._ask(f"write {key}", lambda: self._put_new(place, data, writer, _ATTEMPTS))
 
     def delete(self, key: str) -> None:
         """Remove the object if there is one. Raises: UserError as ``read`` does."""
         place = self._place(key)
-        with self._explained():
-            self.client.delete_object(**place)
+        self._ask(f"remove {key}", lambda: self.client.delete_object(**place))
 
     def keys(self, prefix: str = "") -> list[str]:
         """Objects below the prefix whose keys start with ``prefix``, sorted. Raises: UserError as ``read`` does."""
         above = f"{self.prefix}/" if self.prefix else ""
         below = _checked_prefix(prefix)
-        with self._explained():
+
+        def listed() -> list[str]:
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=above + below)
-            keys = [entry["Key"].removeprefix(above) for page in pages for entry in page.get("Contents", ())]
-        return sorted(filter(_is_key, keys))
+            return [entry["Key"].removeprefix(above) for page in pages for entry in page.get("Contents", ())]
+
+        return sorted(filter(_is_key, self._ask("list objects", listed)))
 
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{_checked(key)}".lstrip("/")}
@@ -301,17 +338,25 @@ class S3Store:
             raise
         return metadata.get(_WRITER)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _ask(self, what: str, ask: Callable[[], T]) -> T:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            yield
-        except (BotoCoreError, ClientError) as error:
-            kind = _code(error) if isinstance(error, ClientError) else type(error).__name__
-            raise UserError(
-                f"{self.uri} at {self.client.meta.endpoint_url}: {_ADVICE.get(kind, 'the request failed')} ({error})"
-            ) from error
+        def attempt() -> T:
+            try:
+                return ask()
+            except (BotoCoreError, ClientError) as error:
+                code = _code(error) if isinstance(error, ClientError) else type(error).__name__
+                kind = Outage if code in _PASSING or _status(error) in (429, 500, 502, 503, 504) else UserError
+                advice = _ADVICE.get(code, "the request failed")
+                raise kind(f"{self.uri} at {self.client.meta.endpoint_url}: {advice} ({error})") from error
+
+        return wait_out(what, attempt)
+
+
+def _status(error: Any) -> int:
+    """HTTP's, of an answer that S3 has given; 0 without one."""
+    response = getattr(error, "response", {})
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _code(error: Any) -> str:

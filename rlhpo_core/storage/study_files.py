@@ -3,11 +3,14 @@
 They are ``study.yaml``, ``study.json`` (identity, time spent, winner), ``state.safetensors`` (the tuner at the start of
 the round under way) and ``trials/<id>.json`` (every finished trial). Each is replaced in one atomic step, so a study
 may be killed at any moment: the round under way is then proposed again, to the same trials, and those that have a file
-are not trained again. MLflow is written from these files and catches up after an outage.
+are not trained again. State and trials carry checksums, so what a disk or a network has changed is found out. MLflow is
+written from these files and catches up after an outage.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,8 @@ SPEC = "study.yaml"
 RECORD = "study.json"
 STATE = "state.safetensors"
 TRIALS = "trials/"
+#: Name of the checksum in a trial's file.
+_DIGEST = "sha256"
 #: There while pipelines are asked to stop.
 STOP = "stop"
 
@@ -187,9 +192,15 @@ class StudyFiles:
         """A finished trial. Raises: UserError if its file is damaged."""
         return self._read_trial(f"{TRIALS}{trial_id}.json")
 
-    def write_trial(self, trial: Trial) -> None:
-        """Keep a finished trial: from then on it is not trained again."""
-        self.store.write(f"{TRIALS}{trial.trial_id}.json", _json(trial))
+    def write_trial(self, trial: Trial) -> Trial:
+        """Keep a finished trial: from then on it is not trained again.
+
+        Returns: the trial that is kept. Of several runs that trained it, the first to be done has it, and all go on
+        with that one's outcome.
+        """
+        content = {**trial.model_dump(mode="json"), _DIGEST: _digest(trial)}
+        made = self.store.create(f"{TRIALS}{trial.trial_id}.json", json.dumps(content).encode())
+        return trial if made else self.trial(trial.trial_id) or trial
 
     def history(self, state: TunerState | None = None) -> History:
         """All finished trials, those of an unfinished round included.
@@ -221,12 +232,21 @@ class StudyFiles:
         if data is None:
             return None
         try:
-            return Trial.model_validate_json(data)
-        except ValidationError as error:
+            content = json.loads(data)
+            digest = content.pop(_DIGEST)
+            trial = Trial.model_validate_json(json.dumps(content))
+            if digest != _digest(trial):
+                raise ValueError("its content does not match its checksum")
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise UserError(f"{self._where(key)} is damaged; remove it to have the trial run again: {error}") from error
+        return trial
 
     def _where(self, key: str) -> str:
         return f"{self.store.uri}/{key}"
+
+
+def _digest(trial: Trial) -> str:
+    return hashlib.sha256(_json(trial)).hexdigest()
 
 
 def _json(content: BaseModel) -> bytes:

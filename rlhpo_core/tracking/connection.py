@@ -8,21 +8,25 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import sqlalchemy
+from filelock import FileLock
+from google.protobuf.json_format import ParseError
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from rlhpo_core.errors import UserError
+from rlhpo_core.errors import Outage, UserError
+from rlhpo_core.retries import wait_out
 from rlhpo_core.study.spec import TrackingSpec
 
 #: Seconds to wait for an answer at first contact.
@@ -30,6 +34,10 @@ CONTACT = 5
 #: Seconds to wait for an answer of a server that is known to be there.
 PATIENCE = 20
 
+#: Statuses of refusals in MLflow's own JSON that pass; 500 is what a server says whose database is away.
+_OVERLOADED = (429, 500, 502, 503, 504)
+#: Seconds to wait for another process that sets up a database.
+_SETTING_UP = 120
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -49,6 +57,9 @@ def ui_command(uri: str) -> str:
     # From a virtual environment that is not activated, only the full path works.
     mlflow = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
     return f"{shlex.quote(mlflow)} ui --backend-store-uri {shlex.quote(redacted(uri))}"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,8 +107,8 @@ class Connection:
         os.environ.update(added)
         try:
             yield
-        except (MlflowException, OSError, ImportError, SQLAlchemyError, *_storage_errors()) as error:
-            raise UserError(self._explain(error)) from error
+        except (MlflowException, ParseError, OSError, ImportError, SQLAlchemyError, *_storage_errors()) as error:
+            raise (Outage if _passing(error) else UserError)(self._explain(error)) from error
         finally:
             for name in added:
                 os.environ.pop(name, None)
@@ -108,15 +119,31 @@ class Connection:
 
         Raises: UserError if MLflow cannot be reached or refuses.
         """
-        with self.open(timeout=CONTACT):
-            self.probe()
+        client = self.contact(lambda client: client)
         with self.open():
-            yield MlflowClient(tracking_uri=self.uri)
+            yield client
+
+    def contact(self, ask: Callable[[MlflowClient], T]) -> T:
+        """What ``ask`` makes of a client, at first contact: it is waited for as ``retries`` has it.
+
+        Args:
+            ask: One short question, which MLflow answers within ``CONTACT`` seconds if it is there.
+
+        Raises: UserError if MLflow cannot be reached or refuses.
+        """
+
+        def attempt() -> T:
+            with self.open(timeout=CONTACT):
+                self.probe()
+                return ask(MlflowClient(tracking_uri=self.uri))
+
+        return wait_out("reach MLflow", attempt)
 
     def probe(self) -> None:
         """Reach a database once, where MLflow itself would try for two minutes; nothing is done for a server.
 
-        Raises: OSError, ImportError or SQLAlchemyError if it cannot be reached; inside ``open`` they become UserError.
+        Raises: OSError, ImportError, SQLAlchemyError or MlflowException if it cannot be reached; inside ``open`` they
+        become UserError.
         """
         if re.split(r"[:+]", self.uri, maxsplit=1)[0] not in ("sqlite", *_PORTS):
             return
@@ -131,6 +158,11 @@ class Connection:
             sqlalchemy.inspect(engine)
         finally:
             engine.dispose()
+        if url.get_backend_name() == "sqlite" and url.database:
+            # MLflow makes its tables at first use, and fails if two processes do so at once.
+            database = Path(url.database)
+            with FileLock(database.with_name(f".{database.name}.lock"), timeout=_SETTING_UP):
+                MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
 
     def artifact_location(self) -> str | None:
         """URI of the folder for artifacts next to an SQLite database; ``None`` where the server chooses."""
@@ -171,6 +203,8 @@ class Connection:
             # MLflow's own refusals come as JSON, and not as a bare status.
             doubt = "\nIs that the address of an MLflow server?" if "failed with error code" in reason else ""
             return f"{where} refused: {reason[:1000]}{doubt}"
+        if isinstance(error, ParseError):
+            return f"{where} answers, but not as MLflow does: {reason[:500]}\nCheck what stands between."
         if isinstance(error, ImportError):
             return f"{where} needs a package that is not installed: {reason}"
         cause = re.search(r"\[Errno -?\d+\] ([^'\"()\[]+)|(timed out)", reason)
@@ -209,6 +243,28 @@ def redacted(uri: str) -> str:
 def is_server(uri: str) -> bool:
     """Whether MLflow is reached over HTTP, and not through a database of its own."""
     return uri.startswith(("http://", "https://"))
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later: no answer, an overloaded server, a database that is busy."""
+    if isinstance(error, ParseError):
+        # What came was JSON, but not MLflow's: a proxy speaks in its place just now.
+        return True
+    if isinstance(error, SQLAlchemyError):
+        return "database is locked" in str(error)
+    if isinstance(error, MlflowException):
+        cause = error.__cause__ or error.__context__
+        # A status without MLflow's own JSON comes from what stands before the server.
+        status = re.search(r"failed with error code (\d+)", str(error))
+        return (
+            (status is not None and int(status.group(1)) in _OVERLOADED)
+            or (status is None and isinstance(error, RestException) and error.get_http_status_code() in _OVERLOADED)
+            or (cause is not None and not isinstance(cause, MlflowException) and _passing(cause))
+        )
+    # What requests raises is an OSError, too; of an address that makes no sense, a ValueError as well.
+    lasting = (ValueError, FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
+    distrust = "CERTIFICATE_VERIFY_FAILED" in str(error)
+    return isinstance(error, OSError) and not isinstance(error, lasting) and not distrust
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:

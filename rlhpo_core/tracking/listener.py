@@ -63,20 +63,33 @@ class TrackingListener:
         self._catch_up(now=True)
 
     def flush(self) -> bool:
-        """One more attempt; true if everything has arrived."""
+        """One more attempt, and a look at what MLflow holds; true if everything has arrived."""
         self._catch_up(now=True)
+        missing = ""
+        if not self.pending:
+            try:
+                missing = ", ".join(self.tracker.complete(*self._known()))
+            except UserError as error:
+                missing = str(error)
+            self.pending = bool(missing)
         if self.pending:
-            self.warn("Not everything is in MLflow. The study's folder has it all: `rlhpo resume` will log the rest.")
+            self.warn(
+                f"Not everything is in MLflow{f' ({missing})' if missing else ''}. The study's folder has it all: "
+                "`rlhpo resume` will log the rest."
+            )
         return not self.pending
+
+    def _known(self) -> tuple[History, list[RoundSummary]]:
+        trials = sorted(self._trials.values(), key=lambda trial: trial.proposal.number)
+        history = History(direction=self.tracker.spec.objective.direction, trials=tuple(trials))
+        return history, [self._summaries[round_] for round_ in sorted(self._summaries)]
 
     def _catch_up(self, now: bool) -> None:
         self.pending = True
         if self._offline_since is not None and not now and time.monotonic() - self._probed < self.probe_every:
             return
-        trials = sorted(self._trials.values(), key=lambda trial: trial.proposal.number)
-        history = History(direction=self.tracker.spec.objective.direction, trials=tuple(trials))
         try:
-            count = self.tracker.sync(history, [self._summaries[round_] for round_ in sorted(self._summaries)])
+            count = self.tracker.sync(*self._known())
         except UserError as error:
             self._probed = time.monotonic()
             if self._offline_since is None:

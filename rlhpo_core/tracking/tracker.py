@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, ViewType
 
-from rlhpo_core.errors import UserError
+from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.evaluators.protocol import DataDescription
+from rlhpo_core.retries import wait_out
 from rlhpo_core.study.spec import StudySpec, dump_study
 from rlhpo_core.tracking import content
 from rlhpo_core.tracking.connection import CONTACT, Connection, all_runs, is_server, redacted, ui_command
@@ -34,6 +36,19 @@ if TYPE_CHECKING:
 #: What MLflow takes in one request: 100 parameters and 100 tags, and 1000 of everything.
 _MAX_METRICS, _MAX_PARAMS = 800, 100
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _waited_out(method: Callable[P, R]) -> Callable[P, R]:
+    """Every method may be called again, and so an outage may be waited out."""
+
+    @wraps(method)
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> R:
+        return wait_out("write to MLflow", lambda: method(*args, **kwargs))
+
+    return repeated
+
 
 @dataclass
 class _Written:
@@ -42,9 +57,13 @@ class _Written:
     ended: set[str]
     """Trials whose run is complete."""
     begun: dict[str, str]
-    """Trial id to the id of a run that a crash left unfinished."""
+    """Trial id to the id of a run that a crash left unfinished, or of which a part is missing."""
+    runs: dict[str, Run]
+    """Trial id to its run, as it was when it was looked at last; without those that someone deleted."""
+    points: set[int]
+    """The steps of the curve of the best value."""
     best: int
-    """The last step of the curve of the best value."""
+    """The step up to which that curve is complete."""
     rounds: set[int]
 
 
@@ -69,6 +88,7 @@ class StudyTracker:
     _written: _Written | None = None
 
     @classmethod
+    @_waited_out
     def open(cls, spec: StudySpec, study_id: str, store: Path) -> StudyTracker:
         """Create the experiment and the study's run, or find them and set the run back to RUNNING.
 
@@ -78,10 +98,7 @@ class StudyTracker:
         Raises: UserError, within about 10 seconds, if MLflow cannot be reached or denies access.
         """
         connection = Connection.of(spec.tracking, store)
-        with connection.open(timeout=CONTACT):
-            connection.probe()
-            client = MlflowClient(tracking_uri=connection.uri)
-            client.get_experiment_by_name(spec.tracking.experiment)
+        client = connection.contact(lambda client: (client.get_experiment_by_name(spec.tracking.experiment), client)[1])
         with connection.open():
             experiment_id = connection.experiment(client, spec.tracking.experiment)
             tags = content.study_tags(spec, study_id)
@@ -91,6 +108,8 @@ class StudyTracker:
             first_tags = {**tags, "rlhpo.run": "study", **content.source_tags()}
             run = earlier[0] if earlier else client.create_run(experiment_id, tags=first_tags, run_name=spec.name)
             tracker = cls(connection, client, spec, study_id, experiment_id, run.info.run_id, tags)
+            if not tracker.run_id:
+                raise tracker._foreign()
             client.update_run(run.info.run_id, status="RUNNING")
             # A parameter that is logged cannot be changed, the budget of a resumed study can: it is a tag.
             params = {key: value for key, value in content.study_params(spec).items() if key not in run.data.params}
@@ -99,6 +118,7 @@ class StudyTracker:
         return tracker
 
     @classmethod
+    @_waited_out
     def attach(cls, spec: StudySpec, run_id: str, store: Path) -> StudyTracker:
         """The study's run as ``open`` has left it, for a step of a pipeline that adds to it.
 
@@ -123,6 +143,7 @@ class StudyTracker:
             return ui_command(self.connection.uri)
         return f"{redacted(self.connection.uri).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
+    @_waited_out
     def log_data(self, data: DataDescription) -> None:
         """Log which data the study uses; trials and models that are logged afterwards carry its digest."""
         self.datasets = content.datasets(data)
@@ -139,6 +160,7 @@ class StudyTracker:
         """Rows of each part of the logged data: train, validation, holdout."""
         return content.rows(self.datasets)
 
+    @_waited_out
     def log_trial(self, trial: Trial) -> bool:
         """Write the trial's run, or finish one that was begun; false if it is there already."""
         with self._writing():
@@ -149,6 +171,7 @@ class StudyTracker:
         with self._writing():
             return self._log_round(summary)
 
+    @_waited_out
     def sync(self, history: History, summaries: Sequence[RoundSummary]) -> int:
         """Write whatever is missing; returns the number of trials that were written."""
         if self._written is None:
@@ -161,6 +184,37 @@ class StudyTracker:
                 self._log_round(summary)
         return count
 
+    def complete(self, history: History, summaries: Sequence[RoundSummary]) -> list[str]:
+        """``sync``, and read back what has arrived: an answer with status 200 may come from elsewhere than MLflow.
+
+        What is missing is written once more. Returns: what is missing then, for a person to read.
+        """
+        self.sync(history, summaries)
+        if not self.verify(history, summaries):
+            return []
+        self.sync(history, summaries)
+        return self.verify(history, summaries)
+
+    @_waited_out
+    def verify(self, history: History, summaries: Sequence[RoundSummary]) -> list[str]:
+        """What MLflow lacks of these trials and rounds, for a person to read; the next ``sync`` writes it."""
+        with self._writing():
+            written = self._written = self._look()
+        lacking = 0
+        for trial in history.trials:
+            run = written.runs.get(trial.trial_id)
+            if trial.trial_id in written.ended and run is not None and not self._holds(run, trial):
+                written.ended.discard(trial.trial_id)
+                written.begun[trial.trial_id] = run.info.run_id
+            lacking += trial.trial_id not in written.ended
+        points = sorted({metric.step for metric in content.best_metrics(history, after=0)} - written.points)
+        if points:
+            written.best = points[0] - 1
+        rounds = {summary.round + 1 for summary in summaries} - written.rounds
+        counts = {"trials": lacking, "points of the curve `best`": len(points), "rounds": len(rounds)}
+        return [f"{name}: {count}" for name, count in counts.items() if count]
+
+    @_waited_out
     def log_artifact_bytes(self, name: str, data: bytes) -> None:
         """Store a file of the study; ``name`` may hold folders (``figures/curve.png``)."""
         folder, _, file = name.rpartition("/")
@@ -174,12 +228,14 @@ class StudyTracker:
         for name, data in figures.items():
             self.log_artifact_bytes(f"figures/{name.removesuffix('.png')}.png", data)
 
+    @_waited_out
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log single values of the study, such as the winner's scores on the holdout."""
         now = content.millis(time.time())
         with self.connection.open():
             self._log(self.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
 
+    @_waited_out
     def log_prior(self, prior: Prior) -> None:
         """Log which prior the study starts from, with its card."""
         from rlhpo_core.tuner.prior import describe
@@ -188,20 +244,25 @@ class StudyTracker:
             self._log(self.run_id, tags={"rlhpo.prior": prior.card.registered or prior.card.name})
         self.log_artifact_bytes("prior.md", describe(prior).encode())
 
+    @_waited_out
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set further tags of the study's run."""
         with self.connection.open():
             self._log(self.run_id, tags=tags)
 
+    @_waited_out
     def note(self, markdown: str) -> None:
         """Set the description at the top of the study's page in MLflow."""
         with self.connection.open():
             self._log(self.run_id, tags={"mlflow.note.content": markdown})
 
+    @_waited_out
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """End the study's run; ``open`` sets it back to RUNNING."""
         with self.connection.open():
             self.client.set_terminated(self.run_id, status)
+            if self.client.get_run(self.run_id).info.status != status:
+                raise self._foreign()
 
     # -- one request each, inside an open connection ------------------------------------------------------------------
 
@@ -219,15 +280,37 @@ class StudyTracker:
                 f"trial-{trial.proposal.number + 1:03d}",
             )
             run_id = run.info.run_id
+            if not run_id:
+                raise self._foreign()
         self._log(
             run_id,
             content.trial_metrics(trial, self.spec),
-            {name: str(value) for name, value in trial.config.items()},
+            _texts(trial),
             {**self.tags, **content.trial_tags(trial)},
         )
         self.client.set_terminated(run_id, content.RUN_STATUS[trial.status], content.ended_at(trial))
         written.ended.add(trial.trial_id)
         return True
+
+    def _holds(self, run: Run, trial: Trial) -> bool:
+        """Whether all of the trial is in its run: parameters, tags, and the last value of each metric."""
+        metrics = sorted(content.trial_metrics(trial, self.spec), key=lambda metric: (metric.step, metric.value))
+        latest = {metric.key: metric.value for metric in metrics}
+        params = {param.key: param.value for param in content.param_entities(_texts(trial))}
+        # The note is left out: people may edit it.
+        tags = {tag.key: tag.value for tag in content.tag_entities(content.trial_tags(trial)) if "note" not in tag.key}
+        held = run.data
+        return all(
+            wanted.items() <= found.items()
+            for wanted, found in ((params, held.params), (tags, held.tags), (latest, held.metrics))
+        )
+
+    def _foreign(self) -> Outage:
+        where = redacted(self.connection.uri)
+        return Outage(
+            f"what answers at {where} (from {self.connection.origin}) is not MLflow, or has not done what was asked.\n"
+            "Check what stands between: a proxy, or a page to log in."
+        )
 
     def _log_best(self, history: History) -> None:
         """Best value after each trial, up to the first that is still running."""
@@ -270,7 +353,7 @@ class StudyTracker:
 
         # A run that someone deleted stays deleted. A request that timed out and was carried out nevertheless leaves two
         # runs of one trial: the better one stays.
-        written = _Written(set(), {}, 0, set())
+        written = _Written(set(), {}, {}, set(), 0, set())
         for run in sorted(runs, key=quality):
             trial_id = run.data.tags.get("rlhpo.trial_id")
             if trial_id is None:
@@ -282,7 +365,10 @@ class StudyTracker:
                 written.begun[trial_id] = run.info.run_id
             else:
                 written.ended.add(trial_id)
-        written.best = max((m.step for m in self.client.get_metric_history(self.run_id, "best")), default=0)
+                if quality(run) == 0:
+                    written.runs[trial_id] = run
+        written.points = {m.step for m in self.client.get_metric_history(self.run_id, "best")}
+        written.best = max(written.points, default=0)
         written.rounds = {m.step for m in self.client.get_metric_history(self.run_id, "round.trials")}
         return written
 
@@ -302,3 +388,8 @@ class StudyTracker:
         )
         for some_metrics, some_params, some_tags in requests:
             self.client.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)
+
+
+def _texts(trial: Trial) -> dict[str, str]:
+    """A configuration as MLflow's parameters."""
+    return {name: str(value) for name, value in trial.config.items()}

@@ -37,7 +37,7 @@ from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.gaussian_process import Expected
 
 #: Of the document and the names of the tensors.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 #: Of φ.
 LAYERS = 3
 _KIND = "rlhpo-prior"

@@ -22,7 +22,7 @@ from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.algorithm import TunerState
 
 #: Of the document and the names of the tensors.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KIND = "rlhpo"
 
 

@@ -2,7 +2,8 @@
 
 The file is a safetensors file; the document is a string in its header. As one file it is replaced in one atomic step
 and travels as one artifact. Nothing in it is executable. Equal contents give equal bytes, and tensors that are read
-back give bit for bit the same results.
+back give bit for bit the same results. The document carries a checksum over itself and the tensors, so a file in which
+a bit has changed on a disk or on its way is refused.
 
 The document has a ``format_version``, a number that belongs to the kind of document (``FORMAT_VERSION`` in
 ``state_file`` and in ``prior``). To change a format:
@@ -16,13 +17,18 @@ The document has a ``format_version``, a number that belongs to the kind of docu
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+#: Name of the checksum in the document of a file.
+_DIGEST = "sha256"
 
 
 def write(kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
@@ -34,7 +40,9 @@ def write(kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tensor])
         tensors: By name, in any order and layout.
     """
     contiguous = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
-    return save(contiguous, metadata={kind: json.dumps(document)})
+    signed = {**document, _DIGEST: _digest(document, contiguous)}
+    # One entry only: safetensors writes several in any order.
+    return save(contiguous, metadata={kind: json.dumps(signed)})
 
 
 def read(kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -44,7 +52,7 @@ def read(kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
         kind: As the file was written with.
         data: The whole file.
 
-    Raises: ValueError if the content is damaged, of another kind, or has no ``format_version``.
+    Raises: ValueError if the content is damaged, of another kind, or has no ``format_version`` or checksum.
     """
     try:
         tensors = load(data)
@@ -54,5 +62,18 @@ def read(kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(str(error)) from error
     if not isinstance(document, dict) or "format_version" not in document:
         raise ValueError("it says no format version")
+    if (digest := document.pop(_DIGEST, None)) is None:
+        raise ValueError("it has no checksum: it was written before there were any, or changed by hand")
+    if digest != _digest(document, tensors):
+        raise ValueError("its content does not match its checksum")
     # Clones: what lies anywhere in a buffer may be summed in another order than what torch has aligned.
     return document, {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 in hexadecimal of the document, and of each tensor's name, type, shape and bytes."""
+    found = hashlib.sha256(json.dumps(document).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -20,6 +20,7 @@ from rlhpo_core.report.study_report import Report
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec, load_study
 from rlhpo_core.tracking.tracker import StudyTracker
+from rlhpo_core.trial import Trial
 from tests.helpers.command_line import children, client, write_study
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.webhooks import Hook
@@ -164,11 +165,12 @@ def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     pressed: list[int] = []
     write = StudyFolder.write_trial
 
-    def write_and_press(folder: StudyFolder, trial: Any) -> None:
-        write(folder, trial)
+    def write_and_press(folder: StudyFolder, trial: Trial) -> Trial:
+        kept = write(folder, trial)
         if not pressed:
             pressed.append(trial.proposal.number)
             os.kill(os.getpid(), signal.SIGINT)
+        return kept
 
     monkeypatch.setattr(StudyFolder, "write_trial", write_and_press)
     yield pressed

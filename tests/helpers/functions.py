@@ -151,3 +151,11 @@ def always_crash(config: dict[str, Any], report: Report) -> float:
 
 def hang_anyhow(config: dict[str, Any], report: Report) -> float:
     return hang(report, config["path"])
+
+
+def before_the_storm(config: dict[str, Any], report: Report, folder: str) -> float:
+    """Notes that it was trained, and takes the store away: what watches for the file ``away`` is away from now on."""
+    with (Path(folder) / "trained").open("a") as file:
+        file.write(f"{config['x']}\n")
+    (Path(folder) / "away").touch()
+    return float(config["x"])

@@ -21,6 +21,7 @@ from rlhpo_core.trial import Trial, TrialStatus
 from rlhpo_core.tuner import algorithm, state_file
 from tests.helpers.kfp_server import KfpServer
 from tests.helpers.stepwise import study
+from tests.helpers.weather import FakeTime
 
 TEXT = study(trials=6)
 SPEC = parse_study(TEXT, "the study")
@@ -184,3 +185,21 @@ def test_the_step_does_so_in_its_pod(
     sent = steps.submit_next(TEXT, str(tmp_path / "store"), tmp_path / "start", first, 1)
     assert backend.runs[sent]["runtime_config"]["parameters"][next_run.FURTHER] == 0
     assert sent in capsys.readouterr().out
+
+
+def test_a_step_waits_for_a_server_that_is_away_and_sends_one_run(
+    backend: KfpServer, package: Path, files: StudyFiles, tmp_path: Path
+) -> None:
+    first, time = first_run(package, 3), FakeTime()
+    state_file.save(files.state(), tmp_path / "start")
+    play(files)
+    backend.failures = [403]
+    with time.waiting(), pytest.raises(UserError, match="denies access"):
+        steps.submit_next(TEXT, files.store.uri, tmp_path / "start", first, 3)
+    assert time.said == []
+    backend.failures = [503] * 4
+    with time.waiting():
+        sent = steps.submit_next(TEXT, files.store.uri, tmp_path / "start", first, 3)
+    assert sorted(backend.runs) == sorted([first, sent])
+    assert len(time.said) == 4
+    assert "cannot send the next run" in time.said[0]

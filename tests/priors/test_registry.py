@@ -173,4 +173,4 @@ def test_on_the_command_line(priors: tuple[Prior, Prior], database: Connection, 
 def test_pods_are_not_sent_a_file_of_this_machine(tmp_path: Path) -> None:
     spec = study("away", prior=str(tmp_path / "team.safetensors"))
     with pytest.raises(UserError, match=r"prior: the pods cannot read .*team\.safetensors; put it where they can"):
-        cli_cluster._parameters(spec, "s3://bucket/studies", "", None)
+        cli_cluster._parameters(spec, cli_cluster.RunOptions(store="s3://bucket/studies"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,3 +166,36 @@ def test_a_study_is_interrupted_and_continued_wherever_its_files_lie(
     assert comparable(again) == comparable(local)
     files.write_spec(SPEC)
     assert again.store.keys() == local.store.keys()
+
+
+def test_of_several_that_trained_a_trial_the_first_has_it(files: StudyFiles) -> None:
+    files.claim(StudyRecord.new(SPEC))
+    (proposal, *_) = algorithm.propose(begin_study(files, SPEC))
+    first, second = finished(proposal, value=0.1), finished(proposal, value=0.2)
+    assert files.write_trial(first) == first
+    assert files.write_trial(second) == first
+    assert files.trial(first.trial_id) == first
+
+
+def test_a_trials_file_with_a_bit_changed_is_refused_or_the_same(tmp_path: Path) -> None:
+    files = StudyFiles(open_store(str(tmp_path / "study")))
+    files.claim(StudyRecord.new(SPEC))
+    (proposal, *_) = algorithm.propose(begin_study(files, SPEC))
+    trial = finished(proposal, value=0.1).model_copy(update={"curve": ((1, 0.25), (2, 1 / 3))})
+    files.write_trial(trial)
+    (path,) = (tmp_path / "study" / "trials").iterdir()
+    whole, draw, refused = path.read_bytes(), random.Random(0), 0  # noqa: S311
+    for _ in range(300):
+        changed = bytearray(whole)
+        changed[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        try:
+            assert files.trial(trial.trial_id) == trial
+        except UserError:
+            refused += 1
+    assert refused > 250
+    path.write_bytes(whole.replace(b'"sha256"', b'"sha257"'))
+    with pytest.raises(UserError, match="is damaged; remove it to have the trial run again"):
+        files.trial(trial.trial_id)
+    path.write_bytes(whole)
+    assert files.trial(trial.trial_id) == trial

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from safetensors.torch import save as save_tensors
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.tuner_settings import TunerSettings
-from rlhpo_core.tuner import algorithm, state_file
+from rlhpo_core.tuner import algorithm, state_file, tensor_document
 from rlhpo_core.tuner.algorithm import TunerState, initial_state
 from rlhpo_core.tuner.state_file import from_bytes, load, save, to_bytes
 from tests.helpers.studies import RICH_SPACE, VARIANTS, after_rounds, rich, small_settings, steps_of_a_round, trials_of
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "state-v1.safetensors"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "state-v2.safetensors"
 FIXTURE_SETTINGS = small_settings(
     agent={"profile": "extended", "layers": 1, "nodes": 8},
     model={"kind": "gp"},
@@ -113,10 +114,9 @@ def header(data: bytes) -> dict[str, Any]:
 
 def rewritten(data: bytes, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object]) -> bytes:
     """The file with something changed in its document or its tensors."""
-    document = json.loads(header(data)["__metadata__"]["rlhpo"])
-    tensors = load_tensors(data)
+    document, tensors = tensor_document.read("rlhpo", data)
     change(document, tensors)
-    return save_tensors(tensors, metadata={"rlhpo": json.dumps(document)})
+    return tensor_document.write("rlhpo", document, tensors)
 
 
 def test_a_rewritten_file_that_nothing_was_changed_in_is_still_read(small: TunerState) -> None:
@@ -148,10 +148,10 @@ def test_a_foreign_file_is_refused(data: bytes) -> None:
         from_bytes(data)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_a_state_of_an_unknown_version_is_refused_with_a_way_out(small: TunerState, version: object) -> None:
     changed = rewritten(to_bytes(small), lambda document, tensors: document.update(format_version=version))
-    with pytest.raises(UserError, match=f"has format version {version}, this rlhpo reads version 1; continue with"):
+    with pytest.raises(UserError, match=f"has format version {version}, this rlhpo reads version 2; continue with"):
         from_bytes(changed)
 
 
@@ -176,6 +176,24 @@ def test_a_state_that_contradicts_itself_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="is damaged or was changed by hand; take it from a backup"):
         from_bytes(rewritten(to_bytes(small), change))
+
+
+def test_a_file_with_a_bit_changed_anywhere_is_refused_or_the_same(small: TunerState) -> None:
+    data, draw = to_bytes(small), random.Random(0)  # noqa: S311
+    tensors = 8 + int.from_bytes(data[:8], "little")
+    places = [draw.randrange(tensors, len(data)) for _ in range(60)] + [draw.randrange(tensors) for _ in range(60)]
+    refused = []
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << draw.randrange(8)
+        try:
+            # Of a number's last digits, some do not count.
+            assert to_bytes(from_bytes(bytes(changed))) == data
+            refused.append(False)
+        except UserError:
+            refused.append(True)
+    assert all(refused[:60]), "each bit of a tensor counts"
+    assert sum(refused) > 110
 
 
 def test_the_message_names_the_file(tmp_path: Path) -> None:
@@ -210,7 +228,7 @@ def test_the_old_file_stays_whole_when_writing_fails(
 # -- older formats ---------------------------------------------------------------------------------------------------
 
 
-def test_a_state_of_version_1_is_still_read() -> None:
+def test_a_state_of_version_2_is_still_read() -> None:
     """The file was made with ``python -m tests.tuner.test_state_file``; it must never be made again.
 
     What a later release computes from it may differ in the last digits, what it holds may not.

@@ -1,0 +1,122 @@
+"""MLflow holds what the study's files hold, or the study says what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.tracking.listener import TrackingListener
+from rlhpo_core.tracking.tracker import StudyTracker
+from rlhpo_core.trial import History, RoundSummary
+from tests.helpers.servers import shared_server
+from tests.helpers.tracked_studies import children, make_history, make_spec, points
+from tests.helpers.weather import LOST, PASS, Network
+
+pytestmark = pytest.mark.usefixtures("only_these_settings")
+
+TRIALS, SUMMARIES = make_history(9).trials, [RoundSummary(round=r, trials=3 * r + 3, best=0.5) for r in range(3)]
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Between us and MLflow."""
+    network = Network(shared_server().port)
+    with network.open():
+        yield network
+
+
+def play(
+    network: Network, tmp_path: Path, name: str, weather: Callable[[str], str], until: int = 7
+) -> tuple[StudyTracker, TrackingListener, list[str]]:
+    """A study of three rounds, with that weather from its third trial until another."""
+    spec = make_spec(name, tracking={"uri": network.url, "experiment": name})
+    tracker, said = StudyTracker.open(spec, "toy-1", tmp_path), list[str]()
+    listener = TrackingListener(tracker, History(direction="minimize"), (), said.append, probe_every=0)
+    for number, trial in enumerate(TRIALS):
+        network.weather = weather if 2 <= number < until else lambda request: PASS
+        listener.trial_finished(trial)
+        if number % 3 == 2:
+            listener.round_finished(SUMMARIES[number // 3])
+    return tracker, listener, said
+
+
+def assert_complete(tracker: StudyTracker) -> None:
+    runs = children(tracker)
+    assert set(runs) == {trial.trial_id for trial in TRIALS}
+    for trial in TRIALS:
+        run = runs[trial.trial_id]
+        assert run.info.status == "FINISHED"
+        assert run.data.params == {"x": str(trial.config["x"]), "kind": "a"}
+        assert run.data.metrics["objective"] == trial.value
+        assert run.data.metrics["accuracy"] == 0.8
+        assert run.data.tags["rlhpo.trial"] == str(trial.proposal.number + 1)
+    assert [step for step, _ in points(tracker, tracker.run_id, "best")] == list(range(1, 10))
+    assert [step for step, _ in points(tracker, tracker.run_id, "round.trials")] == [1, 2, 3]
+
+
+FOREIGN = ['{"run": "x", "runs": 3, "experiment": []}', "{}", "[]", "null"]
+
+
+@pytest.mark.parametrize("answer", [*FOREIGN, LOST], ids=["other fields", "empty", "list", "null", "lost"])
+@pytest.mark.parametrize("path", ["", "log-batch", "runs/create", "runs/update"], ids=["all", "batch", "new", "end"])
+def test_answers_from_elsewhere_lose_nothing(network: Network, tmp_path: Path, answer: str, path: str) -> None:
+    name = f"{path}-{answer}".replace("/", "-")
+    tracker, listener, said = play(network, tmp_path, name, lambda request: answer if path in request else PASS)
+    assert listener.flush()
+    assert_complete(tracker)
+    assert not any("Not everything" in line for line in said)
+    tracker.finish()
+
+
+@pytest.mark.parametrize("answer", FOREIGN)
+def test_what_is_missing_at_the_end_is_said(network: Network, tmp_path: Path, answer: str) -> None:
+    tracker, listener, said = play(
+        network, tmp_path, f"end-{answer}", lambda request: answer if "log-batch" in request else PASS, until=100
+    )
+    network.weather = lambda request: answer if "log-batch" in request else PASS
+    assert not listener.flush()
+    assert "Not everything is in MLflow" in said[-1]
+    network.weather = lambda request: PASS
+    assert listener.flush()
+    assert_complete(tracker)
+    network.weather = lambda request: answer if "runs/update" in request else PASS
+    with pytest.raises(UserError):
+        tracker.finish()
+    network.weather = lambda request: PASS
+    tracker.finish()
+    assert tracker.client.get_run(tracker.run_id).info.status == "FINISHED"
+
+
+FIRST_START = """
+import sys
+from pathlib import Path
+from rlhpo_core.tracking.tracker import StudyTracker
+from tests.helpers.tracked_studies import make_spec
+print("ready", flush=True)
+sys.stdin.readline()
+StudyTracker.open(make_spec("first"), sys.argv[2], Path(sys.argv[1]))
+"""
+
+
+def test_first_starts_at_once_share_a_new_database(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FIRST_START, str(tmp_path), f"toy-{number}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
