@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts packages unit e2e e2e-docker e2e-chunks format generate check-generated lock clean
+.PHONY: help install run ui test lint types contracts packages unit e2e kernels e2e-docker e2e-chunks format generate check-generated lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ unit: install ## unit and property-based tests, whole studies in one process, on
 
 e2e: install ## whole studies by the command line, as pipelines by KFP's local runner, and in a browser
 	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --durations=10
+
+kernels: install ## the numerical tests with the routines of other processors and with two threads; all with TESTS=tests
+	$(BIN)/python -m tests.kernels $(TESTS)
 
 e2e-docker: install ## build the image and run the pipeline in containers of it (many minutes; a Docker engine or root)
 	RLHPO_E2E_DOCKER=1 $(BIN)/python -m pytest -s -rs tests/e2e/test_docker.py

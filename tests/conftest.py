@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from tests.helpers.webhooks import Hook
 
 # Small networks run fastest on one thread, and the suite shares its cores with worker processes.
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 settings.register_profile("rlhpo", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rlhpo")
 

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -57,8 +56,7 @@ def run(
         try:
             stopped = _accompany(process, folder, watch, interrupted)
         finally:
-            _end(process)
-            guard.release()
+            guard.end()
         if stopped:
             folder.clear_stop()
             return Outcome(watch.state, "interrupted", finished=False)
@@ -139,7 +137,7 @@ def _accompany(
             if level == 1:
                 folder.request_stop()
             else:
-                _end(process)
+                os.killpg(process.pid, signal.SIGKILL)
         watch.look()
         time.sleep(_POLL)
     watch.look()
@@ -166,13 +164,6 @@ def _start(folder: StudyFolder, spec: StudySpec, tracking_uri: str, done: int) -
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the chunk, if it still runs, and its steps; their trials end with them."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _end_of_log(folder: StudyFolder, lines: int = 30) -> str:

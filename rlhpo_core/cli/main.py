@@ -87,7 +87,7 @@ def tune(
 
     Trials run in processes of their own and appear in MLflow as they end. **Ctrl-C** finishes the trials at hand and
     stops; `rlhpo resume` goes on from there, also after a crash or a power cut, with the very trials that an
-    uninterrupted study would have had. The same seed gives the same trials.
+    uninterrupted study would have had. On one kind of machine the same seed gives the same trials.
 
     Without a tracking URI (here, in the study file or in `MLFLOW_TRACKING_URI`) MLflow uses a database beside the
     study's folder.

@@ -53,7 +53,7 @@ Space = Annotated[
         "have tuned.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed and studies give the same prior.")]
+Seed = Annotated[int, typer.Option(min=0, help="On one kind of machine the same seed and studies give the same prior.")]
 Steps = Annotated[int, typer.Option(min=1, help="Of the network's optimiser.")]
 Updates = Annotated[int, typer.Option(min=0, help="Of the policy, by PPO.")]
 Aliases = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,7 @@ from rlhpo_core.cli.options import (
     Trials,
     Workers,
     console,
+    errors,
     overrides,
 )
 from rlhpo_core.errors import UserError
@@ -113,10 +115,16 @@ def audit(
     model: ModelName,
     store: ModelStore = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line, with all there is.")] = False,
+    tracking_uri: Tracking = None,
 ) -> None:
-    """Show what has happened to a model, the oldest first."""
+    """Show what has happened to a model, the oldest first.
+
+    A promotion that was recorded by a process that died before it moved the alias is carried out.
+    """
     from rlhpo_core.production.ledger import Ledger
 
+    if tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or (RUNS / "mlflow.db").exists():
+        _settle(model, store, tracking_uri)
     records = Ledger.of(model, store).records()
     if as_json:
         for record in records:
@@ -133,6 +141,18 @@ def audit(
         facts = (record.challenger or "–", record.by, record.reason)
         grid.add_row(*map(escape, (str(record.number), moment, record.outcome, champion, *facts)))
     console.print(grid)
+
+
+def _settle(name: str, store: str | None, tracking_uri: str | None) -> None:
+    """Have the registry follow the log. The log can be shown without: what hinders it is said, and not raised."""
+    from rlhpo_core.production import promotion
+
+    try:
+        registered = _registered_model(name, store, tracking_uri)
+        with registered.connection.open(timeout=60, retries=2):
+            promotion.settle(registered.client, registered.ledger, patience=0)
+    except UserError as error:
+        errors.print(f"the registry may not follow this log yet: {error}", markup=False, soft_wrap=True)
 
 
 def _registered_model(name: str, store: str | None, tracking_uri: str | None) -> RegisteredModel:

@@ -21,7 +21,7 @@ _TEMPLATE = """\
 # Run it:  rlhpo tune {file}
 
 name: {name}
-seed: 0                    # the same seed gives the same trials
+seed: 0                    # the same seed gives the same trials, on one kind of machine
 
 data:
   path: {path}             # taken relative to this file

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+from contextlib import suppress
 
 #: Waits for the end of its input, then kills the group that it is given.
 _SCRIPT = 'read -r _; kill -s KILL -- "-$1"'
@@ -20,6 +23,7 @@ class Guard:
 
     def __init__(self, group: int) -> None:
         # In a session of its own: neither Ctrl-C nor what kills our own group reaches it.
+        self._group = group
         self._shell = subprocess.Popen(
             ["sh", "-c", _SCRIPT, "rlhpo-guard", str(group)],
             stdin=subprocess.PIPE,
@@ -27,6 +31,12 @@ class Guard:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    def end(self) -> None:
+        """Kill what is left of the group now."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, signal.SIGKILL)
+        self.release()
 
     def release(self) -> None:
         """Let the group be: it has ended."""

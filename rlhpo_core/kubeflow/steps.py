@@ -1,9 +1,9 @@
 """The steps of the looping pipeline, as functions from files to files; components/ wraps each for Kubeflow.
 
-They call the same functions of the tuner as the runner on one machine does, on the same seeds, so the same study has
-the same trials here and there. What must outlive a pod lies in the study's store: every finished trial, and the state
-after every round. A step that is run again finds there what it had done: a trial is not trained twice, a round not
-learnt from twice.
+They call the same functions of the tuner as the runner on one machine does, on the same seeds. So, on machines of one
+kind, the same study has the same trials here and there. What must outlive a pod lies in the study's store: every
+finished trial, and the state after every round. A step that is run again finds there what it had done: a trial is not
+trained twice, a round not learnt from twice.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +13,13 @@ import pandas as pd
 from rlhpo_core.arrays import Floats
 from rlhpo_core.data.holdout import Holdout
 from rlhpo_core.errors import UserError
+from rlhpo_core.production.labels import renamed
 
 _REPEATS = 3
+#: Before the name of a class: a column of what a model answers.
+_PROBABILITY = "probability_"
+#: Classes that a reason names.
+_LISTED = 8
 
 
 class Model(Protocol):
@@ -34,6 +39,20 @@ class Answers:
     seconds_per_row: float
     size: int
     """Bytes."""
+    classes: tuple[str, ...] = ()
+    """All that the model knows, in the holdout or not; empty for numbers."""
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Rows whose classes all models know, and what the models answer to them."""
+
+    rows: Holdout
+    """N rows; their classes are those that all models know."""
+    answers: Mapping[str, Answers]
+    """(N,) numbers or (N, K) probabilities of each model, by name."""
+    unknown: tuple[str, ...]
+    """Classes that were left out, with their rows."""
 
 
 def ask(models: Mapping[str, tuple[Model, int]], holdout: Holdout) -> dict[str, Answers]:
@@ -47,19 +66,78 @@ def ask(models: Mapping[str, tuple[Model, int]], holdout: Holdout) -> dict[str, 
     Raises: UserError, naming the model that cannot answer.
     """
     outputs: dict[str, Floats] = {}
+    classes: dict[str, tuple[str, ...]] = {}
     seconds = dict.fromkeys(models, np.inf)
     for _ in range(_REPEATS):
         for name, (model, _) in models.items():
             started = time.perf_counter()
             try:
                 answered = model.predict(holdout.rows)
+                seconds[name] = min(seconds[name], time.perf_counter() - started)
+                outputs[name] = _output(answered, holdout)
             except Exception as error:
                 # Whatever a served model raises: it cannot serve these rows.
                 raise UserError(f"{name} cannot answer the current data: {type(error).__name__}: {error}") from error
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
-            outputs[name] = _output(answered, holdout)
+            classes[name] = _classes(answered) if holdout.classes else ()
     rows = max(len(holdout), 1)
-    return {name: Answers(outputs[name], seconds[name] / rows, size) for name, (_, size) in models.items()}
+    return {
+        name: Answers(outputs[name], seconds[name] / rows, size, classes[name]) for name, (_, size) in models.items()
+    }
+
+
+def comparable(holdout: Holdout, answers: Mapping[str, Answers]) -> Comparable:
+    """What models can be compared by: the rows of classes that all of them know.
+
+    A class that only the models know changes nothing.
+
+    Args:
+        answers: Of each model to these rows, by the name that an error is to call it.
+
+    Raises: UserError if classes look like known ones that are written otherwise, or if fewer than two are known to all.
+    """
+    names = [str(label) for label in holdout.classes]
+    for name, model in answers.items():
+        if names and (changed := renamed(model.classes, names)):
+            pairs = ", ".join(f"{label!r} (known: {former!r})" for label, former in changed.items())
+            raise UserError(
+                f"the label seems to be written otherwise than {name} knows it: {pairs}. Write it as before; if these "
+                "are other classes, tune with --force and use `rlhpo promote`"
+            )
+    shared = [k for k, label in enumerate(names) if all(label in model.classes for model in answers.values())]
+    if len(shared) == len(names):
+        return Comparable(holdout, answers, ())
+    unknown = tuple(label for k, label in enumerate(names) if k not in shared)
+    if len(shared) < 2:
+        know = "; ".join(f"{name} knows {_listed(model.classes)}" for name, model in answers.items())
+        raise UserError(
+            f"of the table's classes {_listed(names)} fewer than two are known to all who are compared ({know}); a "
+            "person has to look at the label"
+        )
+    kept = np.isin(holdout.target, shared)
+    rows = Holdout(
+        rows=holdout.rows[kept].reset_index(drop=True),
+        target=np.searchsorted(shared, holdout.target[kept]).astype(np.float64),
+        classes=tuple(holdout.classes[k] for k in shared),
+    )
+    fewer = {name: replace(model, output=model.output[kept][:, shared]) for name, model in answers.items()}
+    return Comparable(rows, fewer, unknown)
+
+
+def left_out(unknown: Sequence[str]) -> str:
+    """What a reason adds about classes that were left out; empty if none was."""
+    return f"; left out, since they are new: rows of {_listed(unknown)}" if unknown else ""
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """The first few, for a person to read."""
+    if not labels:
+        return "no classes"
+    more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
+    return ", ".join(map(repr, labels[:_LISTED])) + more
+
+
+def _classes(answered: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(str(name).removeprefix(_PROBABILITY) for name in answered if str(name).startswith(_PROBABILITY))
 
 
 def _output(answered: pd.DataFrame, holdout: Holdout) -> Floats:
@@ -67,8 +145,8 @@ def _output(answered: pd.DataFrame, holdout: Holdout) -> Floats:
     if not holdout.classes:
         return answered["prediction"].to_numpy(dtype=np.float64)
     columns = [
-        answered[f"probability_{name}"].to_numpy(dtype=np.float64)
-        if f"probability_{name}" in answered
+        answered[f"{_PROBABILITY}{name}"].to_numpy(dtype=np.float64)
+        if f"{_PROBABILITY}{name}" in answered
         else np.zeros(len(holdout))
         for name in holdout.classes
     ]

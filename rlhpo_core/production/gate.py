@@ -72,6 +72,8 @@ class Verdict(Frozen):
     measured: Measured | None = None
     """``None`` if it was refused before anything was measured."""
     guards: tuple[Guard, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """Classes that were left out, with their rows, since not both models know them."""
 
 
 def judge(

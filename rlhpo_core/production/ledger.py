@@ -2,14 +2,19 @@
 
 The log decides. A record is made by a conditional write under the next number, so of two that act on the same past one
 comes first, and the other has to read again. The registry's aliases follow the log.
+
+A model that is deleted in the registry and made anew counts its versions from 1 again. Records therefore say when their
+model was created, and what is known of an earlier model of the same name decides nothing about the present one.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from rlhpo_core import __version__
 from rlhpo_core.errors import UserError
@@ -18,7 +23,7 @@ from rlhpo_core.production.gate import Verdict
 from rlhpo_core.storage.object_store import Store, open_store
 
 #: What a retuning, or a person's command, came to.
-Outcome = Literal["first", "promoted", "kept", "vetoed", "refused", "skipped", "failed", "rolled_back"]
+Outcome = Literal["first", "promoted", "kept", "vetoed", "refused", "skipped", "failed", "rolled_back", "abandoned"]
 #: Outcomes by which the champion stays although there was a challenger.
 CHAMPION_STAYS: tuple[Outcome, ...] = ("kept", "vetoed", "refused")
 #: Outcomes that decide about a challenger.
@@ -26,6 +31,8 @@ DECISIONS: tuple[Outcome, ...] = ("first", "promoted", *CHAMPION_STAYS)
 #: Where promotions are recorded if the study file does not say.
 DEFAULT = "runs/registry"
 _AUDIT, _CANDIDATES = "audit/", "candidates/"
+#: Of records; what else lies beside them (a backup, say) is none.
+_KEY = re.compile(r"audit/(\d{8})\.json")
 
 
 class Record(Frozen):
@@ -39,6 +46,8 @@ class Record(Frozen):
     """Account and machine."""
     outcome: Outcome
     model: str
+    model_created: int | None = None
+    """When the registered model was created, by MLflow in Unix milliseconds; ``None`` if that is not known."""
     reason: str
     """For a person to read."""
     champion_before: str | None = None
@@ -64,7 +73,9 @@ class Record(Frozen):
 class Candidate(Frozen):
     """A version that waits for a decision."""
 
-    version: str
+    version: Annotated[str, Field(pattern=r"^\d+$")]
+    model_created: int
+    """As in ``Record``."""
     study_id: str
     champion: str | None
     """The version that it challenges."""
@@ -82,19 +93,26 @@ class Ledger:
         """Below the place that the study file or the command line names."""
         return cls(open_store(f"{(store or DEFAULT).rstrip('/')}/{model}"), model)
 
-    def records(self) -> list[Record]:
-        """All of them, the oldest first.
+    def records(self, model_created: int | None = None, after: int = 0) -> list[Record]:
+        """The oldest first.
+
+        Args:
+            model_created: Leaves out what concerns an earlier model of the same name, created at another time.
+            after: Leaves out records up to this number.
 
         Raises: UserError if one is damaged.
         """
-        return [self._record(key) for key in self.store.keys(_AUDIT)]
+        records = [self._record(key) for number, key in self._keys() if number > after]
+        if model_created is None:
+            return records
+        return [record for record in records if record.model_created in (None, model_created)]
 
     def last(self) -> Record | None:
         """The newest record; ``None`` if there is none.
 
         Raises: UserError if it is damaged.
         """
-        keys = self.store.keys(_AUDIT)
+        keys = [key for _, key in self._keys()]
         return self._record(keys[-1]) if keys else None
 
     def append(self, record: Record, after: int) -> Record | None:
@@ -112,36 +130,54 @@ class Ledger:
 
     def enter(self, candidate: Candidate) -> None:
         """Have a version wait for a decision."""
-        self.store.create(f"{_CANDIDATES}{candidate.version}.json", candidate.model_dump_json().encode())
+        self.store.write(f"{_CANDIDATES}{candidate.version}.json", candidate.model_dump_json().encode())
 
-    def waiting(self, champion: str | None) -> list[Candidate]:
-        """Those that challenge this champion and are not decided, by version."""
-        decided = {record.challenger for record in self.records() if record.outcome in DECISIONS}
-        candidates = []
-        for key in self.store.keys(_CANDIDATES):
-            data = self.store.read(key)
-            candidate = None if data is None else Candidate.model_validate_json(data)
-            if candidate is not None and candidate.version not in decided and candidate.champion == champion:
-                candidates.append(candidate)
+    def waiting(self, champion: str | None, model_created: int) -> list[Candidate]:
+        """Those that challenge this champion and are not decided, by version.
+
+        A candidate that cannot be read, or was entered by a newer rlhpo, is left to its own process.
+        """
+        decided = {r.challenger for r in self.records(model_created) if r.outcome in DECISIONS}
+        candidates = [
+            candidate
+            for candidate in self._candidates()
+            if candidate.champion == champion
+            and candidate.model_created == model_created
+            and candidate.version not in decided
+        ]
         return sorted(candidates, key=lambda candidate: int(candidate.version))
 
     def leave(self, version: str) -> None:
         """Have a version wait no longer: its decision is in the log."""
         self.store.delete(f"{_CANDIDATES}{version}.json")
 
-    def times_kept_in_a_row(self) -> int:
-        """How many of the latest decisions, without a break, have kept the champion."""
+    def times_kept_in_a_row(self, model_created: int | None = None) -> int:
+        """How many of the latest decisions, without a break, have kept the champion; ``model_created`` as above."""
         count = 0
-        for record in reversed(self.records()):
+        for record in reversed(self.records(model_created)):
             if record.outcome in CHAMPION_STAYS:
                 count += 1
             elif record.outcome != "skipped":
                 break
         return count
 
+    def _keys(self) -> list[tuple[int, str]]:
+        """Numbers and keys of the records, the oldest first."""
+        return [(int(found[1]), key) for key in self.store.keys(_AUDIT) if (found := _KEY.fullmatch(key))]
+
+    def _candidates(self) -> Iterator[Candidate]:
+        for key in self.store.keys(_CANDIDATES):
+            try:
+                yield Candidate.model_validate_json(self.store.read(key) or b"")
+            except ValidationError:
+                continue
+
     def _record(self, key: str) -> Record:
         data = self.store.read(key)
         try:
             return Record.model_validate_json(data or b"")
         except ValidationError as error:
-            raise UserError(f"{self.store.uri}/{key} is damaged; restore it from a backup ({error})") from error
+            raise UserError(
+                f"{self.store.uri}/{key} is damaged, or a newer rlhpo has written it; restore it from a backup, or "
+                f"install that version ({error})"
+            ) from error

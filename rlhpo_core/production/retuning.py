@@ -7,6 +7,7 @@ not, both end well: an error is something that a person has to mend.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -20,12 +21,12 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import CLASSES, evaluator_class
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.production import alerts, promotion
-from rlhpo_core.production.answers import Answers, ask
+from rlhpo_core.production.answers import Answers, Comparable, ask, comparable, left_out
 from rlhpo_core.production.bootstrap import scores
 from rlhpo_core.production.gate import Verdict, judge, refusal, too_few
-from rlhpo_core.production.ledger import CHAMPION_STAYS, DECISIONS, Candidate, Outcome, Record
+from rlhpo_core.production.ledger import CHAMPION_STAYS, DECISIONS, Outcome, Record
 from rlhpo_core.production.model_card import model_card
-from rlhpo_core.production.registered_model import RegisteredModel, Served
+from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.report.study_report import log_report, make_report
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
@@ -36,7 +37,7 @@ from rlhpo_core.tracking.tracker import StudyTracker
 
 _ALERTS: dict[Outcome, Alert] = {
     "first": "promoted", "promoted": "promoted", "kept": "kept", "vetoed": "kept", "refused": "kept",
-    "skipped": "skipped", "failed": "failed", "rolled_back": "rolled_back",
+    "skipped": "skipped", "failed": "failed", "rolled_back": "rolled_back", "abandoned": "failed",
 }  # fmt: skip
 
 
@@ -69,7 +70,8 @@ def check(
 ) -> Findings:
     """Compare the current data with the champion's, and score the champion on it.
 
-    If nothing is to be done that is recorded, and an alert sent where it is wanted.
+    What a process that died has decided and not carried out is carried out first. If nothing is to be done that is
+    recorded, and an alert sent where it is wanted.
 
     Args:
         force: Go on even if the data is not new; too few rows still stop the retuning.
@@ -77,9 +79,12 @@ def check(
 
     Raises: UserError if the study cannot be retuned, or if its data cannot be read.
     """
-    table, parts = _table(spec)
     with model.connection.open(timeout=60, retries=2):
+        abandoned = promotion.settle(model.client, model.ledger)
         version = promotion.champion_of(model.client, model.name)
+    if abandoned is not None:
+        send_alerts(spec, model, abandoned, warn)
+    table, parts = _table(spec)
     if version is None:
         return Findings(proceed=True, reason="there is no champion yet", digest=table.digest)
     with model.served(version) as served:
@@ -99,12 +104,27 @@ def check(
             )
             _stand_still(spec, model, findings, "refused", reason, warn)
             return findings.model_copy(update={"proceed": False, "reason": reason})
-        score = _score(spec, f"the champion (version {version})", champion, rows)
+        name = f"the champion (version {version})"
+        answers = ask({name: (champion.model, champion.size)}, rows)
+    try:
+        compared = comparable(rows, answers)
+    except UserError as error:
+        if not force:
+            _stand_still(spec, model, findings, "refused", str(error), warn)
+            return findings.model_copy(update={"proceed": False, "reason": str(error)})
+        score, note = math.nan, f"; {error}"
+    else:
+        if len(compared.rows) < spec.gate.min_rows:
+            reason = too_few(len(compared.rows), spec.gate) + left_out(compared.unknown)
+            _stand_still(spec, model, findings, "refused", reason, warn)
+            return findings.model_copy(update={"proceed": False, "reason": reason})
+        score, note = _score(spec, compared.rows, compared.answers[name]), left_out(compared.unknown)
     summary = "the champion does not say which data it was trained on" if drifted is None else drifted.summary()
+    summary += note
     return findings.model_copy(
         update={
             "reason": "forced; " + summary if force else summary,
-            "champion_score": score if np.isfinite(score) else None,
+            "champion_score": score if math.isfinite(score) else None,
             "warm_start": _warm_start(spec, model, table, version, warn),
         }
     )
@@ -116,17 +136,27 @@ def _nothing_to_do(spec: StudySpec, model: RegisteredModel, findings: Findings) 
     same = drifted is not None and drifted.same
     if same or (findings.champion and model.tags(findings.champion).get("rlhpo.data_digest") == digest):
         return "unchanged: the data is that of the champion"
-    decisions = [r for r in model.ledger.records() if r.outcome in DECISIONS and r.data_digest is not None]
-    if decisions and decisions[-1].data_digest == digest:
+    ends = (*DECISIONS, "abandoned")
+    decisions = [r for r in _records(model) if r.outcome in ends and r.data_digest is not None]
+    if decisions and decisions[-1].data_digest == digest and decisions[-1].outcome != "abandoned":
         return f"unchanged: the data is that of the last retuning, which ended as {decisions[-1].outcome}"
     if spec.retune.when == "drifted" and drifted is not None and not (drifted.drifted or drifted.schema_changed):
         return f"unchanged: {drifted.summary()}"
     return None
 
 
-def _score(spec: StudySpec, name: str, served: Served, rows: Holdout) -> float:
-    """Of a version on some rows, in the objective's units; NaN if the metric is not defined on them."""
-    answers = ask({name: (served.model, served.size)}, rows)[name]
+def _records(model: RegisteredModel) -> list[Record]:
+    """What the ledger holds of the model as it is in the registry now."""
+    return model.ledger.records(_created(model))
+
+
+def _created(model: RegisteredModel) -> int | None:
+    with model.connection.open(timeout=60, retries=2):
+        return promotion.created_at(model.client, model.name)
+
+
+def _score(spec: StudySpec, rows: Holdout, answers: Answers) -> float:
+    """Of what a version answers to some rows, in the objective's units; NaN if the metric is not defined on them."""
     return float(scores(spec.objective.metric, rows.target, answers.output, np.ones((1, len(rows))))[0])
 
 
@@ -136,8 +166,11 @@ def _stand_still(
 ) -> Record:  # fmt: skip
     """Record that nothing is done, and say so."""
     record = _record(model, outcome, reason).model_copy(
-        update={"data_digest": findings.digest, "champion_before": findings.champion, "champion": findings.champion}
-    )
+        update={
+            "data_digest": findings.digest, "model_created": _created(model),
+            "champion_before": findings.champion, "champion": findings.champion,
+        }
+    )  # fmt: skip
     record = model.ledger.add(record)
     send_alerts(spec, model, record, warn)
     return record
@@ -220,12 +253,12 @@ def decide(
     table, parts = _table(spec)
     if table.digest != findings.digest:
         raise UserError("the table has changed while it was tuned on; nothing is decided, and the champion stays")
-    model.ledger.enter(Candidate(version=version, study_id=study_id, champion=findings.champion))
 
     def judge_all(champion: str, challengers: Sequence[str]) -> Mapping[str, Verdict]:
         return judge_challengers(spec, model, table, parts, champion, challengers, version)
 
     with model.connection.open(timeout=120, retries=2):
+        promotion.enter(model.client, model.ledger, version, study_id, findings.champion)
         record = promotion.decide(model.client, model.ledger, version, study_id, table.digest, judge_all)
     files.write_record(files.record().model_copy(update={"decision": f"{record.outcome}: {record.reason}"}))
     _publish(spec, model, files, tracker, findings, record)
@@ -253,34 +286,38 @@ def judge_challengers(
     verdicts: dict[str, Verdict] = {}
     for challenger in challengers:
         try:
-            rows, answers = _answers(gate, model, table, parts, champion, challenger)
+            compared = _compared(gate, model, table, parts, champion, challenger)
         except UserError as error:
             if challenger == version:
                 verdicts[challenger] = refusal(metric, 0, gate.confidence, str(error))
             continue
-        if answers is None:
-            verdicts[challenger] = refusal(metric, len(rows), gate.confidence, too_few(len(rows), gate))
-            continue
-        slices = holdout.slices(rows, gate.slices)
-        verdicts[challenger] = judge(metric, rows.target, *answers, slices, gate, spec.seed, len(challengers))
+        rows, unknown = compared.rows, compared.unknown
+        if len(rows) < gate.min_rows:
+            verdict = refusal(metric, len(rows), gate.confidence, too_few(len(rows), gate))
+        else:
+            answers = (compared.answers["the champion"], compared.answers["the challenger"])
+            slices = holdout.slices(rows, gate.slices)
+            verdict = judge(metric, rows.target, *answers, slices, gate, spec.seed, len(challengers))
+        reason = verdict.reason + left_out(unknown)
+        verdicts[challenger] = verdict.model_copy(update={"reason": reason, "unknown": unknown})
     return verdicts
 
 
-def _answers(
+def _compared(
     gate: GateSpec, model: RegisteredModel, table: Table, parts: Split, champion: str, challenger: str
-) -> tuple[Holdout, tuple[Answers, Answers] | None]:
-    """The rows that neither version has seen, and what champion and challenger answer to them; ``None`` if too few.
+) -> Comparable:
+    """The rows that neither version has seen, and what both answer to them; no answers if they are too few.
 
-    Raises: UserError if a version cannot be loaded, or cannot answer the rows.
+    Raises: UserError if a version cannot be loaded, cannot answer the rows, or names the label's classes otherwise.
     """
     with model.served(champion, challenger) as served:
         before, after = served[champion], served[challenger]
         rows = holdout.unseen(table, parts.holdout, [before.seen, after.seen])
         if len(rows) < gate.min_rows:
-            return rows, None
+            return Comparable(rows, {}, ())
         named = {"the champion": before, "the challenger": after}
         answers = ask({name: (version.model, version.size) for name, version in named.items()}, rows)
-    return rows, (answers["the champion"], answers["the challenger"])
+    return comparable(rows, answers)
 
 
 def _publish(
@@ -335,7 +372,7 @@ def send_alerts(spec: StudySpec, model: RegisteredModel, record: Record, warn: C
     """Send the alerts that a record of the ledger gives cause for; ``warn`` takes the text of one that fails."""
     content = {"model": record.model, "reason": record.reason, "record": record.model_dump(mode="json")}
     alerts.send(spec.alerts, _ALERTS[record.outcome], content, warn)
-    times = model.ledger.times_kept_in_a_row() if record.outcome in CHAMPION_STAYS else 0
+    times = model.ledger.times_kept_in_a_row(record.model_created) if record.outcome in CHAMPION_STAYS else 0
     if times and times % spec.alerts.keeps == 0:
         reason = f"the champion of {record.model} was kept {times} times in a row"
         alerts.send(spec.alerts, "keeps_in_row", {"model": record.model, "reason": reason, "keeps": times}, warn)

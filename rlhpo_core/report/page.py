@@ -190,8 +190,8 @@ def _failures(history: History) -> list[tuple[str, str, str]]:
 
 def _how_to_reproduce(spec: StudySpec) -> str:
     return (
-        f"`rlhpo tune` with this study's file, rlhpo {__version__} and seed {spec.seed} proposes the same trials, "
-        "as long as each training run scores the same again."
+        f"`rlhpo tune` with this study's file, rlhpo {__version__} and seed {spec.seed} proposes the same trials "
+        "on one kind of machine, as long as each training run scores the same again; on others, the same first round."
     )
 
 

@@ -1,13 +1,16 @@
 """A lock in an object store: one holder at a time, for a limited time, with a number that grows.
 
 Each holding is an object ``lock/<number>``, made by a conditional write, so of several that want it at once one gets
-it. A holder that dies holds nothing once its time is over. One that was only slow finds itself overtaken when it
-checks. Clocks of different machines are taken to agree within a few seconds; expiry is minutes.
+it. A holder that dies holds nothing once its time is over. One that lives renews it, and one that was stopped for too
+long finds itself overtaken when it checks. Clocks of different machines are taken to agree within a few seconds; expiry
+is minutes.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +23,8 @@ from rlhpo_core.frozen import Frozen
 from rlhpo_core.storage.object_store import Store
 
 _PREFIX = "lock/"
+#: Of holdings; what else lies beside them is somebody's note.
+_KEY = re.compile(r"lock/\d{10}")
 #: Latest holdings that are kept; older objects are removed.
 _KEPT = 20
 
@@ -58,8 +63,35 @@ class Lock:
     def renew(self) -> None:
         """Hold it for longer. Raises: LostLock if that comes too late."""
         self.check()
-        self.expires = self.clock() + self.expiry
-        self.store.write(_key(self.number), _json(Holding(holder=self.holder, expires=self.expires)))
+        expires = self.clock() + self.expiry
+        self.store.write(_key(self.number), _json(Holding(holder=self.holder, expires=expires)))
+        # Only now: while the store is away, others see the former time.
+        self.expires = expires
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renew it again and again, by a thread, during work of which nobody knows how long it takes.
+
+        Raises: LostLock at the end if it was lost all the same (this process was stopped, or the store was away).
+        """
+        done = threading.Event()
+        thread = threading.Thread(target=self._keep, args=(done,), name=f"keeps {_key(self.number)}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        self.renew()
+
+    def _keep(self, done: threading.Event) -> None:
+        while not done.wait(self.expiry / 10):
+            try:
+                self.renew()
+            except LostLock:
+                return
+            except UserError:
+                continue  # The store is away, perhaps not for long.
 
 
 @contextmanager
@@ -94,7 +126,7 @@ def _acquire(store: Store, holder: str, expiry: float, patience: float, clock: C
             number = newest + 1
             # A list that was out of date by many holdings could lead to a number that was cleared away: look again.
             if store.create(_key(number), _json(Holding(holder=holder, expires=expires))) and _newest(store) == number:
-                for key in store.keys(_PREFIX)[:-_KEPT]:
+                for key in _holdings(store)[:-_KEPT]:
                     store.delete(key)
                 return Lock(store, number, holder, expires, expiry, clock)
         elif clock() >= deadline:
@@ -102,8 +134,13 @@ def _acquire(store: Store, holder: str, expiry: float, patience: float, clock: C
         time.sleep(0.2)
 
 
+def _holdings(store: Store) -> list[str]:
+    """Keys, the oldest first."""
+    return [key for key in store.keys(_PREFIX) if _KEY.fullmatch(key)]
+
+
 def _newest(store: Store) -> int:
-    keys = store.keys(_PREFIX)
+    keys = _holdings(store)
     return int(keys[-1].removeprefix(_PREFIX)) if keys else 0
 
 

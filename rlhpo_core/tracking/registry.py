@@ -37,6 +37,17 @@ def aliases_of_model(client: MlflowClient, name: str) -> dict[str, str]:
     return {} if model is None else {alias: str(version) for alias, version in model.aliases.items()}
 
 
+def version_exists(client: MlflowClient, name: str, version: str) -> bool:
+    """Whether the registered model has this version (still)."""
+    try:
+        client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return True
+
+
 def aliases_of_version(client: MlflowClient, name: str, version: str) -> tuple[str, ...]:
     """The aliases of one version, sorted."""
     return tuple(sorted(client.get_model_version(name, version).aliases))

@@ -4,7 +4,8 @@
 
 Each step takes a state and returns a new one; none changes what it was given, reads a clock or keeps anything
 elsewhere. All that survives between steps is in TunerState, so a step may run in another process or pod, and a step
-that is run again on the same state gives the same result. Every random draw derives from (seed, round, index).
+that is run again on the same state gives the same result: to the last bit on the same machine, with other last bits on
+another, which later rounds amplify. Every random draw derives from (seed, round, index).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -80,16 +80,30 @@ def rounds(folder: StudyFolder, count: int = 1) -> Iterator[object]:
         yield
 
 
+class Guarding:
+    """Stands in for a guard: knows the groups that are not ended yet."""
+
+    groups: ClassVar[list[int]] = []
+
+    def __init__(self, group: int) -> None:
+        self.groups.append(group)
+
+    def end(self) -> None:
+        self.groups.pop()
+
+
 @pytest.fixture
-def chunks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Has these processes run one after another."""
     monkeypatch.setattr(local_pipeline, "_POLL", 0.0)
+    monkeypatch.setattr(local_pipeline, "Guard", Guarding)
 
     def play(*processes: Process) -> None:
         waiting = iter(processes)
         monkeypatch.setattr(local_pipeline, "_start", lambda *_: next(waiting))
 
-    return play
+    yield play
+    assert Guarding.groups == [], "no chunk outlives the run"
 
 
 def test_every_trial_and_round_is_told_once(folder: StudyFolder, chunks: Callable[..., None]) -> None:

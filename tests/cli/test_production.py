@@ -81,6 +81,24 @@ def test_what_cannot_be_done_is_said(registry: MlflowClient) -> None:
     assert "Missing option '--reason'" in rlhpo("promote", "wine").output
 
 
+def test_audit_carries_out_what_was_recorded_only(registry: MlflowClient, place: Path) -> None:
+    assert rlhpo("promote", "wine", "--reason", "r").exit_code == 0
+    ledger = Ledger.of("wine", str(place / "runs" / "registry"))
+    (promoted,) = ledger.records()
+    move = promoted.model_copy(update={"champion_before": "3", "champion": "2", "challenger": None})
+    assert ledger.append(move, after=1) is not None
+    assert rlhpo("audit", "wine").exit_code == 0
+    assert str(registry.get_registered_model("wine").aliases["champion"]) == "2"
+
+
+def test_audit_needs_no_mlflow(registry: MlflowClient) -> None:
+    assert rlhpo("promote", "wine", "--reason", "r").exit_code == 0
+    shown = rlhpo("audit", "wine", "--json", "--tracking-uri", "http://127.0.0.1:9")
+    assert shown.exit_code == 0
+    assert json.loads(shown.stdout)["champion"] == "3"
+    assert "the registry may not follow this log yet: MLflow at http://127.0.0.1:9" in shown.stderr
+
+
 def test_the_log_lies_where_the_study_says(registry: MlflowClient, place: Path) -> None:
     assert rlhpo("promote", "wine", "--store", "elsewhere", "--reason", "r").exit_code == 0
     assert len(Ledger.of("wine", str(place / "elsewhere")).records()) == 1

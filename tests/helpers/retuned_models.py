@@ -69,3 +69,16 @@ def finished(folder: Path, spec: StudySpec) -> tuple[StudyFolder, StudyTracker]:
     files, tracker, trial = tuned(folder, spec)
     assert register_winner(files, spec, build_evaluator(spec, threads=1), tracker, trial) is not None
     return files, tracker
+
+
+def copies(spec: StudySpec, name: str, versions: int) -> tuple[StudySpec, RegisteredModel]:
+    """The study for another model, each of whose versions is the champion of the study's own; the first is champion."""
+    original = registered_model(spec)
+    registry = spec.registry.model_copy(update={"model": name, "store": f"{spec.registry.store}-{name}"})
+    spec = spec.model_copy(update={"registry": registry})
+    version = original.client.get_model_version(original.name, "1")
+    original.client.create_registered_model(name)
+    for _ in range(versions):
+        original.client.create_model_version(name, source=version.source, tags=version.tags)
+    original.client.set_registered_model_alias(name, "champion", "1")
+    return spec, registered_model(spec)

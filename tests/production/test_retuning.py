@@ -12,13 +12,13 @@ import pytest
 
 from rlhpo_core.data.table import load_table, split
 from rlhpo_core.errors import UserError
-from rlhpo_core.production import retuning
+from rlhpo_core.production import promotion, retuning
 from rlhpo_core.production.ledger import Record
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.production.retuning import Findings, check, decide, judge_challengers, recording_failure, send_alerts
 from rlhpo_core.study.spec import StudySpec, WarmStartSpec
 from tests.helpers.mlflow_store import new_store
-from tests.helpers.retuned_models import WINES, finished, registered_model, study
+from tests.helpers.retuned_models import WINES, copies, finished, registered_model, study
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 
@@ -94,6 +94,47 @@ def test_new_data_is_compared_and_the_champion_scored_on_it(folder: Path, tmp_pa
     assert findings.warm_start.first == json.loads(model.tags("1")["rlhpo.config"])
     assert findings.warm_start.moved == findings.drift.moved > 0.1
     assert Findings.model_validate_json(findings.model_dump_json()) == findings
+
+
+def test_a_promotion_that_was_recorded_only_is_carried_out_by_the_next_look(folder: Path) -> None:
+    spec, model = copies(study(folder, FIRST, "wine"), "recorded", versions=2)
+    created = promotion.created_at(model.client, "recorded")
+    move = record(
+        "promoted", model="recorded", model_created=created, champion_before="1", champion="2", previous="1",
+        challenger="2", data_digest="another",
+    )  # fmt: skip
+    model.ledger.append(move, after=0)
+    findings = check(spec, model)
+    assert (findings.champion, findings.proceed) == ("2", False)
+    assert promotion.champion_of(model.client, "recorded") == "2"
+    assert [entry.outcome for entry in model.ledger.records()] == ["promoted", "skipped"]
+
+
+def test_a_promotion_that_cannot_be_carried_out_leaves_its_data_undecided(folder: Path, sent: list[Any]) -> None:
+    spec, model = copies(study(folder, NEW, "wine"), "abandoned", versions=2)
+    findings = check(spec, model)
+    move = record(
+        "promoted", model="abandoned", model_created=promotion.created_at(model.client, "abandoned"),
+        champion_before="1", champion="2", previous="1", challenger="2", data_digest=findings.digest,
+    )  # fmt: skip
+    model.ledger.append(move, after=0)
+    model.client.delete_model_version("abandoned", "2")
+    again = check(spec, model)
+    assert (again.proceed, again.champion) == (True, "1")
+    assert [entry.outcome for entry in model.ledger.records()] == ["promoted", "abandoned"]
+    assert [alert for alert, _ in sent] == ["failed"]
+    assert "version 2 champion, but that version is not in the registry any more" in sent[0][1]["reason"]
+
+
+def test_a_model_made_anew_is_retuned_on_data_that_its_namesake_has_seen(folder: Path) -> None:
+    spec, model = copies(study(folder, NEW, "wine"), "anew", versions=1)
+    created = promotion.created_at(model.client, "anew")
+    digest = check(spec, model).digest
+    assert created is not None
+    model.ledger.add(record("kept", model_created=created - 1, data_digest=digest, challenger="1"))
+    assert check(spec, model).proceed
+    model.ledger.add(record("kept", model_created=created, data_digest=digest, challenger="1"))
+    assert not check(spec, model).proceed
 
 
 def test_what_the_study_file_says_of_its_beginning_comes_first(folder: Path, tmp_path: Path) -> None:
@@ -215,6 +256,59 @@ def test_a_worse_winner_leaves_the_champion(folder: Path, tmp_path: Path) -> Non
     assert {version: verdict.decision for version, verdict in verdicts.items()} == {"2": "keep", "9": "refuse"}
     assert verdicts["2"].confidence == pytest.approx(1 - 0.05 / 3)
     assert "not found" in verdicts["9"].reason
+
+
+def quality(folder: Path, table: pd.DataFrame, trees: int, *names: str, **fields: Any) -> StudySpec:
+    """A study of whether a wine is poor, fair or good; its table names these classes so."""
+    grades = pd.cut(table["target"], [0, 5, 6, 10], labels=list(names), ordered=False).astype(str)
+    return study(
+        folder, table.assign(target=grades), "quality", trees, objective="log_loss",
+        data={"path": folder / "quality.csv", "target": "target", "holdout": 0.4}, **fields,
+    )  # fmt: skip
+
+
+def test_labels_that_are_written_otherwise_promote_nobody(folder: Path, sent: list[Any]) -> None:
+    finished(folder, quality(folder, FIRST, 30, "poor", "fair", "good"))
+
+    # A class that is absent is no reason, nor is one that is truly new: both are judged on what they know.
+    spec = quality(folder, NEW[NEW["target"] <= 6], 30, "poor", "fair", "good")
+    assert check(spec, registered_model(spec)).proceed
+    excellent = quality(folder, NEW, 30, "poor", "fair", "good")
+    table = pd.read_csv(folder / "quality.csv")
+    table.loc[NEW["target"].to_numpy() >= 8, "target"] = "excellent"
+    table.to_csv(folder / "quality.csv", index=False)
+    findings = check(excellent, registered_model(excellent))
+    assert findings.proceed
+    assert findings.reason.endswith("; left out, since they are new: rows of 'excellent'")
+    assert findings.champion_score is not None
+    assert findings.champion_score < 1.0, "without rows that it cannot get right"
+    files, tracker = finished(folder, excellent)
+    decision = decide(excellent, registered_model(excellent), files, tracker, findings, print)
+    assert decision is not None
+    assert decision.verdict is not None
+    assert decision.outcome == "kept", decision.reason
+    assert (decision.verdict.unknown, decision.champion) == (("excellent",), "1")
+    assert "'excellent'" in decision.reason
+
+    # Written otherwise, a challenger of two trees would beat the champion by far, which seems to be always wrong.
+    spec = quality(folder, NEW, 2, "Poor", "FAIR", "good.")
+    model = registered_model(spec)
+    findings = check(spec, model)
+    assert not findings.proceed, "nothing is spent"
+    assert "'FAIR' (known: 'fair'), 'Poor' (known: 'poor'), 'good.' (known: 'good')" in findings.reason
+    last = model.ledger.last()
+    assert last is not None
+    assert (last.outcome, last.champion) == ("refused", "1")
+    forced = check(spec, model, force=True)
+    assert forced.proceed
+    assert "'FAIR' (known: 'fair')" in forced.reason
+    assert forced.champion_score is None
+    files, tracker = finished(folder, spec)
+    decision = decide(spec, model, files, tracker, forced, print)
+    assert decision is not None
+    assert (decision.outcome, decision.champion) == ("refused", "1")
+    assert "otherwise than the champion knows it: 'FAIR' (known: 'fair')" in decision.reason
+    assert promotion.champion_of(model.client, "quality") == "1"
 
 
 def test_without_a_registered_winner_nothing_is_decided(folder: Path) -> None:

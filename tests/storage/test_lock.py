@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.lock import Lock, LostLock, locked
 from rlhpo_core.storage.object_store import FolderStore
+from tests.helpers.clocks import Clock
 from tests.helpers.servers import shared_s3_server
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 COUNT = """
 import sys, time
 from pathlib import Path
-from rlhpo_core.lock import locked
-from rlhpo_core.store import open_store
+from rlhpo_core.storage.lock import locked
+from rlhpo_core.storage.object_store import open_store
 
 for _ in range(5):
     with locked(open_store(sys.argv[1]), "counter", patience=240):
@@ -29,14 +31,6 @@ for _ in range(5):
         time.sleep(0.02)
         file.write_text(str(number + 1))
 """
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
@@ -96,6 +90,71 @@ def test_it_can_be_held_for_longer(tmp_path: Path) -> None:
             lock.renew()
         with pytest.raises(UserError, match="holds the lock"), locked(store, "other", patience=0, clock=clock):
             pass
+
+
+@pytest.mark.parametrize("stray", ["notes.txt", "0000000009.bak", "9"])
+def test_what_lies_beside_it_is_no_holding(tmp_path: Path, stray: str) -> None:
+    store = FolderStore(tmp_path)
+    for number in range(1, 30):
+        store.write(f"lock/{stray}", b"x")
+        with locked(store, "again", patience=0) as lock:
+            lock.check()
+            assert lock.number == number
+    assert store.read(f"lock/{stray}") == b"x"
+
+
+class Outage(FolderStore):
+    """A folder that cannot be written while ``away``."""
+
+    away = False
+    refused = 0
+
+    def write(self, key: str, data: bytes) -> None:
+        if Outage.away:
+            Outage.refused += 1
+            raise UserError("the store is away")
+        super().write(key, data)
+
+
+def test_it_is_kept_during_work_of_any_length(tmp_path: Path) -> None:
+    """Twenty lifetimes by a clock that goes on when the renewal was seen: no real waiting."""
+    store, clock = FolderStore(tmp_path), Clock()
+    with locked(store, "long", expiry=0.2, clock=clock) as lock:
+        with lock.kept():
+            for _ in range(40):
+                until = lock.expires
+                assert clock.advance(0.1, noticed=lambda until=until: lock.expires > until)
+        lock.check()
+        with pytest.raises(UserError, match="long holds the lock"), locked(store, "other", patience=0, clock=clock):
+            pass
+        threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("keeps lock")]
+        assert threads == [], "nobody renews it once the work is done"
+
+
+def test_an_outage_of_the_store_that_ends_in_time_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, clock = Outage(tmp_path), Clock()
+    monkeypatch.setattr(Outage, "refused", 0)
+    with locked(store, "long", expiry=0.2, clock=clock) as lock, lock.kept():
+        monkeypatch.setattr(Outage, "away", True)
+        assert clock.advance(0.1, noticed=lambda: Outage.refused > 2)
+        until = lock.expires
+        monkeypatch.setattr(Outage, "away", False)
+        assert clock.advance(0.0, noticed=lambda: lock.expires > until)
+
+
+def test_who_was_stopped_for_too_long_learns_it_at_the_end(tmp_path: Path) -> None:
+    store, clock = FolderStore(tmp_path), Clock()
+
+    def work(lock: Lock) -> None:
+        with lock.kept():
+            clock.now += 61
+            with locked(store, "next", patience=0, clock=clock):
+                pass
+
+    with locked(store, "stopped", expiry=60, clock=clock) as stopped, pytest.raises(LostLock):
+        work(stopped)
 
 
 def test_old_holdings_are_cleared_away(tmp_path: Path) -> None:

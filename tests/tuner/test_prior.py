@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors import portfolio
 from rlhpo_core.study.tuner_settings import TunerSettings
-from rlhpo_core.trial import Trial, TrialStatus
+from rlhpo_core.trial import Proposal, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm, state_file, tensor_document
 from rlhpo_core.tuner.prior import FORMAT_VERSION, Prior, describe, embed, from_bytes, hidden
 from tests.helpers.priors import SPACE, cost, height, taught_prior, timed_prior
@@ -108,8 +109,10 @@ def test_a_study_with_a_prior_goes_on_bit_for_bit() -> None:
 # -- costs -------------------------------------------------------------------------------------------------------------
 
 
-def after_trials_of(prior: Prior, seconds: float, settings: TunerSettings = SETTINGS) -> list[float]:
-    """What the trials of four rounds have cost, if a usual one takes so many seconds."""
+def trials_of_four_rounds(
+    prior: Prior, seconds: float, settings: TunerSettings = SETTINGS, first: Sequence[Proposal] = ()
+) -> list[Trial]:
+    """Of three trials each, if a usual training run takes so many seconds; ``first`` replaces the first round."""
     bare = replace(prior, portfolio=(), portfolio_ignoring_time=())
     state = algorithm.initial_state("s", 0, SPACE, "maximize", settings, bare)
     for _ in range(4):
@@ -120,18 +123,19 @@ def after_trials_of(prior: Prior, seconds: float, settings: TunerSettings = SETT
                 value=height(proposal.config),
                 seconds=seconds * cost(proposal.config),
             )
-            for proposal in algorithm.propose(state)
+            for proposal in (first if first and state.round == 0 else algorithm.propose(state))
         ]
         state = algorithm.update_policy(algorithm.fit_reward_model(algorithm.observe(state, trials)))
-    return [cost(trial.config) for trial in state.history.trials][3:]
+    return list(state.history.trials)
 
 
 def test_what_takes_long_is_tried_less() -> None:
     tolerances = {"none": None, "some": 30.0, "little": 1.0}
-    spent = {
-        name: sum(after_trials_of(timed_prior(), 60.0, SETTINGS.model_copy(update={"cost_tolerance": tolerance})))
-        for name, tolerance in tolerances.items()
-    }
+    spent = {}
+    for name, tolerance in tolerances.items():
+        settings = SETTINGS.model_copy(update={"cost_tolerance": tolerance})
+        trials = trials_of_four_rounds(timed_prior(), 60.0, settings)
+        spent[name] = sum(cost(trial.config) for trial in trials[3:])
     assert spent["little"] < spent["some"] < spent["none"]
     spared, ignoring_time = timed_prior().portfolio, timed_prior().portfolio_ignoring_time
     assert max(map(cost, spared)) < portfolio.TOLERANCE
@@ -144,5 +148,12 @@ def test_what_takes_long_is_tried_less() -> None:
 
 
 def test_nobody_waits_for_what_takes_a_moment() -> None:
+    """The first round, before a trial has told how long it takes, heeds costs: both studies get the same one."""
     anyway = SETTINGS.model_copy(update={"cost_tolerance": None})
-    assert after_trials_of(timed_prior(), 1e-4)[3:] == after_trials_of(timed_prior(), 1e-4, anyway)[3:]
+    first = [trial.proposal for trial in trials_of_four_rounds(timed_prior(), 60.0)[:3]]
+
+    def proposals(seconds: float, settings: TunerSettings) -> list[Proposal]:
+        return [trial.proposal for trial in trials_of_four_rounds(timed_prior(), seconds, settings, first)]
+
+    assert proposals(1e-4, SETTINGS) == proposals(1e-4, anyway)
+    assert proposals(60.0, SETTINGS) != proposals(60.0, anyway), "otherwise the line above says nothing"
