@@ -160,6 +160,8 @@ class FolderStore:
         path = self._path(key)
         try:
             path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            return
         except OSError as error:
             raise UserError(f"cannot remove {path}: {error}") from error
 

@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 COUNT = """
 import sys, time
 from pathlib import Path
-from rlhpo_core.lock import locked
-from rlhpo_core.store import open_store
+from rlhpo_core.storage.lock import locked
+from rlhpo_core.storage.object_store import open_store
 
 for _ in range(5):
     with locked(open_store(sys.argv[1]), "counter", patience=240):
