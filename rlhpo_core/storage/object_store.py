@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -194,7 +195,12 @@ class FolderStore:
 
     def delete(self, key: str) -> None:
         """Remove the file if there is one. Raises: UserError if it cannot be removed."""
-        self._use("remove", key, lambda path: path.unlink(missing_ok=True))
+
+        def remove(path: Path) -> None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+
+        self._use("remove", key, remove)
 
     def keys(self, prefix: str = "") -> list[str]:
         """Files below the folder whose keys start with the prefix, sorted. Raises: UserError if it cannot be listed."""

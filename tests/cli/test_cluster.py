@@ -193,3 +193,13 @@ def test_retunings_are_runs_of_a_pipeline_of_their_own(backend: KfpServer, file:
     path.write_text(study(registry={}))
     refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--retune")
     assert "registry.model: a retuning needs the name" in str(refused.exception)
+
+
+def test_pods_are_not_sent_a_file_of_this_machine(backend: KfpServer, tmp_path: Path) -> None:
+    path = tmp_path / "away.yaml"
+    path.write_text(study(prior=str(tmp_path / "team.safetensors")))
+    refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--rounds", "1")
+    assert refused.exit_code == 1
+    assert "prior: the pods cannot read" in str(refused.exception)
+    assert "put it where they can" in str(refused.exception)
+    assert backend.runs == {}

@@ -8,7 +8,6 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from rlhpo_core.cli import cluster as cli_cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.beginning import begin_study
@@ -168,9 +167,3 @@ def test_on_the_command_line(priors: tuple[Prior, Prior], database: Connection, 
     assert "prior: models:/by-hand@champion" in result.output
     result = CliRunner().invoke(app, ["prior", "show", "models:/by-hand@champion", *where])
     assert "Taken from models:/by-hand/1." in result.output
-
-
-def test_pods_are_not_sent_a_file_of_this_machine(tmp_path: Path) -> None:
-    spec = study("away", prior=str(tmp_path / "team.safetensors"))
-    with pytest.raises(UserError, match=r"prior: the pods cannot read .*team\.safetensors; put it where they can"):
-        cli_cluster._parameters(spec, cli_cluster.RunOptions(store="s3://bucket/studies"))

@@ -32,7 +32,7 @@ def test_a_study_is_one_run_that_a_resume_finds_again(store: Path) -> None:
     assert run.info.status == "RUNNING"
     wanted = {
         "rlhpo.study_id": "toy-1", "rlhpo.mode": "mbrl_sdp", "rlhpo.seed": "7", "rlhpo.evaluator": "function",
-        "rlhpo.objective": "log_loss", "rlhpo.direction": "minimize", "rlhpo.budget": "trials 100",
+        "rlhpo.objective": "log_loss", "rlhpo.direction": "minimize", "rlhpo.budget": "trials 100, failures 10",
     }  # fmt: skip
     assert wanted.items() <= run.data.tags.items()
     assert run.data.params["tuner.trials_per_round"] == "5"
