@@ -193,9 +193,10 @@ def test_sigterm_saves_what_there_is_and_leaves_the_report_to_a_resume(
 ) -> None:
     write, path = StudyFolder.write_trial, place / "runs" / "evicted"
 
-    def write_and_terminate(folder: StudyFolder, trial: Any) -> None:
-        write(folder, trial)
+    def write_and_terminate(folder: StudyFolder, trial: Trial) -> Trial:
+        kept = write(folder, trial)
         os.kill(os.getpid(), signal.SIGTERM)
+        return kept
 
     with monkeypatch.context() as patch:
         patch.setattr(StudyFolder, "write_trial", write_and_terminate)

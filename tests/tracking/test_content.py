@@ -83,7 +83,7 @@ def test_a_gap_ends_the_curve_of_the_best() -> None:
 def test_limits_are_named() -> None:
     budget: dict[str, Any] = {"trials": 7, "wall_time": "1h", "cost": {"limit": 2, "per_trial_hour": 3}}
     text = content.budget(make_spec("x", budget=budget))
-    assert text == "trials 7, wall_time 3600.0, cost.limit 2.0, cost.per_trial_hour 3.0"
+    assert text == "trials 7, wall_time 3600.0, cost.limit 2.0, cost.per_trial_hour 3.0, failures 10"
 
 
 def test_a_password_is_left_out_of_the_study() -> None:

@@ -44,7 +44,7 @@ def test_a_study_is_one_run_that_a_resume_finds_again(store: Path) -> None:
     assert again.run_id == tracker.run_id
     run = again.client.get_run(again.run_id)
     assert run.info.status == "RUNNING"
-    assert run.data.tags["rlhpo.budget"] == "trials 200"
+    assert run.data.tags["rlhpo.budget"] == "trials 200, failures 10"
     assert StudyTracker.open(spec, "toy-2", store).run_id != tracker.run_id
 
 
