@@ -13,8 +13,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
@@ -24,7 +25,10 @@ from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec, parse_study
-from rlhpo_core.trial import Proposal, Trial
+from rlhpo_core.trial import History, Proposal, Trial
+
+if TYPE_CHECKING:
+    from rlhpo_core.tuner.algorithm import TunerState
 
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it: each has a process of its own.
 
@@ -197,21 +201,19 @@ def update_policy(study: str, store: str, run_id: str, state: Path, updated: Pat
     if not trials:
         shutil.copyfile(state, updated)
         return {}
-    after = algorithm.update_policy(before)
-    state_file.save(after, updated)
     spec, files = _parse(study), _files(store)
-    if files.state().round < after.round:
+    if (latest := files.state()).round <= before.round:
         # The time is counted before the state says that the round is over: a step run again counts it at most twice.
         seconds = max(t.started_at + t.seconds for t in trials) - min(t.started_at for t in trials)
         record = files.record()
         files.write_record(record.model_copy(update={"seconds": record.seconds + seconds}))
-        for trial in trials:
-            if files.trial(trial.trial_id) is None:
-                files.write_trial(trial)
-        files.write_state(after)
+        kept = [files.trial(trial.trial_id) or files.write_trial(trial) for trial in trials]
+        latest = files.write_state(algorithm.update_policy(before if kept == trials else _learnt_from(before, kept)))
+    # Where another run was first, both go on from what that one wrote.
+    state_file.save(latest, updated)
     if run_id:
         _catch_up(spec, files, run_id)
-    summary = after.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
+    summary = latest.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
     return {name: float(value) for name, value in summary.items()}
 
 
@@ -285,6 +287,15 @@ def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs:
     )
     print(following.reason, flush=True)
     return following.run_id
+
+
+def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:
+    """The state with other trials of the round under way: those that another run was first to write."""
+    from rlhpo_core.tuner import algorithm
+
+    earlier = tuple(trial for trial in state.history.trials if trial.proposal.round < state.round)
+    before = replace(state, history=History(direction=state.history.direction, trials=earlier))
+    return algorithm.fit_reward_model(algorithm.observe(before, trials))
 
 
 # -- the study's files, its table and its run ------------------------------------------------------------------------
