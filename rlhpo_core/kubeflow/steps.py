@@ -241,7 +241,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     spec, files = _parse(study), _files(store)
     tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     history = files.history()
-    if missing := tracker.complete(history, files.state().summaries):
+    if missing := tracker.complete(history, files.state().summaries, files.with_curve):
         print(f"warning: MLflow misses a part of the study ({', '.join(missing)}); the store has it all", flush=True)
     over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
     best, registered = history.best(), ""
@@ -372,7 +372,7 @@ def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) 
     state = files.state()
     if state.prior is not None:
         tracker.log_prior(state.prior)
-    tracker.sync(files.history(), state.summaries)
+    tracker.sync(files.history(), state.summaries, files.with_curve)
     return tracker.run_id
 
 
@@ -402,6 +402,6 @@ def _catch_up(spec: StudySpec, files: StudyFiles, run_id: str) -> None:
     history, summaries = files.history(), files.state().summaries
     try:
         with patiently(0):
-            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries)
+            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries, files.with_curve)
     except UserError as error:
         print(f"warning: MLflow misses a part, which a later round will log: {error}", flush=True)

@@ -209,17 +209,19 @@ class StudyFiles:
         return self._read_trial(f"{TRIALS}{trial_id}.json")
 
     def write_trial(self, trial: Trial) -> Trial:
-        """Keep a finished trial: from then on it is not trained again.
+        """Keep a finished trial, with its curve: from then on it is not trained again.
 
         Returns: the trial that is kept. Of several runs that trained it, the first to be done has it, and all go on
         with that one's outcome.
         """
+        if trial.curve is None:
+            raise ValueError(f"trial {trial.trial_id} would be kept without its curve")
         content = {**trial.model_dump(mode="json"), _DIGEST: _digest(trial)}
         made = self.store.create(f"{TRIALS}{trial.trial_id}.json", json.dumps(content).encode())
         return trial if made else self.trial(trial.trial_id) or trial
 
     def history(self, state: TunerState | None = None) -> History:
-        """All finished trials, those of an unfinished round included.
+        """All finished trials, those of an unfinished round included; curves of earlier rounds are left out.
 
         Args:
             state: The study's state, if it was just read; else it is read here.
@@ -230,6 +232,21 @@ class StudyFiles:
         keys = [key for key in self.store.keys(TRIALS) if key.endswith(".json") and key not in known]
         pending = [trial for key in keys if (trial := self._read_trial(key)) is not None]
         return learnt.extended(sorted(pending, key=lambda trial: trial.proposal.number))
+
+    def whole_history(self) -> History:
+        """All finished trials with their curves: each one's file is read."""
+        history = self.history()
+        return history.model_copy(update={"trials": tuple(map(self.with_curve, history.trials))})
+
+    def with_curve(self, trial: Trial) -> Trial:
+        """The trial with its curve, from its file unless it has it; without points if the file was removed.
+
+        Raises: UserError if the file is damaged.
+        """
+        if trial.curve is not None:
+            return trial
+        kept = self.trial(trial.trial_id)
+        return trial.model_copy(update={"curve": () if kept is None else kept.curve})
 
     def request_stop(self) -> None:
         """Have a running pipeline end after the trials at hand."""
@@ -256,10 +273,11 @@ class StudyFiles:
             content = json.loads(data)
             digest = content.pop(_DIGEST)
             trial = Trial.model_validate_json(json.dumps(content))
-            if digest != _digest(trial):
-                raise ValueError("its content does not match its checksum")
+            if digest != _digest(trial) or trial.curve is None:
+                raise ValueError("its content does not match its checksum, or is not whole")
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise UserError(f"{self._where(key)} is damaged; remove it to have the trial run again: {error}") from error
+            advice = "remove it to have the trial run again, or to go on without its curve if its round is over"
+            raise UserError(f"{self._where(key)} is damaged; {advice}: {error}") from error
         return trial
 
     def _where(self, key: str) -> str:

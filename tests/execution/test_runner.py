@@ -102,7 +102,7 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(mode: str, tmp_path:
     log = Log()
     assert tune(pool, parts, spec, log).finished
     assert len(log.finished) <= 6
-    assert comparable(parts.history().trials) == comparable(whole.history().trials)
+    assert comparable(parts.whole_history().trials) == comparable(whole.whole_history().trials)
     assert len(list((parts.path / "trials").iterdir())) == 17
 
 
@@ -204,7 +204,8 @@ def test_two_runs_that_tune_one_study_at_once_agree_on_every_trial_and_round(tmp
     kept = folder.state().history
     assert sum(map(len, trained)) > 12, "both have trained some of the trials"
     assert [trial.proposal.number for trial in kept.trials] == list(range(12))
-    assert all(folder.trial(trial.trial_id) == trial for trial in kept.trials)
+    assert all(folder.trial(trial.trial_id) == trial for trial in folder.whole_history().trials)
+    assert [trial.value for trial in folder.whole_history().trials] == [trial.value for trial in kept.trials]
     for outcome, log in zip(outcomes, logs, strict=True):
         assert outcome.finished
         assert outcome.state.history == kept

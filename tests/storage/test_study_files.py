@@ -93,7 +93,8 @@ def test_the_state_and_the_trials_of_a_round_under_way_are_kept(files: StudyFile
     assert to_bytes(files.state()) == to_bytes(after)
     (next_one,) = algorithm.propose(after, 1)
     files.write_trial(finished(next_one))
-    assert files.history().trials == tuple(map(finished, [*proposals, next_one]))
+    assert files.whole_history().trials == tuple(map(finished, [*proposals, next_one]))
+    assert [trial.curve for trial in files.history().trials] == [None, None, None, ()]
 
 
 def learnt(state: TunerState, value: float = 0.5) -> TunerState:
@@ -221,7 +222,7 @@ def pool() -> Iterator[TrialPool]:
 
 def comparable(files: StudyFiles) -> list[dict[str, Any]]:
     """All but times."""
-    return [trial.model_dump(exclude={"started_at", "seconds"}) for trial in files.history().trials]
+    return [trial.model_dump(exclude={"started_at", "seconds"}) for trial in files.whole_history().trials]
 
 
 def test_a_study_is_interrupted_and_continued_wherever_its_files_lie(
