@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -216,22 +216,21 @@ def update_policy(store: str, run_id: str, previous: Path, state: Path) -> Round
         shutil.copyfile(previous, state)
         return RoundEnd(OVER, {})
     files = _files(store)
-    spec, after = files.spec(), algorithm.update_policy(before)
-    state_file.save(after, state)
-    if files.state().round < after.round:
+    spec, latest = files.spec(), files.state()
+    if latest.round <= before.round:
         # The time is counted before the state says that the round is over: a step run again counts it at most twice.
         seconds = max(t.started_at + t.seconds for t in trials) - min(t.started_at for t in trials)
         record = files.record()
         files.write_record(record.model_copy(update={"seconds": record.seconds + seconds}))
-        for trial in trials:
-            if files.trial(trial.trial_id) is None:
-                files.write_trial(trial)
-        files.write_state(after)
+        kept = [files.trial(trial.trial_id) or files.write_trial(trial) for trial in trials]
+        latest = files.write_state(algorithm.update_policy(before if kept == trials else _learnt_from(before, kept)))
+    # Where another run was first, both go on from what that one wrote.
+    state_file.save(latest, state)
     if run_id:
         _catch_up(spec, files, run_id)
-    summary = after.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
+    summary = latest.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
     values = {name: float(value) for name, value in summary.items()}
-    return RoundEnd(_more(files, spec, after.history), values)
+    return RoundEnd(_more(files, spec, latest.history), values)
 
 
 @patiently()
@@ -259,7 +258,7 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     spec = files.spec()
     tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     history = files.history()
-    if missing := tracker.complete(history, files.state().summaries):
+    if missing := tracker.complete(history, files.state().summaries, files.with_curve):
         print(f"warning: MLflow misses a part of the study ({', '.join(missing)}); the store has it all", flush=True)
     over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
     best, registered = history.best(), ""
@@ -306,6 +305,15 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
     )
     print(following.reason, flush=True)
     return following.run_id
+
+
+def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:
+    """The state with other trials of the round under way: those that another run was first to write."""
+    from rlhpo_core.tuner import algorithm
+
+    earlier = tuple(trial for trial in state.history.trials if trial.proposal.round < state.round)
+    before = replace(state, history=History(direction=state.history.direction, trials=earlier))
+    return algorithm.fit_reward_model(algorithm.observe(before, trials))
 
 
 # -- the study's files, its table and its run ------------------------------------------------------------------------
@@ -381,7 +389,7 @@ def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) 
     state = files.state()
     if state.prior is not None:
         tracker.log_prior(state.prior)
-    tracker.sync(files.history(), state.summaries)
+    tracker.sync(files.history(), state.summaries, files.with_curve)
     return tracker.run_id
 
 
@@ -411,6 +419,6 @@ def _catch_up(spec: StudySpec, files: StudyFiles, run_id: str) -> None:
     history, summaries = files.history(), files.state().summaries
     try:
         with patiently(0):
-            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries)
+            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries, files.with_curve)
     except UserError as error:
         print(f"warning: MLflow misses a part, which a later round will log: {error}", flush=True)
