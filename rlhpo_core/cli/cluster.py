@@ -16,12 +16,21 @@ from rich.table import Table as Grid
 
 from rlhpo_core.cli.options import ServerOptions, StudyFile, console, grouped
 from rlhpo_core.errors import UserError
+from rlhpo_core.kubeflow.schedules import RunUnderWay
 from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, dump_study, load_study
 
 # KFP is slow to import, too: only the commands do.
 if TYPE_CHECKING:
     from rlhpo_core.kubeflow.client import PipelineVersion
     from rlhpo_core.kubeflow.connection import Server
+
+UnderWayOption = Annotated[
+    RunUnderWay | None,
+    typer.Option(
+        show_default="refuse",
+        help="A run of the schedule that is to go: wait for its end, or stop it. KFP deletes it with the schedule.",
+    ),
+]
 
 #: The pipelines' names on the server.
 PIPELINE, RETUNE = "rlhpo-hpo-loop", "rlhpo-retune"
@@ -100,28 +109,51 @@ def schedule(
     study: StudyFile,
     run: RunOptions,
     server: ServerOptions,
-    cron: Annotated[str, typer.Option(help="Six fields, seconds first: '0 0 3 * * 1' is Mondays at three.")],
+    cron: Annotated[
+        str,
+        typer.Option(help="Six fields, seconds first, in KFP's time zone (UTC by default): '0 0 3 * * 1' is Mondays."),
+    ],
+    under_way: UnderWayOption = None,
 ) -> None:
     """Run a chunk of a study again and again; replaces the schedule of the same name.
 
-    One run at a time, and none to make up for those that were missed. Runs of a schedule send no others. With
-    `--retune` each run looks whether the data is new, tunes from what is known, and lets the gate decide; the store is
-    then the place of the model.
+    One run at a time, and none to make up for those that were missed. Runs of a schedule send no others. After three
+    runs in a row that found the study finished, the schedule is paused, and an alert says so. With `--retune` each run
+    looks whether the data is new, tunes from what is known, and lets the gate decide; the store is then the place of
+    the model.
     """
-    from rlhpo_core.kubeflow import client
+    from rlhpo_core.kubeflow import schedules
 
     spec, kfp = load_study(study), server.server()
     with tempfile.TemporaryDirectory() as folder:
-        made = client.schedule(
+        made = schedules.schedule(
             kfp,
-            _package(kfp, spec, run, Path(folder)),
+            _compile(spec, _rounds_of_run(spec, run), Path(folder), run.retune),
+            RETUNE if run.retune else PIPELINE,
             f"{spec.name}-retune" if run.retune else spec.name,
             _parameters(spec, run),
             run.experiment,
             service_account=run.service_account,
             cron=cron,
+            version=run.pipeline_version,
+            under_way=under_way,
+            tell=lambda line: console.print(escape(line)),
         )
-    console.print(f"schedule {made.name}: {made.cron}  {escape(made.url or '')}".rstrip(), soft_wrap=True)
+    console.print(f"schedule {made.name}: {made.cron} (UTC, unless KFP's time zone was set)  ", end="")
+    console.print(escape(made.url or ""), soft_wrap=True)
+
+
+@grouped
+def unschedule(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the schedule: the study's, with -retune for those.")],
+    server: ServerOptions,
+    under_way: UnderWayOption = None,
+) -> None:
+    """Remove a schedule. Its runs stay."""
+    from rlhpo_core.kubeflow import schedules
+
+    schedules.unschedule(server.server(), name, under_way, lambda line: console.print(escape(line)))
+    console.print(f"schedule {escape(name)} is removed")
 
 
 @grouped

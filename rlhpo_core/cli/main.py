@@ -194,6 +194,7 @@ app.command()(cli_production.rollback)
 app.command()(cli_production.audit)
 app.command()(cli_cluster.submit)
 app.command()(cli_cluster.schedule)
+app.command()(cli_cluster.unschedule)
 app.command()(cli_cluster.runs)
 app.add_typer(cli_prior.app, name="prior")
 

@@ -103,14 +103,16 @@ def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path) -
     options = ["--store", "s3://bucket/it", "--rounds", "1", "--pipeline-version"]
     assert rlhpo("submit", file, *options, "v1").exit_code == 0
     assert rlhpo("schedule", file, *options, "v2", "--cron", NIGHTLY).exit_code == 0
-    assert [one["name"] for one in backend.pipelines.values()] == ["rlhpo-hpo-loop"]
+    names = {one["name"]: one["pipeline_id"] for one in backend.pipelines.values()}
+    assert [name.rpartition("-")[0] for name in names] == ["rlhpo-hpo", "rlhpo-hpo-loop"]
     ids = {one["name"]: version for version, one in backend.versions.items()}
     (run,), (recurring,) = backend.runs.values(), backend.recurring_runs.values()
     assert run["pipeline_version_reference"]["pipeline_version_id"] == ids["v1"]
-    assert recurring["pipeline_version_reference"]["pipeline_version_id"] == ids["v2"]
-    again = rlhpo("submit", file, *options, "v1")
-    assert again.exit_code == 1
-    assert "has a version 'v1'; choose another name" in str(again.exception)
+    assert recurring["pipeline_version_reference"] == {"pipeline_id": backend.versions[ids["v2"]]["pipeline_id"]}
+    assert rlhpo("submit", file, *options, "v1").exit_code == 0, "the same content"
+    other = rlhpo("submit", file, "--store", "s3://bucket/it", "--rounds", "2", "--pipeline-version", "v1")
+    assert other.exit_code == 1
+    assert "has a version 'v1' with another content; choose another name" in str(other.exception)
 
 
 def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path) -> None:
@@ -130,9 +132,29 @@ def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(backend: KfpServ
     assert one["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
     assert (one["max_concurrency"], one["no_catchup"]) == ("1", True)
     assert "further_runs" not in one["runtime_config"]["parameters"], "the next one comes by the clock"
+    assert "UTC" in done.output
     wrong = rlhpo("schedule", file, "--store", "s3://bucket/it", "--rounds", "1", "--cron", "30 2 * * *")
     assert wrong.exit_code == 1
     assert "Did you mean '0 30 2 * * *'" in str(wrong.exception)
+
+
+def test_a_schedule_under_way_is_not_replaced_unless_one_says_how(backend: KfpServer, file: Path) -> None:
+    arguments = ["schedule", file, "--store", "s3://bucket/it", "--rounds", "1", "--cron", NIGHTLY]
+    assert rlhpo(*arguments).exit_code == 0
+    (first,) = backend.recurring_runs
+    run = backend.tick(first)
+    assert run is not None
+    refused = rlhpo(*arguments)
+    assert "--under-way wait to let it end first" in str(refused.exception)
+    assert list(backend.recurring_runs) == [first]
+    backend.states = ["CANCELING", "FAILED"]
+    done = rlhpo(*arguments, "--under-way", "stop")
+    assert f"stopping run {run['run_id']}" in done.output, done.exception
+    assert backend.orphans == set()
+    (second,) = backend.recurring_runs
+    assert second != first
+    assert "schedule stepwise is removed" in rlhpo("unschedule", "stepwise").output
+    assert backend.recurring_runs == {}
 
 
 def test_runs_are_listed(backend: KfpServer, file: Path) -> None:
@@ -183,8 +205,11 @@ def test_retunings_are_runs_of_a_pipeline_of_their_own(backend: KfpServer, file:
         assert done.exit_code == 0, done.exception
     (run,), (recurring,) = backend.runs.values(), backend.recurring_runs.values()
     assert recurring["display_name"] == "stepwise-retune"
+    (version,) = backend.versions.values()
+    assert recurring["pipeline_version_reference"] == {"pipeline_id": version["pipeline_id"]}
     for one in (run, recurring):
-        assert one["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-retune"
+        sent = one.get("pipeline_spec") or version["pipeline_spec"]
+        assert sent["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-retune"
         assert one["runtime_config"]["parameters"].keys() == {"study", "store", "table_source"}
     path = tmp_path / "other.yaml"
     path.write_text(study(trials=99))

@@ -6,9 +6,10 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from rlhpo_core.kubeflow import client
-from rlhpo_core.kubeflow.client import PipelineVersion, RunInfo, ScheduleInfo
+from rlhpo_core.kubeflow import client, schedules
+from rlhpo_core.kubeflow.client import PipelineVersion, RunInfo
 from rlhpo_core.kubeflow.connection import Server
+from rlhpo_core.kubeflow.schedules import ScheduleInfo
 
 NIGHTLY = "0 30 2 * * *"
 
@@ -46,9 +47,9 @@ def submit(server: Server, package: Path | PipelineVersion, name: str = "one", *
     return client.submit(server, package, name, **given)
 
 
-def schedule(server: Server, package: Path | PipelineVersion, name: str = "nightly", **options: Any) -> ScheduleInfo:
+def schedule(server: Server, package: Path, name: str = "nightly", **options: Any) -> ScheduleInfo:
     given: dict[str, Any] = {"parameters": {"text": "a"}, "experiment": "tuning", "cron": NIGHTLY} | options
-    return client.schedule(server, package, name, **given)
+    return schedules.schedule(server, package, "hello", name, **given)
 
 
 def cached_steps(spec: dict[str, Any]) -> list[bool]:
