@@ -11,6 +11,8 @@ GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# Bytecode is kept even where the environment says otherwise: tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install run ui test lint types contracts packages unit e2e kernels e2e-docker e2e-chunks format generate check-generated lock clean

@@ -59,11 +59,12 @@ def assert_complete(tracker: StudyTracker) -> None:
     assert [step for step, _ in points(tracker, tracker.run_id, "round.trials")] == [1, 2, 3]
 
 
+ONE_CALL = [pytest.param(path, marks=pytest.mark.e2e) for path in ("log-batch", "runs/create", "runs/update")]
 FOREIGN = ['{"run": "x", "runs": 3, "experiment": []}', "{}", "[]", "null"]
 
 
 @pytest.mark.parametrize("answer", [*FOREIGN, LOST], ids=["other fields", "empty", "list", "null", "lost"])
-@pytest.mark.parametrize("path", ["", "log-batch", "runs/create", "runs/update"], ids=["all", "batch", "new", "end"])
+@pytest.mark.parametrize("path", ["", *ONE_CALL], ids=["all", "batch", "new", "end"])
 def test_answers_from_elsewhere_lose_nothing(network: Network, tmp_path: Path, answer: str, path: str) -> None:
     name = f"{path}-{answer}".replace("/", "-")
     tracker, listener, said = play(network, tmp_path, name, lambda request: answer if path in request else PASS)
@@ -103,6 +104,7 @@ StudyTracker.open(make_spec("first"), sys.argv[2], Path(sys.argv[1]))
 """
 
 
+@pytest.mark.e2e
 def test_first_starts_at_once_share_a_new_database(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(

@@ -81,7 +81,7 @@ class Pods:
         return len((self.folder / "trained").read_text().splitlines())
 
 
-@pytest.mark.parametrize(("seconds", "weather"), [(3, AWAY), (240, "503")])
+@pytest.mark.parametrize(("seconds", "weather"), [(3, AWAY), pytest.param(240, "503", marks=pytest.mark.e2e)])
 def test_a_trial_outlives_an_outage_of_the_store(
     network: Network, tmp_path: Path, seconds: float, weather: str
 ) -> None:
@@ -108,6 +108,7 @@ def test_a_trial_outlives_an_outage_of_the_store(
     assert pods.trained() == 1
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("weather", ["403", "503"])
 def test_a_trial_that_the_store_refuses_goes_on_as_an_artifact(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weather: str
@@ -130,6 +131,7 @@ def test_a_trial_that_the_store_refuses_goes_on_as_an_artifact(
     assert pods.trained() == 2
 
 
+@pytest.mark.e2e
 def test_a_step_that_begins_in_an_outage_waits(network: Network, tmp_path: Path) -> None:
     time, away = FakeTime(), tmp_path / "away"
     away.touch()
@@ -161,6 +163,7 @@ def test_a_study_in_this_process_waits_for_its_disk(tmp_path: Path, monkeypatch:
     assert len([line for line in time.said if "No space left" in line]) >= 4
 
 
+@pytest.mark.e2e
 def test_what_was_created_is_ours_though_every_answer_was_lost_for_minutes(network: Network, tmp_path: Path) -> None:
     store, time = open_store(bucket(tmp_path)), FakeTime()
     network.weather = lambda request: LOST if time.now < 90 else PASS
