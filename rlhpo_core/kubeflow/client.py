@@ -40,6 +40,8 @@ class RunInfo:
     """Why it failed, in the server's words; KFP has none for a step that failed."""
     schedule_id: str | None = None
     """Of the schedule that started it; ``None`` if none did."""
+    store: str = ""
+    """Where its study's files lie, by its parameter of this name; empty if it has none."""
 
     @property
     def ended(self) -> bool:
@@ -143,6 +145,22 @@ def get_run(server: Server, run_id: str) -> Any:
         raise
 
 
+def pipeline_name(server: Server, run: Any) -> str:
+    """Name of the pipeline that a run is of, as its own specification has it.
+
+    Args:
+        run: As ``get_run`` has returned it.
+
+    Raises: UserError if the server cannot be reached or refuses.
+    """
+    spec, reference = run.pipeline_spec, run.pipeline_version_reference
+    if spec is None and reference is not None:
+        names = (reference.pipeline_id, reference.pipeline_version_id)
+        spec = call(server, "pipeline_service_get_pipeline_version", *names).pipeline_spec
+    spec = spec or {}
+    return str(spec.get("pipeline_spec", spec).get("pipelineInfo", {}).get("name", ""))
+
+
 def runs(server: Server, experiment: str | None = None, limit: int = 20, name: str | None = None) -> list[RunInfo]:
     """The latest runs, the newest first.
 
@@ -177,6 +195,7 @@ def wait(
     on_state: Callable[[RunInfo], None] = lambda run: None,
     timeout: float = _LONGEST_WAIT,
     outage: float = _LONGEST_OUTAGE,
+    on_look: Callable[[RunInfo], None] = lambda run: None,
 ) -> RunInfo:
     """Wait until the run has ended, however it ended.
 
@@ -185,6 +204,7 @@ def wait(
         on_state: Called with the run at first and at each change of its state.
         timeout: Seconds after which the waiting ends with an error; the run goes on.
         outage: Seconds for which the server may fail or be out of reach, in one piece; it is asked ever more rarely.
+        on_look: Called with the run at each look that finds it going on.
 
     Raises: UserError if there is no such run, after ``timeout``, or after ``outage``.
     """
@@ -206,6 +226,7 @@ def wait(
                 on_state(found)
             if found.ended:
                 return found
+            on_look(found)
         left = started + timeout - time.monotonic()
         if left <= 0:
             raise UserError(f"the run {run_id} has not ended within {timeout:g} seconds; it goes on: see `rlhpo runs`")
@@ -357,6 +378,7 @@ def _run_info(server: Server, run: Any) -> RunInfo:
         url=server.page(f"runs/details/{run.run_id}"),
         error=run.error.message if run.error is not None else None,
         schedule_id=run.recurring_run_id or None,
+        store=str((run.runtime_config.parameters or {}).get("store", "")) if run.runtime_config is not None else "",
     )
 
 

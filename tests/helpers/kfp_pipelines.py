@@ -42,6 +42,17 @@ def with_secret(text: str = "hello") -> None:
     kubernetes.use_secret_as_env(task, "store", {"key": "AWS_SECRET_ACCESS_KEY"})
 
 
+@dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
+def _look(store: str) -> None:
+    print(store)
+
+
+@dsl.pipeline(name="of-a-store")
+def of_a_store(store: str) -> None:
+    """It has the store of a study, as ours do."""
+    _look(store=store)
+
+
 def submit(server: Server, package: Path | PipelineVersion, name: str = "one", **options: Any) -> RunInfo:
     given: dict[str, Any] = {"parameters": {"text": "a"}, "experiment": "tuning"} | options
     return client.submit(server, package, name, **given)
