@@ -59,6 +59,9 @@ def check(study: str, store: str, table_source: str, force: bool, note: Path) ->
     note.write_text(f"# {spec.name}\n\n{findings.reason}\n", encoding="utf-8")
     tuned = spec.model_copy(update={"warm_start": findings.warm_start})
     place = f"{store.rstrip('/')}/studies/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{findings.digest[:8]}"
+    if findings.proceed and findings.champion is not None and (schema := model.schema(findings.champion)) is not None:
+        # The study reads its table by what the champion was trained on.
+        StudyFiles(open_store(place)).claim_schema(schema)
     return Checked(GO if findings.proceed else STOP, dump_study(tuned), place, findings.model_dump_json())
 
 

@@ -71,10 +71,10 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
     else:
         table.write_bytes(b"")
     with _with_table(spec, table, name) as local:
-        evaluator = build_evaluator(local, threads=1)
+        evaluator = build_evaluator(local, 1, _files(store).schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
-        files = _ensure(spec, store, data.digest if data is not None else None)
+        files = _ensure(spec, store, data)
         run_id = _open_run(spec, files, data) if log_trials else ""
     files.clear_stop()
     state_file.save(files.state(), state)
@@ -132,7 +132,11 @@ def train(
         trial.write_bytes(b"")
         return None
     if finished is None:
-        with _with_table(spec, table, table_name) as local, TrialPool(local, 1, threads(spec.execution)) as pool:
+        schema = files.schema() if files is not None else None
+        with (
+            _with_table(spec, table, table_name) as local,
+            TrialPool(local, 1, threads(spec.execution), schema) as pool,
+        ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
@@ -245,7 +249,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, threads(spec.execution))
+            evaluator = build_evaluator(local, threads(spec.execution), files.schema())
             if (data := evaluator.data()) is not None:
                 tracker.log_data(data)
             winner = register_winner(files, spec, evaluator, tracker, best)
@@ -298,20 +302,19 @@ def _files(store: str) -> StudyFiles:
     return StudyFiles(open_store(store))
 
 
-def _ensure(spec: StudySpec, store: str, table: str | None) -> StudyFiles:
+def _ensure(spec: StudySpec, store: str, data: DataDescription | None) -> StudyFiles:
     """The study's files, begun if there are none.
-
-    Args:
-        table: Digest of the table.
 
     Raises: UserError if another study lies there, or one of another table.
     """
     from rlhpo_core.execution.beginning import begin_study
 
-    files = _files(store)
+    files, table = _files(store), None if data is None else data.digest
     if not files.claim(StudyRecord.new(spec, table)):
         files.check_unchanged(spec)
         files.check_table(table)
+    if data is not None:
+        files.claim_schema(data.schema)
     files.write_spec(spec)
     begin_study(files, spec)
     return files
