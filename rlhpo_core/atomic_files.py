@@ -29,15 +29,6 @@ def create_atomically(path: Path, data: bytes) -> bool:
     return True
 
 
-def free_path(wanted: Path) -> Path:
-    """The path, or the first of path-2, path-3, … in which there is nothing yet."""
-    candidate, number = wanted, 1
-    while candidate.exists():
-        number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
-    return candidate
-
-
 @contextmanager
 def _temporary(path: Path, data: bytes) -> Iterator[Path]:
     """A hidden file with the data, on disk, which is gone afterwards unless it was renamed."""

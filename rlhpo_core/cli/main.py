@@ -14,7 +14,6 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from rlhpo_core import __version__
-from rlhpo_core.atomic_files import free_path
 from rlhpo_core.cli import cluster as cli_cluster
 from rlhpo_core.cli import cluster_runs as cli_cluster_runs
 from rlhpo_core.cli import prior as cli_prior
@@ -98,7 +97,7 @@ def tune(
     spec = load_study(study, overrides(seed, trials, workers, tracking_uri))
     from rlhpo_core.cli import session
 
-    _conclude(session.start(spec, out or free_path(RUNS / spec.name), console, engine), spec)
+    _conclude(session.start(spec, out or RUNS / spec.name, console, engine, numbered=out is None), spec)
 
 
 @app.command()
