@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     given = parser().parse_args()
+    # The servers are to end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     from tests.soak import results
 
     if not given.only_print:

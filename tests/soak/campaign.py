@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.utils import requirements_utils
 
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import MlflowServer, S3Server
@@ -220,6 +221,8 @@ def _warm_up(folder: Path) -> None:
     client = MlflowClient(new_store(folder, "scratch.db"))
     client.search_registered_models()
     client.log_metric(client.create_run("0").info.run_id, "warm", 1.0)
+    # Which packages there are is looked up in each process that saves or loads a model, for seconds.
+    requirements_utils._init_modules_to_packages_map()
 
 
 def _import(run: Run) -> None:

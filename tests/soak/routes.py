@@ -195,7 +195,9 @@ def _copy_champion(run: Run, original: str, versions: int) -> None:
     version = client.get_model_version(original, "1")
     client.create_registered_model(run.name)
     for _ in range(versions):
-        client.create_model_version(run.name, source=version.source, tags=version.tags)
+        client.create_model_version(
+            run.name, version.source, version.run_id, version.tags, model_id=version.tags["rlhpo.model_id"]
+        )
     client.set_registered_model_alias(run.name, "champion", "1")
 
 

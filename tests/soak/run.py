@@ -48,7 +48,7 @@ TRAINED = "trained"
 LOG = "log"
 #: File in the folder of a run without faults: the names of what its processes have imported.
 MODULES = "modules"
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000  # linux/sched.h, linux/mount.h
 
 
@@ -79,6 +79,8 @@ class Run:
     """Whether the last act was ended by a signal."""
     proxies: list[Proxy] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    pressed: set[int] = field(default_factory=set)
+    """Faults of two Ctrl-C of which the second has come, or is not needed any more."""
     others: set[int] = field(default_factory=set)
     """Children of this process that are no act's: servers and proxies."""
 
@@ -144,8 +146,7 @@ class Run:
         process = os.fork()
         if process == 0:
             self._live(do, result)
-        timed = [fault for fault in self.armed if fault.place == ANY_MOMENT and fault.count == act]
-        code = self._watch(process, timed, began)
+        code = self._watch(process, act, began)
         self.seconds[-1] = time.monotonic() - began
         self.killed = code < 0
         self._gather()
@@ -180,14 +181,16 @@ class Run:
         Effects(self.folder, self.armed, self.disk).watch()
         _end(do, result, None if self.armed else self.folder / MODULES)
 
-    def _watch(self, process: int, timed: Sequence[Armed], began: float) -> int:
+    def _watch(self, process: int, act: int, began: float) -> int:
         """Wait for an act's end, and do what is done to it from outside."""
+        timed = [fault for fault in self.armed if fault.place == ANY_MOMENT and fault.count == act]
         again: dict[int, float] = {}
         free: float | None = None
         while True:
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:
                 (self.disk / FILLER).unlink(missing_ok=True)
+                self.pressed |= again.keys()
                 return os.waitstatus_to_exitcode(status)
             now = time.monotonic()
             for fault in timed:
@@ -195,13 +198,14 @@ class Run:
                     (self.folder / fault.mark).touch()
                     os.kill(process, number_of(fault.kind))
             for fault in self.came:
-                if fault.kind == "Ctrl-C twice" and fault.number not in again:
-                    again[fault.number] = now + (0.5 if fault.place == ANY_MOMENT else fault.seconds / 2)
+                if fault.kind == "Ctrl-C twice" and fault.number not in self.pressed:
+                    again.setdefault(fault.number, now + min(fault.seconds, 1.0))
                 if again.get(fault.number, now) < now:
-                    again[fault.number] = float("inf")
+                    self.pressed.add(fault.number)
+                    del again[fault.number]
                     os.kill(process, signal.SIGINT)
-                if fault.kind == DISK and free is None and (self.disk / FILLER).exists():
-                    free = now + fault.seconds
+            if free is None and (self.disk / FILLER).exists():
+                free = now + next((fault.seconds for fault in self.came if fault.kind == DISK), 0.0)
             if free is not None and now > free:
                 (self.disk / FILLER).unlink(missing_ok=True)
                 free = None
@@ -229,6 +233,7 @@ def adopt() -> bool:
     Returns: whether it may; that takes root.
     """
     library = ctypes.CDLL(None, use_errno=True)
+    library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     library.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     if library.unshare(_CLONE_NEWNS) != 0:
         return False
