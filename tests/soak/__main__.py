@@ -18,6 +18,7 @@ left RUNNING. Disks are filled only where this may mount some (as root).
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -64,7 +65,7 @@ def main() -> int:
     print(results.text(summary))
     if given.summary is not None:
         given.summary.parent.mkdir(parents=True, exist_ok=True)
-        given.summary.write_text(results.to_json(summary), encoding="utf-8")
+        given.summary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return int(results.failed(summary))
 
 

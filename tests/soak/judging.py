@@ -27,11 +27,8 @@ from tests.helpers.retuned_models import registered_model
 from tests.soak.plan import DISK, WEATHER
 from tests.soak.run import LOG, TRAINED, Run
 
-#: What can be wrong with a run, by its kind.
+#: What is wrong with a run, by its kind, which is one of ``results.VERDICTS``.
 Faults = dict[str, list[str]]
-#: The kinds: something is not there; was done twice, or stands there twice; is not what it should be; did not end; says
-#: in MLflow that it is running; was left lying about.
-VERDICTS = ("lost", "doubled", "wrong", "hung", "running", "litter")
 
 
 def facts(run: Run) -> dict[str, Any]:
