@@ -9,8 +9,10 @@ from kfp.dsl.base_component import BaseComponent
 from components import IMAGE
 from components.retune_check.component import retune_check
 from components.retune_decide.component import retune_decide
+from pipelines.compiled import lean
 from pipelines.hpo_loop.pipeline import build as build_loop
 from pipelines.pods import ALERT_KEYS, AUDIT_SETTINGS, SETTINGS, Late, Pods
+from rlhpo_core.kubeflow import retune_steps
 
 
 def build(
@@ -27,7 +29,6 @@ def build(
 
     @dsl.pipeline(name="rlhpo-retune", description=f"Retune a deployed model in at most {rounds} rounds, and decide.")
     def retune(
-        study: str,
         store: str,
         table_source: str = "",
         force: bool = False,
@@ -47,8 +48,8 @@ def build(
         """Retune a deployed model if its data has changed, and promote the winner only if it is surely better.
 
         Args:
-            study: The study file's text, YAML or JSON; it names the registered model.
-            store: Place of the model: s3://bucket/prefix, or a folder that all steps share.
+            store: Place of the model: s3://bucket/prefix, or a folder that all steps share. Its study.yaml names the
+                registered model.
             table_source: A path or s3:// address of the current table, in place of data.path in the study.
             force: Whether to tune even if nothing has changed.
             image: The image of all steps.
@@ -66,12 +67,11 @@ def build(
             accelerator_count: How many of them a trial gets.
         """
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
-        checked = retune_check(study=study, store=store, table_source=table_source, force=force)
+        checked = retune_check(store=store, table_source=table_source, force=force)
         pods.place(checked, "look at the data")
         _tell(checked, alert_secret, cluster)
-        with dsl.If(checked.outputs["Output"] == "tune", name="something to do"):
+        with dsl.If(checked.outputs["Output"] == retune_steps.GO, name="something to do"):
             tuned = loop(
-                study=checked.outputs["tuned_study"],
                 store=checked.outputs["tuned_store"],
                 table_source=table_source,
                 image=image,
@@ -88,17 +88,15 @@ def build(
             )
             tuned.set_display_name("tune")
             decided = retune_decide(
-                study=checked.outputs["tuned_study"],
                 store=checked.outputs["tuned_store"],
                 model_store=store,
-                findings=checked.outputs["findings"],
                 winner=tuned.output,
                 table_source=table_source,
             )
             pods.place(decided, "decide", settings=(*SETTINGS, *AUDIT_SETTINGS), mlflow_secret=registry_secret)
             _tell(decided, alert_secret, cluster)
 
-    return retune
+    return lean(retune)
 
 
 def _tell(task: dsl.PipelineTask, secret: Late, cluster: bool) -> None:

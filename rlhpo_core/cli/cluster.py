@@ -16,7 +16,7 @@ from rich.table import Table as Grid
 
 from rlhpo_core.cli.options import ServerOptions, StudyFile, console, grouped
 from rlhpo_core.errors import UserError
-from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, dump_study, load_study
+from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, load_study
 
 # KFP is slow to import, too: only the commands do.
 if TYPE_CHECKING:
@@ -72,16 +72,18 @@ def submit(
     is one run: look whether the data is new, tune from what is known, let the gate decide; the store is then the place
     of the model.
 
-    The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
+    The study file is put into the store, from where the pods read it, so this machine needs access to the store as
+    well. The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
     they come from the secrets that docs/operations.md names.
     """
     from rlhpo_core.kubeflow import client
-    from rlhpo_core.kubeflow.next_run import FURTHER
+    from rlhpo_core.kubeflow.next_run import FURTHER, put_study
 
     spec, kfp = load_study(study), server.server()
     with tempfile.TemporaryDirectory() as folder:
         package = _package(kfp, spec, run, Path(folder))
         parameters, further = _parameters(spec, run), 0
+        put_study(run.store, spec)
         if not run.retune:
             further = math.ceil(_rounds(spec) / _rounds_of_run(spec, run)) - 1 if go_on else 0
             parameters[FURTHER] = further
@@ -109,14 +111,17 @@ def schedule(
     then the place of the model.
     """
     from rlhpo_core.kubeflow import client
+    from rlhpo_core.kubeflow.next_run import put_study
 
     spec, kfp = load_study(study), server.server()
     with tempfile.TemporaryDirectory() as folder:
+        package, parameters = _package(kfp, spec, run, Path(folder)), _parameters(spec, run)
+        put_study(run.store, spec)
         made = client.schedule(
             kfp,
-            _package(kfp, spec, run, Path(folder)),
+            package,
             f"{spec.name}-retune" if run.retune else spec.name,
-            _parameters(spec, run),
+            parameters,
             run.experiment,
             service_account=run.service_account,
             cron=cron,
@@ -215,5 +220,5 @@ def _parameters(spec: StudySpec, run: RunOptions) -> dict[str, Any]:
             f"prior: the pods cannot read {spec.prior}; put it where they can (s3://bucket/NAME{PRIOR_FILE}), or "
             "register it (`rlhpo prior register`) and name it as models:/NAME@ALIAS"
         )
-    parameters: dict[str, Any] = {"study": dump_study(spec), "store": run.store, "table_source": run.table}
+    parameters: dict[str, Any] = {"store": run.store, "table_source": run.table}
     return parameters if run.image is None else {**parameters, "image": run.image}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -12,8 +13,11 @@ from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.kubeflow import connection
-from rlhpo_core.study.spec import StudySpec, parse_study
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study.spec import StudySpec, load_study
 from tests.helpers.kfp_server import KfpServer
+from tests.helpers.servers import shared_s3_server
 from tests.helpers.stepwise import study
 
 NIGHTLY = "0 30 2 * * *"
@@ -60,15 +64,31 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A place that this machine and the pods can reach."""
+    server = shared_s3_server()
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{server.bucket}/{tmp_path.name}"
+
+
+def rounds_of(run: dict[str, Any]) -> int:
+    """How many rounds a run's pipeline has."""
+    components = run["pipeline_spec"]["pipeline_spec"]["components"].values()
+    tasks = [task for component in components for task in component.get("dag", {}).get("tasks", {}).values()]
+    return len([task for task in tasks if task["taskInfo"]["name"].startswith("round ")])
+
+
 def rlhpo(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
-def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path) -> None:
+def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, store: str) -> None:
     done = rlhpo(
         "submit",
         file,
-        *("--store", "s3://bucket/it", "--table", "s3://bucket/table.csv", "--rounds", "2"),
+        *("--store", store, "--table", "s3://bucket/table.csv", "--rounds", "2"),
         *("--image", "registry.example.com/rlhpo:2", "--experiment", "tuning", "--service-account", "rlhpo-runner"),
     )
     assert done.exit_code == 0, done.output
@@ -76,31 +96,32 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path) -> N
     assert f"run {run['run_id']}  {backend.url}/#/runs/details/{run['run_id']}" in done.output
     assert "up to 1 more follow by themselves" in done.output
     parameters = run["runtime_config"]["parameters"]
-    assert parse_study(parameters.pop("study"), "sent").name == "stepwise"
+    assert StudyFiles(open_store(store)).spec() == load_study(file)
     assert parameters == {
-        "store": "s3://bucket/it",
+        "store": store,
         "table_source": "s3://bucket/table.csv",
         "image": "registry.example.com/rlhpo:2",
         "further_runs": 1,
     }
     assert run["service_account"] == "rlhpo-runner"
-    rounds = [name for name in run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"] if "round" in name]
-    assert len(rounds) == 2
+    assert rounds_of(run) == 2
     (experiment,) = backend.experiments.values()
     assert (experiment["display_name"], experiment["namespace"]) == ("tuning", "team")
 
 
 @pytest.mark.parametrize("arguments", [["--no-continue", "--rounds", "1"], ["--rounds", "3"], []])
-def test_a_run_that_is_to_stay_alone_sends_no_other(backend: KfpServer, file: Path, arguments: list[str]) -> None:
-    done = rlhpo("submit", file, "--store", "s3://bucket/it", *arguments)
+def test_a_run_that_is_to_stay_alone_sends_no_other(
+    backend: KfpServer, file: Path, arguments: list[str], store: str
+) -> None:
+    done = rlhpo("submit", file, "--store", store, *arguments)
     assert done.exit_code == 0, done.output
     assert "follow" not in done.output
     (run,) = backend.runs.values()
     assert run["runtime_config"]["parameters"]["further_runs"] == 0
 
 
-def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path) -> None:
-    options = ["--store", "s3://bucket/it", "--rounds", "1", "--pipeline-version"]
+def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path, store: str) -> None:
+    options = ["--store", store, "--rounds", "1", "--pipeline-version"]
     assert rlhpo("submit", file, *options, "v1").exit_code == 0
     assert rlhpo("schedule", file, *options, "v2", "--cron", NIGHTLY).exit_code == 0
     assert [one["name"] for one in backend.pipelines.values()] == ["rlhpo-hpo-loop"]
@@ -113,32 +134,32 @@ def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path) -
     assert "has a version 'v1'; choose another name" in str(again.exception)
 
 
-def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path) -> None:
+def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path, store: str) -> None:
     for state, code in (("SUCCEEDED", 0), ("FAILED", 1)):
         backend.states = [state]
-        done = rlhpo("submit", file, "--store", "s3://bucket/it", "--rounds", "1", "--wait")
+        done = rlhpo("submit", file, "--store", store, "--rounds", "1", "--wait")
         assert done.exit_code == code, done.output
         assert f"stepwise: {state}" in done.output
     assert "ended as FAILED: a step failed" in str(done.exception)
 
 
-def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(backend: KfpServer, file: Path) -> None:
-    done = rlhpo("schedule", file, "--store", "s3://bucket/it", "--rounds", "1", "--cron", NIGHTLY)
+def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(backend: KfpServer, file: Path, store: str) -> None:
+    done = rlhpo("schedule", file, "--store", store, "--rounds", "1", "--cron", NIGHTLY)
     assert done.exit_code == 0, done.output
     assert f"schedule stepwise: {NIGHTLY}" in done.output
     (one,) = backend.recurring_runs.values()
     assert one["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
     assert (one["max_concurrency"], one["no_catchup"]) == ("1", True)
     assert "further_runs" not in one["runtime_config"]["parameters"], "the next one comes by the clock"
-    wrong = rlhpo("schedule", file, "--store", "s3://bucket/it", "--rounds", "1", "--cron", "30 2 * * *")
+    wrong = rlhpo("schedule", file, "--store", store, "--rounds", "1", "--cron", "30 2 * * *")
     assert wrong.exit_code == 1
     assert "Did you mean '0 30 2 * * *'" in str(wrong.exception)
 
 
-def test_runs_are_listed(backend: KfpServer, file: Path) -> None:
+def test_runs_are_listed(backend: KfpServer, file: Path, store: str) -> None:
     assert "no runs" in rlhpo("runs").output
-    rlhpo("submit", file, "--store", "s3://bucket/it", "--rounds", "1", "--experiment", "a")
-    rlhpo("submit", file, "--store", "s3://bucket/it", "--rounds", "1", "--experiment", "b")
+    rlhpo("submit", file, "--store", store, "--rounds", "1", "--experiment", "a")
+    rlhpo("submit", file, "--store", store, "--rounds", "1", "--experiment", "b")
     first, second = backend.runs
     listed = rlhpo("runs").output
     assert listed.index(second) < listed.index(first)
@@ -156,49 +177,50 @@ def test_options_go_before_the_environment(backend: KfpServer, monkeypatch: pyte
     assert "no runs" in done.output, done.exception
 
 
-def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path) -> None:
+def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "long.yaml"
     path.write_text(study(trials=99))
-    done = rlhpo("submit", path, "--store", "s3://bucket/it", "--rounds", "21")
+    done = rlhpo("submit", path, "--store", store, "--rounds", "21")
     assert done.exit_code == 1
-    assert "--rounds: a run holds at most 12 rounds of 3 trials" in str(done.exception)
+    assert "--rounds: a run holds at most 14 rounds of 3 trials" in str(done.exception)
     path.write_text(study(trials=400, tuner={"trials_per_round": 60}))
-    done = rlhpo("submit", path, "--store", "s3://bucket/it")
+    done = rlhpo("submit", path, "--store", store)
     assert "tuner.trials_per_round: a round of 60 trials takes more than half" in str(done.exception)
     assert backend.runs == {}
 
 
-def test_without_rounds_a_run_takes_half_of_what_argo_holds(backend: KfpServer, tmp_path: Path) -> None:
+def test_without_rounds_a_run_takes_half_of_what_argo_holds(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "long.yaml"
     path.write_text(study(trials=45))
-    assert "up to 2 more follow" in rlhpo("submit", path, "--store", "s3://bucket/it").output
+    assert "up to 2 more follow" in rlhpo("submit", path, "--store", store).output
     (run,) = backend.runs.values()
-    tasks = run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-    assert len([name for name in tasks if "round" in name]) == most_rounds(3) == 5
+    assert rounds_of(run) == most_rounds(3) == 6
 
 
-def test_retunings_are_runs_of_a_pipeline_of_their_own(backend: KfpServer, file: Path, tmp_path: Path) -> None:
+def test_retunings_are_runs_of_a_pipeline_of_their_own(
+    backend: KfpServer, file: Path, tmp_path: Path, store: str
+) -> None:
     for command in (["submit"], ["schedule", "--cron", NIGHTLY]):
-        done = rlhpo(*command, file, "--store", "s3://bucket/it", "--retune")
+        done = rlhpo(*command, file, "--store", store, "--retune")
         assert done.exit_code == 0, done.exception
     (run,), (recurring,) = backend.runs.values(), backend.recurring_runs.values()
     assert recurring["display_name"] == "stepwise-retune"
     for one in (run, recurring):
         assert one["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-retune"
-        assert one["runtime_config"]["parameters"].keys() == {"study", "store", "table_source"}
+        assert one["runtime_config"]["parameters"].keys() == {"store", "table_source"}
     path = tmp_path / "other.yaml"
     path.write_text(study(trials=99))
-    refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--retune")
-    assert "a retuning is one run of at most 12 rounds; these are 33" in str(refused.exception)
+    refused = rlhpo("submit", path, "--store", store, "--retune")
+    assert "a retuning is one run of at most 14 rounds; these are 33" in str(refused.exception)
     path.write_text(study(registry={}))
-    refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--retune")
+    refused = rlhpo("submit", path, "--store", store, "--retune")
     assert "registry.model: a retuning needs the name" in str(refused.exception)
 
 
-def test_pods_are_not_sent_a_file_of_this_machine(backend: KfpServer, tmp_path: Path) -> None:
+def test_pods_are_not_sent_a_file_of_this_machine(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "away.yaml"
     path.write_text(study(prior=str(tmp_path / "team.safetensors")))
-    refused = rlhpo("submit", path, "--store", "s3://bucket/it", "--rounds", "1")
+    refused = rlhpo("submit", path, "--store", store, "--rounds", "1")
     assert refused.exit_code == 1
     assert "prior: the pods cannot read" in str(refused.exception)
     assert "put it where they can" in str(refused.exception)

@@ -26,6 +26,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 RECORDED = Path(__file__).parents[1] / "fixtures" / "first-rounds.json"
 #: Largest difference of floats, as a share of their range (of its logarithm, on a log scale).
 AGREEMENT = 1e-5
+#: It learns for ten seconds.
+SLOW = "a policy that imitates a prior's"
 #: Examples and changes to them: the ways in which studies begin.
 STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "numbers": ("01-first-study", {}),
@@ -36,7 +38,7 @@ STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "random search": ("01-first-study", {"tuner": {"mode": "random"}}),
     "a prior's portfolio": ("04-prior", {}),
     "a prior's portfolio, and more chosen by the reward model": ("04-prior", {"tuner": {"trials_per_round": 12}}),
-    "a policy that imitates a prior's": ("04-prior", {"tuner": {"screening": None, "agent": {"nodes": 20}}}),
+    SLOW: ("04-prior", {"tuner": {"screening": None, "agent": {"nodes": 20}}}),
 }
 
 
@@ -48,7 +50,7 @@ def first_round(name: str) -> tuple[SearchSpace, list[Config]]:
     return spec.space, [proposal.config for proposal in algorithm.propose(start)]
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.e2e] * (name == SLOW)) for name in STUDIES])
 def test_the_first_round_is_the_recorded_one(name: str) -> None:
     space, found = first_round(name)
     recorded = json.loads(RECORDED.read_text())[name]

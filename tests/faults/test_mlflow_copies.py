@@ -14,7 +14,7 @@ from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import History, RoundSummary
 from tests.helpers.servers import shared_server
-from tests.helpers.tracked_studies import children, make_history, make_spec, points
+from tests.helpers.tracked_studies import children, files_of, make_history, make_spec, points
 from tests.helpers.weather import LOST, PASS, Network
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
@@ -36,7 +36,8 @@ def play(
     """A study of three rounds, with that weather from its third trial until another."""
     spec = make_spec(name, tracking={"uri": network.url, "experiment": name})
     tracker, said = StudyTracker.open(spec, "toy-1", tmp_path), list[str]()
-    listener = TrackingListener(tracker, History(direction="minimize"), (), said.append, probe_every=0)
+    empty = History(direction="minimize")
+    listener = TrackingListener(tracker, empty, (), said.append, files_of(TRIALS), probe_every=0)
     for number, trial in enumerate(TRIALS):
         network.weather = weather if 2 <= number < until else lambda request: PASS
         listener.trial_finished(trial)
@@ -59,11 +60,12 @@ def assert_complete(tracker: StudyTracker) -> None:
     assert [step for step, _ in points(tracker, tracker.run_id, "round.trials")] == [1, 2, 3]
 
 
+ONE_CALL = [pytest.param(path, marks=pytest.mark.e2e) for path in ("log-batch", "runs/create", "runs/update")]
 FOREIGN = ['{"run": "x", "runs": 3, "experiment": []}', "{}", "[]", "null"]
 
 
 @pytest.mark.parametrize("answer", [*FOREIGN, LOST], ids=["other fields", "empty", "list", "null", "lost"])
-@pytest.mark.parametrize("path", ["", "log-batch", "runs/create", "runs/update"], ids=["all", "batch", "new", "end"])
+@pytest.mark.parametrize("path", ["", *ONE_CALL], ids=["all", "batch", "new", "end"])
 def test_answers_from_elsewhere_lose_nothing(network: Network, tmp_path: Path, answer: str, path: str) -> None:
     name = f"{path}-{answer}".replace("/", "-")
     tracker, listener, said = play(network, tmp_path, name, lambda request: answer if path in request else PASS)
@@ -103,6 +105,7 @@ StudyTracker.open(make_spec("first"), sys.argv[2], Path(sys.argv[1]))
 """
 
 
+@pytest.mark.e2e
 def test_first_starts_at_once_share_a_new_database(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(

@@ -17,7 +17,7 @@ from tests.helpers.mlflow_store import new_store
 from tests.helpers.promotion_steps import Processes, Step
 from tests.helpers.retuned_models import WINES, copies, finished, study
 
-pytestmark = pytest.mark.usefixtures("only_these_settings")
+pytestmark = [pytest.mark.usefixtures("only_these_settings"), pytest.mark.e2e]
 
 VERSIONS, KILLS, SEED = 10, 12, 14
 #: One kill in so many lies between record and aliases for certain.

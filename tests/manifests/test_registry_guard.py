@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cel
@@ -10,7 +11,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.dsl.base_component import BaseComponent
 
-from pipelines.hpo_loop.pipeline import build
+from pipelines.hpo_loop.pipeline import build as build_loop
 from pipelines.pods import STEP_LABEL
 from pipelines.retune.pipeline import build as build_retune
 from tests.manifests.rendering import MANIFESTS
@@ -79,8 +80,9 @@ def test_all_others_are_none_of_its_business(spec: dict[str, Any]) -> None:
     assert allowed(pod(**spec))
 
 
-@pytest.mark.parametrize(("pipeline", "count"), [(build(1, 1), 7), (build_retune(1, 1), 9)])
-def test_every_step_of_the_pipelines_is_let_in(pipeline: BaseComponent, count: int) -> None:
+@pytest.mark.parametrize(("build", "count"), [(build_loop, 7), (build_retune, 9)])
+def test_every_step_of_the_pipelines_is_let_in(build: Callable[[int, int], BaseComponent], count: int) -> None:
+    pipeline = build(1, 1)
     inputs = pipeline.pipeline_spec.root.input_definitions.parameters
     default = {name: one.default_value.string_value for name, one in inputs.items()}
     platform = json_format.MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]

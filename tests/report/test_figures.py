@@ -31,8 +31,12 @@ def test_pictures_drawn_in_threads_are_the_same(study: Study, pngs: dict[str, by
 
 @pytest.mark.parametrize(
     ("space", "direction"),
-    [(RICH_SPACE, "maximize"), (RICH_SPACE, "minimize"), (line_space(1), "minimize")],
-    ids=["rich-max", "rich-min", "line-min"],
+    [
+        (RICH_SPACE, "maximize"),
+        (line_space(1), "minimize"),
+        pytest.param(RICH_SPACE, "minimize", marks=pytest.mark.e2e),
+    ],
+    ids=["rich-max", "line-min", "rich-min"],
 )
 @pytest.mark.parametrize(
     "outcomes",

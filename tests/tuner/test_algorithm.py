@@ -226,13 +226,11 @@ def test_a_round_without_trials_cannot_teach() -> None:
 
 # -- learning --------------------------------------------------------------------------------------------------------
 
-FULL = {
-    "paper": TunerSettings.model_validate("paper"),
-    "default": TunerSettings(trials_per_round=5),
-}
+PAPER = TunerSettings.model_validate("paper")
+DEFAULT = TunerSettings(trials_per_round=5)
 
 
-@pytest.mark.parametrize("settings", FULL.values(), ids=FULL)
+@pytest.mark.parametrize("settings", [pytest.param(PAPER, marks=pytest.mark.e2e), DEFAULT], ids=["paper", "default"])
 def test_the_method_finds_better_configurations_than_chance(settings: TunerSettings) -> None:
     """The seeds are fixed; the margins are a fraction of what was measured over others."""
 
