@@ -237,6 +237,7 @@ def _import(run: Run) -> None:
 
 def _version() -> str:
     """The commit, with a mark if files differ from it."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
 

@@ -68,7 +68,9 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
             place: dict(Counter(_group(fault["kind"]) for fault in faults if _server(fault["place"]) == place))
             for place in where
         },
-        "routes": dict(sorted(Counter(f"{line['route']}, {line['store']}, {line['tracking']}" for line in met).items())),
+        "routes": dict(
+            sorted(Counter(f"{line['route']}, {line['store']}, {line['tracking']}" for line in met).items())
+        ),
         "failed": [line["seed"] for line in lines if line["bad"]],
         "seeds": [min(seeds), max(seeds)],
         "undisturbed": len(lines) - len(met),
