@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rlhpo_core.atomic_files import remove_leftovers
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.object_store import FolderStore
 from rlhpo_core.storage.study_files import RECORD, SPEC, STATES, StudyFiles, StudyRecord
@@ -89,12 +90,17 @@ class StudyFolder(StudyFiles):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Held while tuning. Raises: UserError if another process holds it; a dead process holds nothing."""
+        """Held while tuning. What a process that was killed had begun to write is cleared away.
+
+        Raises: UserError if another process holds it; a dead process holds nothing.
+        """
         with (self.path / _LOCK).open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UserError(f"{self.path} is being tuned by another process; wait for it, or stop it") from error
+            for folder in (self.path, self.path / "trials", self.path / "state"):
+                remove_leftovers(folder)
             yield
 
     def busy(self) -> bool:

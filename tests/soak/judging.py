@@ -224,15 +224,16 @@ def _study(run: Run) -> StudyFiles:
 
 
 def _studies(run: Run) -> list[StudyFiles]:
+    """Those that have begun."""
     match run.setup.route:
-        case "tune":
-            return [StudyFiles(open_store(str(run.runs / "s")))]
+        case "tune" | "retune":
+            return [StudyFiles(open_store(str(file.parent))) for file in sorted(run.runs.glob("s*/study.yaml"))]
         case "steps":
             return [StudyFiles(open_store(run.store))]
-        case "retune":
-            return [StudyFiles(open_store(str(file.parent))) for file in sorted(run.runs.glob("s*/study.json"))]
-    places = {key.split("/")[1] for key in open_store(run.store).keys("studies/")}
-    return [StudyFiles(open_store(f"{run.store}/studies/{place}")) for place in sorted(places)]
+    # Where a step that checks was killed, the next one takes another place.
+    places = sorted({key.split("/")[1] for key in open_store(run.store).keys("studies/")})
+    studies = [StudyFiles(open_store(f"{run.store}/studies/{place}")) for place in places]
+    return [files for files in studies if files.store.read("study.json") is not None]
 
 
 def _digest(state: TunerState) -> str:

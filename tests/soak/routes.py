@@ -13,6 +13,7 @@ import yaml
 from mlflow import MlflowClient
 
 from rlhpo_core.kubeflow import retune_steps, steps
+from rlhpo_core.kubeflow.next_run import put_study
 from rlhpo_core.study.spec import load_study
 from tests.helpers.retuned_models import registered_model
 from tests.helpers.tables import EXAMPLES
@@ -99,9 +100,15 @@ def _write(run: Run) -> Path:
 
 
 def _tune(run: Run, champion: Path) -> None:
-    study, out = _write(run), run.runs / "s"
+    study, number = _write(run), 0
     for _ in range(TRIES):
-        code = run.command("resume", out) if (out / "study.yaml").exists() else run.command("tune", study, "--out", out)
+        out = run.runs / f"s{number}"
+        if (out / "study.yaml").exists():
+            code = run.command("resume", out)
+        else:
+            # A place in which a process was killed before it had begun a study is not taken again.
+            number += out.exists()
+            code = run.command("tune", study, "--out", run.runs / f"s{number}")
         if code == 0:
             return
     raise StuckError("neither tune nor resume comes to a good end")
@@ -115,8 +122,13 @@ class AnewError(Exception):
 
 
 def _steps(run: Run, champion: Path) -> None:
-    text = _write(run).read_text()
-    _pipeline(run, lambda folder: _loop(run, folder, text, run.store))
+    study = load_study(_write(run))
+
+    def pipeline(folder: Path) -> None:
+        _step(run, lambda: put_study(run.store, study))
+        _loop(run, folder, run.store)
+
+    _pipeline(run, pipeline)
 
 
 def _pipeline(run: Run, pipeline: Callable[[Path], None]) -> None:
@@ -145,27 +157,27 @@ def _step(run: Run, do: Callable[[], Any], *outputs: Path) -> Any:
     raise StuckError("a step fails again and again")
 
 
-def _loop(run: Run, folder: Path, text: str, store: str) -> None:
+def _loop(run: Run, folder: Path, store: str) -> None:
     table, state = folder / "table", folder / "state-0"
-    prepared = _step(run, lambda: asdict(steps.prepare(text, store, "", table, state)), table, state)
-    run_id, name = prepared["run_id"], prepared["table_name"]
-    for number in range(1, TRIALS + 2):
-        proposals = _step(run, lambda: steps.propose(text, store, state))  # noqa: B023
-        if proposals == [steps.NOTHING]:
-            break
+    prepared = _step(run, lambda: asdict(steps.prepare(store, "", table, state)), table, state)
+    run_id, name, more = prepared["run_id"], prepared["table_name"], prepared["more"]
+    number = 0
+    while more == steps.MORE:
+        number += 1
+        proposals = _step(run, lambda: steps.propose(store, state))  # noqa: B023
         trials = [folder / f"trial-{number}-{index}" for index in range(len(proposals))]
         for proposal, trial in zip(proposals, trials, strict=True):
-            _step(run, lambda: _train(text, store, run_id, proposal, table, name, trial), trial)  # noqa: B023
+            _step(run, lambda: _train(store, run_id, proposal, table, name, trial), trial)  # noqa: B023
         fitted, after = folder / f"fitted-{number}", folder / f"state-{number}"
         _step(run, lambda: steps.fit_reward_model(state, trials, fitted), fitted)  # noqa: B023
-        _step(run, lambda: steps.update_policy(text, store, run_id, fitted, after), after)  # noqa: B023
+        more = _step(run, lambda: steps.update_policy(store, run_id, fitted, after).more, after)  # noqa: B023
         state = after
     report, note = folder / "report", folder / "note"
-    _step(run, lambda: steps.conclude(text, store, table, name, report, note), report, note)
+    _step(run, lambda: steps.conclude(store, table, name, report, note), report, note)
 
 
-def _train(text: str, store: str, run_id: str, proposal: str, table: Path, name: str, trial: Path) -> bool:
-    return steps.train(text, store, run_id, proposal, table, name, trial) is not None
+def _train(store: str, run_id: str, proposal: str, table: Path, name: str, trial: Path) -> bool:
+    return steps.train(store, run_id, proposal, table, name, trial) is not None
 
 
 # -- models in production ----------------------------------------------------------------------------------------------
@@ -222,24 +234,15 @@ def _resume(run: Run, folder: Path) -> None:
 
 
 def _retuning_pipeline(run: Run, champion: Path) -> None:
-    text = _challenge(run, champion, 1).read_text()
-
-    def pipeline(folder: Path) -> None:
-        note = folder / "check"
-        checked = _step(run, lambda: asdict(retune_steps.check(text, run.store, "", False, note)), note)
-        if checked["action"] != retune_steps.GO:
-            return
-        _loop(run, folder, checked["study"], checked["store"])
-        decided = folder / "decision"
-        _step(
-            run,
-            lambda: retune_steps.decide(
-                checked["study"], checked["store"], run.store, "", checked["findings"], decided
-            ),
-            decided,
-        )
-
-    _pipeline(run, pipeline)
+    study = load_study(_challenge(run, champion, 1))
+    _step(run, lambda: put_study(run.store, study))
+    note, decided, folder = run.folder / "check", run.folder / "decision", run.folder / "artifacts"
+    folder.mkdir()
+    checked = _step(run, lambda: asdict(retune_steps.check(run.store, "", False, note)), note)
+    if checked["action"] != retune_steps.GO:
+        raise StuckError("the pipeline finds nothing to do")
+    _loop(run, folder, checked["store"])
+    _step(run, lambda: retune_steps.decide(checked["store"], run.store, "", decided), decided)
 
 
 def _promote(run: Run, champion: Path) -> None:
