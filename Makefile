@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 STUDY ?= examples/05-pipeline.yaml
 ENGINE ?= kfp
+MINUTES ?= 30
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.prior_cards benchmarks.measurements
+GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.prior_cards tools.reliability benchmarks.measurements
 
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1
@@ -15,7 +16,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts packages unit e2e kernels e2e-docker e2e-chunks format generate check-generated lock clean
+.PHONY: help install run ui test lint types contracts packages unit e2e kernels soak e2e-docker e2e-chunks format generate check-generated lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +60,9 @@ e2e: install ## whole studies by the command line, as pipelines by KFP's local r
 
 kernels: install ## the numerical tests with the routines of other processors and with two threads; all with TESTS=tests
 	$(BIN)/python -m tests.kernels $(TESTS)
+
+soak: install ## kills, outages and full disks at random moments of real studies, for MINUTES=30; results add up
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --jobs 2
 
 e2e-docker: install ## build the image and run the pipeline in containers of it (many minutes; a Docker engine or root)
 	RLHPO_E2E_DOCKER=1 $(BIN)/python -m pytest -s -rs tests/e2e/test_docker.py

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -195,6 +195,28 @@ def test_which_answers_of_s3_are_waited_for(network: Network, tmp_path: Path, we
             with pytest.raises(UserError):
                 store.write("a", b"1")
     assert (time.now > 5) == passes
+
+
+#: What stands between may answer in the server's place: in order, as XML has it, and not.
+PAGES = ["<html><body>Sign in</body></html>", "<!doctype html><html><body>Sign in<p>to go on</body></html>"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_in_place_of_s3_is_no_answer(network: Network, tmp_path: Path, page: str) -> None:
+    store, time = open_store(bucket(tmp_path)), FakeTime()
+    store.write("old", b"1")
+    requests: list[Callable[[], object]] = [
+        lambda: store.write("new", b"2"), lambda: store.create("made", b"3"), lambda: store.read("old"), store.keys
+    ]  # fmt: skip
+    expected = [None, True, b"1", ["made", "new", "old"]]
+    for request, answer in zip(requests, expected, strict=True):
+        time.now = 0.0
+        network.weather = lambda request: page if time.now < 5 else PASS
+        with time.waiting(600):
+            assert request() == answer
+        assert time.now > 5
+    assert any("is not S3" in line for line in time.said)
+    assert (store.read("new"), store.read("made")) == (b"2", b"3")
 
 
 def test_a_bucket_that_is_not_there_is_not_waited_for(network: Network) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from rlhpo_core.retries import Patience, current
 
-#: What a request meets: it passes; the connection breaks before the server hears of it, or before its answer arrives;
-#: a status; or a body of JSON with status 200.
-PASS, AWAY, LOST = "pass", "away", "lost"
+#: What a request meets: it passes; the connection breaks before the server hears of it, within the request, before its
+#: answer arrives, or within the answer; a status; or a body of JSON or HTML with status 200.
+PASS, AWAY, CUT, LOST, HALF = "pass", "away", "cut", "lost", "half"
 
 
 @dataclass
@@ -64,6 +66,8 @@ class Network(ThreadingHTTPServer):
 
 class _Passing(BaseHTTPRequestHandler):
     server: Network
+    #: As clients of S3 want it: they ask whether to go on before they send a body, and wait a second for the answer.
+    protocol_version = "HTTP/1.1"
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -76,8 +80,9 @@ class _Passing(BaseHTTPRequestHandler):
         if weather.isdigit():
             self._answer(int(weather), [], b"")
             return
-        if weather not in (PASS, LOST):
-            self._answer(200, [("Content-Type", "application/json")], weather.encode())
+        if weather not in (PASS, CUT, LOST, HALF):
+            kind = "text/html" if weather.startswith("<") else "application/json"
+            self._answer(200, [("Content-Type", kind)], weather.encode())
             return
         onward = http.client.HTTPConnection("127.0.0.1", self.server.to, timeout=30)
         # The signature of S3 covers the name of the host, so headers go on as they are.
@@ -85,23 +90,36 @@ class _Passing(BaseHTTPRequestHandler):
         for name, value in self.headers.items():
             if name.lower() != "expect":
                 onward.putheader(name, value)
+        if weather == CUT:
+            onward.endheaders(body[: len(body) // 2] or None)
+            onward.close()
+            self._reset()
+            return
         onward.endheaders(body or None)
         answer = onward.getresponse()
         content, headers = answer.read(), answer.getheaders()
         onward.close()
-        if weather == PASS:
-            kept = [
-                (k, v) for k, v in headers if k.lower() not in ("date", "server", "connection", "transfer-encoding")
-            ]
-            self._answer(answer.status, [(k, v) for k, v in kept if k.lower() != "content-length"], content)
+        if weather == LOST:
+            return
+        own = ("date", "server", "connection", "transfer-encoding", "content-length")
+        kept = [(name, value) for name, value in headers if name.lower() not in own]
+        self._answer(answer.status, kept, content, len(content) // 2 if weather == HALF else len(content))
+        if weather == HALF:
+            self._reset()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, sent: int | None = None) -> None:
+        """Answer; of the content, only so many bytes are sent."""
         self.send_response(status)
-        for name, value in [*headers, ("Content-Length", str(len(content)))]:
+        for name, value in [*headers, ("Content-Length", str(len(content))), ("Connection", "close")]:
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[:sent])
+
+    def _reset(self) -> None:
+        """End the connection as a crash does: with RST in place of FIN."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
     do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815
 
