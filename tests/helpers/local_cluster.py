@@ -283,9 +283,9 @@ class _Execution(threading.Thread):
     ) -> _Values | None:
         """``None`` if its condition is false."""
         given = self._inputs(task.get("inputs", {}), inputs, outputs, status)
-        if condition := task.get("triggerPolicy", {}).get("condition"):
-            if not cel.evaluate(condition, {"inputs": {"parameter_values": given.parameters}}):
-                return None
+        condition = task.get("triggerPolicy", {}).get("condition")
+        if condition and not cel.evaluate(condition, {"inputs": {"parameter_values": given.parameters}}):
+            return None
         component = self._spec["components"][task["componentRef"]["name"]]
         if "parameterIterator" not in task:
             return self._component(path, task, component, given, inputs)
