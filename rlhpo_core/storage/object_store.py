@@ -283,7 +283,7 @@ class S3Store:
     def write(self, key: str, data: bytes) -> None:
         """Replace the object, or make it. Raises: UserError as ``read`` does."""
         place = self._place(key)
-        self._ask(f"write {key}", lambda: self.client.put_object(**place, Body=data))
+        self._ask(f"write {key}", lambda: _of_s3(self.client.put_object(**place, Body=data), "ETag"))
 
     def create(self, key: str, data: bytes) -> bool:
         """Make the object if there is none, by a conditional write. Raises: UserError as ``read`` does."""
@@ -303,7 +303,8 @@ class S3Store:
 
         def listed() -> list[str]:
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=above + below)
-            return [entry["Key"].removeprefix(above) for page in pages for entry in page.get("Contents", ())]
+            entries = [entry for page in pages for entry in _of_s3(page, "Name").get("Contents", ())]
+            return [entry["Key"].removeprefix(above) for entry in entries]
 
         return sorted(filter(_is_key, self._ask("list objects", listed)))
 
@@ -314,7 +315,7 @@ class S3Store:
         """boto3 repeats requests, but does not read again when the connection breaks within an object."""
         from botocore.exceptions import BotoCoreError
 
-        body = self.client.get_object(**place)["Body"]
+        body = _of_s3(self.client.get_object(**place), "ETag")["Body"]
         try:
             return bytes(body.read())
         except BotoCoreError:
@@ -324,7 +325,7 @@ class S3Store:
 
     def _put_new(self, place: dict[str, str], data: bytes, writer: str, attempts: int) -> bool:
         try:
-            self.client.put_object(**place, Body=data, IfNoneMatch="*", Metadata={_WRITER: writer})
+            _of_s3(self.client.put_object(**place, Body=data, IfNoneMatch="*", Metadata={_WRITER: writer}), "ETag")
         except self.client.exceptions.ClientError as error:
             if _code(error) == "PreconditionFailed":
                 # boto3 repeats a request whose answer was lost, and then finds the object that it has made itself.
@@ -350,6 +351,9 @@ class S3Store:
         def attempt() -> T:
             try:
                 return ask()
+            except _ForeignAnswer as error:
+                where = f"{self.uri} at {self.client.meta.endpoint_url}"
+                raise Outage(f"{where}: {error}; check what stands between: a proxy, or a page to log in") from error
             except (BotoCoreError, ClientError) as error:
                 code = _code(error) if isinstance(error, ClientError) else type(error).__name__
                 kind = Outage if code in _PASSING or _status(error) in (429, 500, 502, 503, 504) else UserError
@@ -357,6 +361,17 @@ class S3Store:
                 raise kind(f"{self.uri} at {self.client.meta.endpoint_url}: {advice} ({error})") from error
 
         return wait_out(what, attempt)
+
+
+class _ForeignAnswer(Exception):  # noqa: N818  (what came, and not what went wrong)
+    """An answer with status 200 that is not from S3, so that nothing was read or written."""
+
+
+def _of_s3(answer: dict[str, Any], sign: str) -> dict[str, Any]:
+    """An answer, if it has what each of S3's has. Raises: _ForeignAnswer if it has not."""
+    if sign not in answer:
+        raise _ForeignAnswer("what answers is not S3, or has not done what was asked")
+    return answer
 
 
 def _status(error: Any) -> int:

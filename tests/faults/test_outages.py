@@ -182,7 +182,10 @@ def test_what_was_created_is_ours_though_every_answer_was_lost_for_minutes(netwo
 
 @pytest.mark.parametrize(
     ("weather", "passes"),
-    [(AWAY, True), ("500", True), ("503", True), ("429", True), ("403", False), ("404", False), ("501", False)],
+    [
+        *((weather, True) for weather in (AWAY, "500", "503", "429", "<html><body>log in</body></html>", "{}")),
+        *((weather, False) for weather in ("403", "404", "501")),
+    ],
 )
 def test_which_answers_of_s3_are_waited_for(network: Network, tmp_path: Path, weather: str, passes: bool) -> None:
     store, time = open_store(bucket(tmp_path)), FakeTime()
@@ -195,6 +198,22 @@ def test_which_answers_of_s3_are_waited_for(network: Network, tmp_path: Path, we
             with pytest.raises(UserError):
                 store.write("a", b"1")
     assert (time.now > 5) == passes
+
+
+@pytest.mark.parametrize("answer", ["<html><body>log in</body></html>", "{}"])
+def test_an_answer_from_elsewhere_is_none_of_s3(network: Network, tmp_path: Path, answer: str) -> None:
+    """With status 200: nothing was written, and what was read is another's."""
+    store = open_store(bucket(tmp_path))
+    store.write("a", b"1")
+    network.weather = lambda request: answer
+    for ask in (
+        lambda: store.write("a", b"2"), lambda: store.create("b", b"2"), lambda: store.read("a"), lambda: store.keys(),
+    ):  # fmt: skip
+        with pytest.raises(Outage):
+            ask()
+    network.weather = lambda request: PASS
+    assert store.keys() == ["a"]
+    assert store.read("a") == b"1"
 
 
 def test_a_bucket_that_is_not_there_is_not_waited_for(network: Network) -> None:
