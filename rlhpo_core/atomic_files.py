@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+#: Names of temporary files.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -27,6 +31,13 @@ def create_atomically(path: Path, data: bytes) -> bool:
             # NFS repeats a request whose answer was lost, and then finds the link that it has made itself.
             return temporary.stat().st_nlink > 1
     return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote. Nobody may be writing there now."""
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

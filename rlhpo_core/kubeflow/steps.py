@@ -296,9 +296,12 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
 
     Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
     """
-    from rlhpo_core.kubeflow import next_run
+    from rlhpo_core.kubeflow import idle_schedule, next_run
     from rlhpo_core.kubeflow.connection import Server
     from rlhpo_core.tuner import state_file
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
 
     began = state_file.load(start).round
     server, files = Server.of(), _files(store)
@@ -308,6 +311,9 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
         "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
     )
     print(following.reason, flush=True)
+    over = spent(spec.budget, files.history(), files.record().seconds) is not None
+    if over and files.state().round == began:
+        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, tell))
     return following.run_id
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from rlhpo_core.atomic_files import remove_leftovers
 from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.object_store import FolderStore
@@ -115,7 +116,10 @@ class StudyFolder(StudyFiles):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Held while tuning. Raises: UserError if another process holds it; a dead process holds nothing."""
+        """Held while tuning. What a process that was killed had begun to write is cleared away.
+
+        Raises: UserError if another process holds it; a dead process holds nothing.
+        """
         with (self.path / _LOCK).open("a") as file:
             # Whoever looks whether it is held (``busy``) holds it for a moment.
             until = time.monotonic() + _MOMENT
@@ -123,6 +127,8 @@ class StudyFolder(StudyFiles):
                 if time.monotonic() > until:
                     raise UserError(f"{self.path} is being tuned by another process; wait for it, or stop it")
                 time.sleep(_MOMENT / 10)
+            for folder in (self.path, self.path / "trials", self.path / "state"):
+                remove_leftovers(folder)
             yield
 
     def busy(self) -> bool:

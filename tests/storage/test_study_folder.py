@@ -105,6 +105,17 @@ def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
         folder.history()
 
 
+def test_what_a_killed_process_had_begun_to_write_is_cleared_away(tmp_path: Path) -> None:
+    folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
+    begun = [folder.path / ".study.json.0123456789abcdef", folder.path / "trials" / ".x.json.00000000deadbeef"]
+    others = [folder.path / ".hidden", folder.path / ".study.json.mine", folder.path / "trials" / ".gitkeep"]
+    for path in [*begun, *others]:
+        path.touch()
+    with folder.locked():
+        assert not any(path.exists() for path in begun)
+        assert all(path.exists() for path in others)
+
+
 def test_two_processes_cannot_tune_in_one_folder(tmp_path: Path) -> None:
     folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
     assert not folder.busy()
