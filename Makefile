@@ -16,7 +16,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts packages unit e2e kernels soak e2e-docker e2e-chunks format generate check-generated lock clean
+.PHONY: help install run ui test lint types contracts packages unit e2e kernels soak e2e-docker e2e-chunks \
+	e2e-cluster e2e-cluster-all format generate check-generated lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,6 +70,12 @@ e2e-docker: install ## build the image and run the pipeline in containers of it 
 
 e2e-chunks: install ## thirty rounds in runs of ten by KFP's local runner, with a kill (a quarter of an hour)
 	RLHPO_E2E_CHUNKS=1 $(BIN)/python -m pytest -s tests/e2e/test_chunks.py -k kfp
+
+e2e-cluster: install ## the pipelines on a cluster that RLHPO_CLUSTER names (CONTRIBUTING.md), or RLHPO_CLUSTER=here (40 minutes)
+	$(BIN)/python -m pytest -s -rs -n 4 tests/cluster
+
+e2e-cluster-all: install ## every fault at every step of it (hours)
+	RLHPO_CLUSTER_ALL=1 $(BIN)/python -m pytest -s -rs -n 4 tests/cluster
 
 format: install ## put the code in order
 	$(BIN)/ruff check --fix .

@@ -33,15 +33,6 @@ def create_atomically(path: Path, data: bytes) -> bool:
     return True
 
 
-def free_path(wanted: Path) -> Path:
-    """The path, or the first of path-2, path-3, … in which there is nothing yet."""
-    candidate, number = wanted, 1
-    while candidate.exists():
-        number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
-    return candidate
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote. Nobody may be writing there now."""
     for path in folder.glob(".*"):

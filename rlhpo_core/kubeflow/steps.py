@@ -75,10 +75,10 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
     else:
         table.write_bytes(b"")
     with _with_table(spec, table, name) as local:
-        evaluator = build_evaluator(local, threads=1)
+        evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
-        current = _begun(files, spec, data.digest if data is not None else None)
+        current = _begun(files, spec, data)
         run_id = _open_run(spec, files, data) if log_trials else ""
     state_file.save(current, state)
     if data is not None:
@@ -133,7 +133,11 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         trial.write_bytes(b"")
         return None
     if finished is None:
-        with _with_table(spec, table, table_name) as local, TrialPool(local, 1, threads(spec.execution)) as pool:
+        schema = files.schema() if files is not None else None
+        with (
+            _with_table(spec, table, table_name) as local,
+            TrialPool(local, 1, threads(spec.execution), schema) as pool,
+        ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
@@ -264,7 +268,7 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, threads(spec.execution))
+            evaluator = build_evaluator(local, threads(spec.execution), files.schema())
             if (data := evaluator.data()) is not None:
                 tracker.log_data(data)
             winner = register_winner(files, spec, evaluator, tracker, best)
@@ -292,9 +296,12 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
 
     Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
     """
-    from rlhpo_core.kubeflow import next_run
+    from rlhpo_core.kubeflow import idle_schedule, next_run
     from rlhpo_core.kubeflow.connection import Server
     from rlhpo_core.tuner import state_file
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
 
     began = state_file.load(start).round
     server, files = Server.of(), _files(store)
@@ -304,6 +311,9 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
         "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
     )
     print(following.reason, flush=True)
+    over = spent(spec.budget, files.history(), files.record().seconds) is not None
+    if over and files.state().round == began:
+        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, tell))
     return following.run_id
 
 
@@ -323,19 +333,19 @@ def _files(store: str) -> StudyFiles:
     return StudyFiles(open_store(store))
 
 
-def _begun(files: StudyFiles, spec: StudySpec, table: str | None) -> TunerState:
+def _begun(files: StudyFiles, spec: StudySpec, data: DataDescription | None) -> TunerState:
     """The state of the study, which is begun if it has not.
-
-    Args:
-        table: Digest of the table.
 
     Raises: UserError if another study lies there, or one of another table.
     """
     from rlhpo_core.execution.beginning import begin_study
 
+    table = None if data is None else data.digest
     if not files.claim(StudyRecord.new(spec, table)):
         files.check_unchanged(spec)
         files.check_table(table)
+    if data is not None:
+        files.claim_schema(data.schema)
     return begin_study(files, spec)
 
 

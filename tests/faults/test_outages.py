@@ -14,6 +14,8 @@ from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow import steps
 from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.production import promotion
+from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.retries import patiently
 from rlhpo_core.storage import object_store
 from rlhpo_core.storage.object_store import S3Store, open_store
@@ -22,7 +24,7 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import TrackingSpec, parse_study
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import Trial
-from tests.helpers.servers import shared_s3_server
+from tests.helpers.servers import shared_s3_server, shared_server
 from tests.helpers.weather import AWAY, LOST, PASS, FakeTime, Network
 
 
@@ -247,6 +249,34 @@ def test_first_contact_with_mlflow_is_waited_for(weather: str, passes: bool) -> 
             else:
                 with pytest.raises(UserError, match="denies access"):
                     connection.contact(lambda client: client.get_experiment_by_name("x"))
+    assert (time.now >= 60) == passes
+
+
+@pytest.mark.parametrize(("weather", "passes"), [(AWAY, True), ("503", True), ("403", False)])
+def test_the_registry_is_waited_for_at_every_request(weather: str, passes: bool, tmp_path: Path) -> None:
+    time, network = FakeTime(), Network(shared_server().port)
+    with network.open():
+        name = f"wine-{weather}"
+        model = RegisteredModel.open(name, TrackingSpec(uri=network.url), str(tmp_path), tmp_path)
+        model.client.create_registered_model(name)
+        model.client.create_model_version(name, source="s3://elsewhere/model", tags={"who": "one"})
+        assert promotion.champion_of(model.client, name) is None
+        network.weather = lambda request: weather if time.now < 60 else PASS
+        with pytest.raises(UserError):
+            model.tags("1")
+        with time.waiting(600):
+            if passes:
+                assert model.tags("1")["who"] == "one"
+                time.now = 0.0
+                with model.connection.open():
+                    record = promotion.promote(model.client, model.ledger, "1", "by hand")
+                assert (record.outcome, promotion.champion_of(model.client, name)) == ("promoted", "1")
+            else:
+                with pytest.raises(UserError, match="denies access"):
+                    model.tags("1")
+        network.weather = lambda request: PASS
+        with pytest.raises(UserError, match="not found"):
+            model.tags("77")
     assert (time.now >= 60) == passes
 
 

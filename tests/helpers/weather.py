@@ -42,11 +42,25 @@ class FakeTime:
 
 
 class Network(ThreadingHTTPServer):
-    """Passes requests on to a port of this machine, unless ``weather`` says otherwise of "METHOD path"."""
+    """Passes requests on, unless ``weather`` says otherwise of "METHOD path".
 
-    def __init__(self, to: int, weather: Callable[[str], str] = lambda request: PASS) -> None:
-        super().__init__(("127.0.0.1", 0), _Passing)
-        self.to, self.weather = to, weather
+    Args:
+        to: A port of this machine, or "host:port".
+        listen: Where clients find it; "0.0.0.0" for pods.
+        renamed: Whether requests name the server as their host, for one that refuses other names. The signature of S3
+            covers the name of the host, so there they must not.
+    """
+
+    def __init__(
+        self,
+        to: int | str,
+        weather: Callable[[str], str] = lambda request: PASS,
+        listen: str = "127.0.0.1",
+        renamed: bool = False,
+    ) -> None:
+        super().__init__((listen, 0), _Passing)
+        self.to = f"127.0.0.1:{to}" if isinstance(to, int) else to
+        self.weather, self.renamed = weather, renamed
         self.requests: list[tuple[str, str]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -84,11 +98,12 @@ class _Passing(BaseHTTPRequestHandler):
             kind = "text/html" if weather.startswith("<") else "application/json"
             self._answer(200, [("Content-Type", kind)], weather.encode())
             return
-        onward = http.client.HTTPConnection("127.0.0.1", self.server.to, timeout=30)
-        # The signature of S3 covers the name of the host, so headers go on as they are.
+        onward = http.client.HTTPConnection(self.server.to, timeout=30)
         onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
-            if name.lower() != "expect":
+            if name.lower() == "host" and self.server.renamed:
+                onward.putheader("Host", self.server.to)
+            elif name.lower() != "expect":
                 onward.putheader(name, value)
         if weather == CUT:
             onward.endheaders(body[: len(body) // 2] or None)

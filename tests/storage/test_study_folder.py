@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, Thread
 
 import pytest
 
@@ -55,6 +55,22 @@ def test_of_several_that_begin_in_one_folder_at_once_one_succeeds(tmp_path: Path
             begun = [each for each in threads.map(begin, [path] * 4, range(4)) if each is not None]
             folder = StudyFolder.open(path)
             assert begun == [f"{folder.spec().seed} {folder.record().study_id}"]
+
+
+def test_several_that_begin_at_once_get_a_folder_each(tmp_path: Path) -> None:
+    at_once = Barrier(4)
+
+    def begin(seed: int) -> Path:
+        spec = study().model_copy(update={"seed": seed})
+        record = StudyRecord.new(spec)
+        at_once.wait()
+        folder = StudyFolder.create_numbered(tmp_path / "study", spec, record)
+        assert (folder.spec().seed, folder.record().study_id) == (seed, record.study_id)
+        return folder.path
+
+    with ThreadPoolExecutor(4) as threads:
+        made = [path for _ in range(10) for path in threads.map(begin, range(4))]
+    assert sorted(made) == sorted(tmp_path / name for name in ["study", *(f"study-{n}" for n in range(2, 41))])
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
@@ -108,3 +124,21 @@ def test_two_processes_cannot_tune_in_one_folder(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="being tuned by another process"), StudyFolder(folder.path).locked():
             pytest.fail("the lock was given twice")
     assert not folder.busy()
+
+
+def test_looking_whether_a_study_is_tuned_keeps_nobody_from_tuning(tmp_path: Path) -> None:
+    folder, done = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study())), Event()
+
+    def look() -> None:
+        while not done.is_set():
+            StudyFolder(folder.path).busy()
+
+    looking = Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(200):
+            with folder.locked():
+                pass
+    finally:
+        done.set()
+        looking.join()
