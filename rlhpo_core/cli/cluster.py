@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 
 from rlhpo_core.cli.options import ServerOptions, StudyFile, console, grouped
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.resources import Steps
 from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, load_study
 
 # KFP is slow to import, too: only the commands do.
@@ -46,6 +47,9 @@ class RunOptions:
             help="Rounds in one run; the next run goes on from there.",
         ),
     ] = None
+    steps: Annotated[
+        Steps, typer.Option(help="Steps of a round: two that save time and pods, or five that show more. Same trials.")
+    ] = Steps.COMPACT
     image: Annotated[str | None, typer.Option(help="The image of all steps; default: that of this version.")] = None
     pipeline_version: Annotated[
         str | None,
@@ -150,20 +154,20 @@ def _package(server: Server, spec: StudySpec, run: RunOptions, folder: Path) -> 
     """What is run: a package compiled into the folder, or the version of the pipeline that it becomes."""
     from rlhpo_core.kubeflow import client
 
-    path = _compile(spec, _rounds_of_run(spec, run), folder, run.retune)
+    path = _compile(spec, _rounds_of_run(spec, run), folder, run.retune, run.steps)
     if run.pipeline_version is None:
         return path
     return client.upload(server, path, RETUNE if run.retune else PIPELINE, run.pipeline_version)
 
 
-def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
+def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps) -> Path:
     """The pipeline of a run, with so many rounds. Raises: UserError if that is more than a run holds."""
     from kfp import compiler
 
     from rlhpo_core.cli.local_pipeline import pipeline_module
 
     pipeline = pipeline_module()
-    most = min(pipeline.MOST_ROUNDS, _sizes().most_rounds(spec.tuner.trials_per_round, share=1.0))
+    most = min(pipeline.MOST_ROUNDS, _sizes().most_rounds(spec.tuner.trials_per_round, share=1.0, steps=steps))
     if retune:
         if spec.registry.model is None:
             raise UserError("registry.model: a retuning needs the name of the registered model that it is about")
@@ -178,7 +182,8 @@ def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
     path = folder / "pipeline.yaml"
     parallelism = spec.execution.workers or 0
     compiler.Compiler().compile(
-        pipeline.build(rounds, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda"), str(path)
+        pipeline.build(rounds, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda", steps=steps),
+        str(path),
     )
     return path
 
@@ -190,9 +195,9 @@ def _rounds_of_run(spec: StudySpec, run: RunOptions) -> int:
     """
     if run.retune:
         return _rounds(spec)
-    planned = run.rounds or _sizes().most_rounds(spec.tuner.trials_per_round)
+    planned = run.rounds or _sizes().most_rounds(spec.tuner.trials_per_round, steps=run.steps)
     if planned == 0:
-        most = max(k for k in range(1, spec.tuner.trials_per_round) if _sizes().most_rounds(k))
+        most = max(k for k in range(1, spec.tuner.trials_per_round) if _sizes().most_rounds(k, steps=run.steps))
         raise UserError(
             f"tuner.trials_per_round: a round of {spec.tuner.trials_per_round} trials takes more than half of the "
             f"1 MiB that Argo holds of a run; at most {most}, or --rounds 1"
