@@ -103,7 +103,6 @@ class _Watch:
     def __init__(self, folder: StudyFolder, listeners: Sequence[Listener]) -> None:
         self._folder = folder
         self._listeners = listeners
-        self._version = folder.state_version()
         self.state = folder.state()
         """As of the latest look."""
         self._seen = {trial.trial_id for trial in folder.history(self.state).trials}
@@ -113,10 +112,10 @@ class _Watch:
         return spent(spec.budget, self.state.history, self._folder.record().seconds)
 
     def look(self) -> None:
-        """Read the files anew, the state only if it was replaced, and pass on trials and rounds that are new."""
+        """Read the files anew, the state only if there is a newer one, and pass on trials and rounds that are new."""
         rounds = len(self.state.summaries)
-        if (version := self._folder.state_version()) != self._version:
-            self._version, self.state = version, self._folder.state()
+        if self._folder.latest_round() != self.state.round:
+            self.state = self._folder.state()
         new = [trial for trial in self._folder.history(self.state).trials if trial.trial_id not in self._seen]
         self._seen.update(trial.trial_id for trial in new)
         for listener in self._listeners:

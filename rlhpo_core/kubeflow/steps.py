@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,10 +77,10 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
     else:
         table.write_bytes(b"")
     with _with_table(spec, table, name) as local:
-        evaluator = build_evaluator(local, threads=1)
+        evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
-        current = _begun(files, spec, data.digest if data is not None else None)
+        current = _begun(files, spec, data)
         run_id = _open_run(spec, files, data) if log_trials else ""
     state_file.save(current, state)
     if data is not None:
@@ -133,7 +133,11 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         trial.write_bytes(b"")
         return None
     if finished is None:
-        with _with_table(spec, table, table_name) as local, TrialPool(local, 1, threads(spec.execution)) as pool:
+        schema = files.schema() if files is not None else None
+        with (
+            _with_table(spec, table, table_name) as local,
+            TrialPool(local, 1, threads(spec.execution), schema) as pool,
+        ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
@@ -216,22 +220,21 @@ def update_policy(store: str, run_id: str, previous: Path, state: Path) -> Round
         shutil.copyfile(previous, state)
         return RoundEnd(OVER, {})
     files = _files(store)
-    spec, after = files.spec(), algorithm.update_policy(before)
-    state_file.save(after, state)
-    if files.state().round < after.round:
+    spec, latest = files.spec(), files.state()
+    if latest.round <= before.round:
         # The time is counted before the state says that the round is over: a step run again counts it at most twice.
         seconds = max(t.started_at + t.seconds for t in trials) - min(t.started_at for t in trials)
         record = files.record()
         files.write_record(record.model_copy(update={"seconds": record.seconds + seconds}))
-        for trial in trials:
-            if files.trial(trial.trial_id) is None:
-                files.write_trial(trial)
-        files.write_state(after)
+        kept = [files.trial(trial.trial_id) or files.write_trial(trial) for trial in trials]
+        latest = files.write_state(algorithm.update_policy(before if kept == trials else _learnt_from(before, kept)))
+    # Where another run was first, both go on from what that one wrote.
+    state_file.save(latest, state)
     if run_id:
         _catch_up(spec, files, run_id)
-    summary = after.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
+    summary = latest.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
     values = {name: float(value) for name, value in summary.items()}
-    return RoundEnd(_more(files, spec, after.history), values)
+    return RoundEnd(_more(files, spec, latest.history), values)
 
 
 @dataclass(frozen=True)
@@ -290,13 +293,13 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     spec = files.spec()
     tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     history = files.history()
-    if missing := tracker.complete(history, files.state().summaries):
+    if missing := tracker.complete(history, files.state().summaries, files.with_curve):
         print(f"warning: MLflow misses a part of the study ({', '.join(missing)}); the store has it all", flush=True)
     over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, threads(spec.execution))
+            evaluator = build_evaluator(local, threads(spec.execution), files.schema())
             if (data := evaluator.data()) is not None:
                 tracker.log_data(data)
             winner = register_winner(files, spec, evaluator, tracker, best)
@@ -324,9 +327,12 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
 
     Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
     """
-    from rlhpo_core.kubeflow import next_run
+    from rlhpo_core.kubeflow import idle_schedule, next_run
     from rlhpo_core.kubeflow.connection import Server
     from rlhpo_core.tuner import state_file
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
 
     began = state_file.load(start).round
     server, files = Server.of(), _files(store)
@@ -336,7 +342,19 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
         "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
     )
     print(following.reason, flush=True)
+    over = spent(spec.budget, files.history(), files.record().seconds) is not None
+    if over and files.state().round == began:
+        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, tell))
     return following.run_id
+
+
+def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:
+    """The state with other trials of the round under way: those that another run was first to write."""
+    from rlhpo_core.tuner import algorithm
+
+    earlier = tuple(trial for trial in state.history.trials if trial.proposal.round < state.round)
+    before = replace(state, history=History(direction=state.history.direction, trials=earlier))
+    return algorithm.fit_reward_model(algorithm.observe(before, trials))
 
 
 # -- the study's files, its table and its run ------------------------------------------------------------------------
@@ -346,19 +364,19 @@ def _files(store: str) -> StudyFiles:
     return StudyFiles(open_store(store))
 
 
-def _begun(files: StudyFiles, spec: StudySpec, table: str | None) -> TunerState:
+def _begun(files: StudyFiles, spec: StudySpec, data: DataDescription | None) -> TunerState:
     """The state of the study, which is begun if it has not.
-
-    Args:
-        table: Digest of the table.
 
     Raises: UserError if another study lies there, or one of another table.
     """
     from rlhpo_core.execution.beginning import begin_study
 
+    table = None if data is None else data.digest
     if not files.claim(StudyRecord.new(spec, table)):
         files.check_unchanged(spec)
         files.check_table(table)
+    if data is not None:
+        files.claim_schema(data.schema)
     return begin_study(files, spec)
 
 
@@ -426,7 +444,7 @@ def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) 
     state = files.state()
     if state.prior is not None:
         tracker.log_prior(state.prior)
-    tracker.sync(files.history(), state.summaries)
+    tracker.sync(files.history(), state.summaries, files.with_curve)
     return tracker.run_id
 
 
@@ -456,6 +474,6 @@ def _catch_up(spec: StudySpec, files: StudyFiles, run_id: str) -> None:
     history, summaries = files.history(), files.state().summaries
     try:
         with patiently(0):
-            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries)
+            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries, files.with_curve)
     except UserError as error:
         print(f"warning: MLflow misses a part, which a later round will log: {error}", flush=True)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
+from rlhpo_core.atomic_files import remove_leftovers
+from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.object_store import FolderStore
-from rlhpo_core.storage.study_files import RECORD, SPEC, STATE, StudyFiles, StudyRecord
+from rlhpo_core.storage.study_files import RECORD, SPEC, STATES, StudyFiles, StudyRecord
 from rlhpo_core.study.spec import StudySpec, load_study
 
 _LOCK = "lock"
+#: Seconds to try for the lock.
+_MOMENT = 0.5
 
 
 class StudyFolder(StudyFiles):
@@ -34,11 +41,12 @@ class StudyFolder(StudyFiles):
         return self.path / SPEC
 
     @classmethod
-    def create(cls, path: Path, spec: StudySpec, record: StudyRecord) -> StudyFolder:
+    def create(cls, path: Path, spec: StudySpec, record: StudyRecord, schema: TableSchema | None = None) -> StudyFolder:
         """A folder with the files that a study has before it begins. Of several processes at once, one succeeds.
 
         Args:
             path: Where there is no folder yet, or an empty one.
+            schema: Of its table, if it has one.
 
         Raises: UserError if there is a study or anything else in it already, or if it cannot be written.
         """
@@ -53,8 +61,27 @@ class StudyFolder(StudyFiles):
             (path / "trials").mkdir()
         except OSError as error:
             raise UserError(f"cannot write the study folder {path}: {error}") from error
+        if schema is not None:
+            folder.claim_schema(schema)
         folder.write_spec(spec)
         return folder
+
+    @classmethod
+    def create_numbered(
+        cls, path: Path, spec: StudySpec, record: StudyRecord, schema: TableSchema | None = None
+    ) -> StudyFolder:
+        """As ``create``, in the first of path, path-2, path-3, … that is not there: of several processes at once, each
+        has its own.
+        """
+        for number in itertools.count(1):
+            candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            try:
+                made = _made(candidate)
+            except OSError as error:
+                raise UserError(f"cannot write the study folder {candidate}: {error}") from error
+            if made:
+                return cls.create(candidate, spec, record, schema)
+        raise AssertionError
 
     def discard(self, keep_folder: bool) -> None:
         """Remove what a study that could not begin has written, and nothing else; the caller holds the lock.
@@ -64,9 +91,10 @@ class StudyFolder(StudyFiles):
 
         Raises: UserError if a file cannot be removed.
         """
-        for key in (SPEC, STATE, _LOCK):
+        for key in (SPEC, SCHEMA, *self.store.keys(STATES), _LOCK):
             self.store.delete(key)
-        _remove_if_empty(self.path / "trials")
+        for name in ("trials", "state"):
+            _remove_if_empty(self.path / name)
         # Last: as long as it is there, no other process can begin a study here.
         self.store.delete(RECORD)
         if not keep_folder:
@@ -86,36 +114,41 @@ class StudyFolder(StudyFiles):
         self.check_unchanged(spec)
         return spec
 
-    def state_version(self) -> tuple[int, int]:
-        """Differs once the state was replaced, and costs no reading of it. Raises: UserError if there is no state."""
-        try:
-            file = (self.path / STATE).stat()
-        except OSError as error:
-            raise UserError(f"cannot read {self.path / STATE}: {error}") from error
-        return file.st_ino, file.st_mtime_ns
-
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Held while tuning. Raises: UserError if another process holds it; a dead process holds nothing."""
+        """Held while tuning. What a process that was killed had begun to write is cleared away.
+
+        Raises: UserError if another process holds it; a dead process holds nothing.
+        """
         with (self.path / _LOCK).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(f"{self.path} is being tuned by another process; wait for it, or stop it") from error
+            # Whoever looks whether it is held (``busy``) holds it for a moment.
+            until = time.monotonic() + _MOMENT
+            while not _taken(file):
+                if time.monotonic() > until:
+                    raise UserError(f"{self.path} is being tuned by another process; wait for it, or stop it")
+                time.sleep(_MOMENT / 10)
+            for folder in (self.path, self.path / "trials", self.path / "state"):
+                remove_leftovers(folder)
             yield
 
     def busy(self) -> bool:
         """Whether a process is tuning in this folder now."""
-        try:
-            with self.locked():
-                return False
-        except UserError:
-            return True
+        with (self.path / _LOCK).open("a") as file:
+            return not _taken(file)
 
 
 def studies(below: Path) -> Iterator[StudyFolder]:
     """The folders right below a path that hold a study, by name."""
     return (StudyFolder(file.parent) for file in sorted(below.glob(f"*/{SPEC}")))
+
+
+def _taken(file: IO[str]) -> bool:
+    """Take the lock until the file is closed; whether nobody else has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _made(path: Path) -> bool:

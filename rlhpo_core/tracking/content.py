@@ -134,11 +134,18 @@ def _value(parameter: Parameter, text: str) -> Value:
     raise ValueError(f"{parameter.name}: {text!r} is not one of {list(choices)}")
 
 
+def curve_key(spec: StudySpec) -> str:
+    """Name of the metric with a trial's learning curve."""
+    return f"curve.{_key(spec.objective.metric)}"
+
+
 def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
     """``objective`` (the same key in every study), what else was measured, the prediction, and the learning curve.
 
     All in the user's units: the reward model's view of a loss is its reward with the sign turned.
     """
+    if trial.curve is None:
+        raise ValueError(f"the curve of trial {trial.trial_id} is not at hand; read its file")
     predicted = trial.proposal.predicted
     values: dict[str, float | None] = {
         **{_key(name): value for name, value in trial.metrics.items()},
@@ -149,7 +156,7 @@ def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
         "seconds": trial.seconds,
     }
     time = ended_at(trial)
-    curve = f"curve.{_key(spec.objective.metric)}"
+    curve = curve_key(spec)
     return [
         *(Metric(key, float(value), time, 0) for key, value in values.items() if value is not None),
         *(Metric(curve, value, time, step) for step, value in trial.curve),

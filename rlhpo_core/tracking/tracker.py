@@ -36,8 +36,16 @@ if TYPE_CHECKING:
 #: What MLflow takes in one request: 100 parameters and 100 tags, and 1000 of everything.
 _MAX_METRICS, _MAX_PARAMS = 800, 100
 
+#: Gives a trial its curve, if it has been left out.
+WithCurve = Callable[[Trial], Trial]
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def itself(trial: Trial) -> Trial:
+    """The trial as it is, for histories in which no curve is left out."""
+    return trial
 
 
 def _waited_out(method: Callable[P, R]) -> Callable[P, R]:
@@ -172,41 +180,46 @@ class StudyTracker:
             return self._log_round(summary)
 
     @_waited_out
-    def sync(self, history: History, summaries: Sequence[RoundSummary]) -> int:
-        """Write whatever is missing; returns the number of trials that were written."""
+    def sync(self, history: History, summaries: Sequence[RoundSummary], with_curve: WithCurve = itself) -> int:
+        """Write whatever is missing; returns the number of trials that were written.
+
+        Args:
+            with_curve: Asked for those trials only that are to be written.
+        """
         if self._written is None:
             with self.connection.open(timeout=CONTACT):
                 self.client.get_run(self.run_id)
         with self._writing():
-            count = sum(self._log_trial(trial) for trial in history.trials)
+            count = sum(self._log_trial(trial, with_curve) for trial in history.trials)
             self._log_best(history)
             for summary in summaries:
                 self._log_round(summary)
         return count
 
-    def complete(self, history: History, summaries: Sequence[RoundSummary]) -> list[str]:
+    def complete(
+        self, history: History, summaries: Sequence[RoundSummary], with_curve: WithCurve = itself
+    ) -> list[str]:
         """``sync``, and read back what has arrived: an answer with status 200 may come from elsewhere than MLflow.
 
         What is missing is written once more. Returns: what is missing then, for a person to read.
         """
-        self.sync(history, summaries)
-        if not self.verify(history, summaries):
+        self.sync(history, summaries, with_curve)
+        if not self.verify(history, summaries, with_curve):
             return []
-        self.sync(history, summaries)
-        return self.verify(history, summaries)
+        self.sync(history, summaries, with_curve)
+        return self.verify(history, summaries, with_curve)
 
     @_waited_out
-    def verify(self, history: History, summaries: Sequence[RoundSummary]) -> list[str]:
+    def verify(self, history: History, summaries: Sequence[RoundSummary], with_curve: WithCurve = itself) -> list[str]:
         """What MLflow lacks of these trials and rounds, for a person to read; the next ``sync`` writes it."""
         with self._writing():
             written = self._written = self._look()
-        lacking = 0
-        for trial in history.trials:
-            run = written.runs.get(trial.trial_id)
-            if trial.trial_id in written.ended and run is not None and not self._holds(run, trial):
-                written.ended.discard(trial.trial_id)
-                written.begun[trial.trial_id] = run.info.run_id
-            lacking += trial.trial_id not in written.ended
+            for trial in history.trials:
+                run = written.runs.get(trial.trial_id)
+                if trial.trial_id in written.ended and run is not None and not self._holds(run, with_curve(trial)):
+                    written.ended.discard(trial.trial_id)
+                    written.begun[trial.trial_id] = run.info.run_id
+        lacking = sum(trial.trial_id not in written.ended for trial in history.trials)
         points = sorted({metric.step for metric in content.best_metrics(history, after=0)} - written.points)
         if points:
             written.best = points[0] - 1
@@ -266,10 +279,11 @@ class StudyTracker:
 
     # -- one request each, inside an open connection ------------------------------------------------------------------
 
-    def _log_trial(self, trial: Trial) -> bool:
+    def _log_trial(self, trial: Trial, with_curve: WithCurve = itself) -> bool:
         written = self._known()
         if trial.trial_id in written.ended:
             return False
+        trial = with_curve(trial)
         run_id = written.begun.get(trial.trial_id)
         if run_id is None:
             identity = {"rlhpo.run": "trial", "rlhpo.trial_id": trial.trial_id, "mlflow.parentRunId": self.run_id}
@@ -293,13 +307,19 @@ class StudyTracker:
         return True
 
     def _holds(self, run: Run, trial: Trial) -> bool:
-        """Whether all of the trial is in its run: parameters, tags, and the last value of each metric."""
+        """Whether all of the trial is in its run: parameters, tags, the last value of each metric, and as many points
+        as it has. What went in one request is there or not as a whole, so that only longer curves are counted.
+        """
         metrics = sorted(content.trial_metrics(trial, self.spec), key=lambda metric: (metric.step, metric.value))
         latest = {metric.key: metric.value for metric in metrics}
         params = {param.key: param.value for param in content.param_entities(_texts(trial))}
         # The note is left out: people may edit it.
         tags = {tag.key: tag.value for tag in content.tag_entities(content.trial_tags(trial)) if "note" not in tag.key}
-        held = run.data
+        held, curve = run.data, content.curve_key(self.spec)
+        if len(metrics) > _MAX_METRICS:
+            logged = {point.step for point in self.client.get_metric_history(run.info.run_id, curve)}
+            if not {step for step, _ in trial.curve or ()} <= logged:
+                return False
         return all(
             wanted.items() <= found.items()
             for wanted, found in ((params, held.params), (tags, held.tags), (latest, held.metrics))

@@ -154,7 +154,7 @@ def test_a_study_in_containers_has_the_trials_of_one_without(
 
 def found(files: StudyFiles, spec: StudySpec) -> list[dict[str, Any]]:
     """The study's trials, without the errors' texts, which name paths of the machine."""
-    return [{**one, "error": None} for one in comparable(files.history().trials)]
+    return [{**one, "error": None} for one in comparable(files.whole_history().trials)]
 
 
 def start(engine: Engine, place: Path, bucket: str, rounds: int, environment: dict[str, str]) -> None:

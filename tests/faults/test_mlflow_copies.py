@@ -14,7 +14,7 @@ from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import History, RoundSummary
 from tests.helpers.servers import shared_server
-from tests.helpers.tracked_studies import children, make_history, make_spec, points
+from tests.helpers.tracked_studies import children, files_of, make_history, make_spec, points
 from tests.helpers.weather import LOST, PASS, Network
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
@@ -36,7 +36,8 @@ def play(
     """A study of three rounds, with that weather from its third trial until another."""
     spec = make_spec(name, tracking={"uri": network.url, "experiment": name})
     tracker, said = StudyTracker.open(spec, "toy-1", tmp_path), list[str]()
-    listener = TrackingListener(tracker, History(direction="minimize"), (), said.append, probe_every=0)
+    empty = History(direction="minimize")
+    listener = TrackingListener(tracker, empty, (), said.append, files_of(TRIALS), probe_every=0)
     for number, trial in enumerate(TRIALS):
         network.weather = weather if 2 <= number < until else lambda request: PASS
         listener.trial_finished(trial)
@@ -122,3 +123,26 @@ def test_first_starts_at_once_share_a_new_database(tmp_path: Path) -> None:
         process.stdin.flush()
     outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
+
+
+def test_a_long_curve_is_whole(network: Network, tmp_path: Path) -> None:
+    """It goes in several requests, and one of them may be answered from elsewhere."""
+    curve = tuple((step, float(step)) for step in range(1, 2001))
+    history = History(direction="minimize", trials=(TRIALS[0].model_copy(update={"curve": curve}),))
+    tracker = StudyTracker.open(
+        make_spec("long", tracking={"uri": network.url, "experiment": "long"}), "toy-1", tmp_path
+    )
+    batches: list[str] = []
+
+    def second_is_lost(request: str) -> str:
+        if "log-batch" not in request:
+            return PASS
+        batches.append(request)
+        return "{}" if len(batches) == 2 else PASS
+
+    network.weather = second_is_lost
+    tracker.sync(history, [])
+    (run,) = children(tracker).values()
+    assert len(points(tracker, run.info.run_id, "curve.log_loss")) < 2000
+    assert tracker.complete(history, []) == []
+    assert points(tracker, run.info.run_id, "curve.log_loss") == list(curve)

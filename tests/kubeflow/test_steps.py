@@ -82,7 +82,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = StudyFolder.create(tmp_path_factory.mktemp("whole") / "study", spec, StudyRecord.new(spec))
     with TrialPool(spec, 2, 1) as pool:
         run(folder, spec, pool, [])
-    return comparable(folder.history().trials)
+    return comparable(folder.whole_history().trials)
 
 
 def test_the_steps_make_the_trials_that_the_runner_makes(
@@ -96,7 +96,7 @@ def test_the_steps_make_the_trials_that_the_runner_makes(
     assert steps.propose(chunk.store, chunk.state) == [steps.NOTHING]
     assert chunk.end() == "stepwise version 1"
     folder = StudyFolder(tmp_path / "store")
-    trials = folder.history().trials
+    trials = folder.whole_history().trials
     assert comparable(trials) == expected
     assert [trial.status for trial in trials].count(TrialStatus.FAILED) == 1
     assert "on purpose" in (trials[1].error or "")
@@ -127,7 +127,7 @@ def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_an
     for number in (2, 3):
         second.round(number)
     folder = StudyFolder(store)
-    assert comparable(folder.history().trials) == expected
+    assert comparable(folder.whole_history().trials) == expected
     assert {name: (store / "trials" / name).stat().st_mtime_ns for name in before} == before
     assert second.end()
 
