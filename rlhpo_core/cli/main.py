@@ -4,6 +4,7 @@ and ``prior``.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -222,6 +223,13 @@ def main() -> None:
     except UserError as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # All is written. To take modules apart takes many seconds on a busy machine, and a pod has few left.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _conclude(result: Result, spec: StudySpec) -> None:

@@ -40,7 +40,7 @@ from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
 
 #: Seconds that the trials and the tuner are given to end after a second Ctrl-C or SIGTERM. Kubernetes gives a pod 30.
-_GRACE = 8.0
+_GRACE = 4.0
 
 
 @dataclass(frozen=True)
