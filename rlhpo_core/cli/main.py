@@ -112,8 +112,8 @@ def resume(
     opened = StudyFolder.open(folder)
     spec = load_study(opened.study_file, overrides(trials=trials, workers=workers))
     if trials is not None or workers is not None:
-        if opened.busy():
-            raise UserError(f"{folder} is being tuned by another process; wait for it, or stop it")
+        if (why := opened.busy()) is not None:
+            raise UserError(why)
         opened.write_spec(spec)
     _conclude(session.resume(folder, console, engine), spec)
 

@@ -28,6 +28,7 @@ from rlhpo_core.production.ledger import Record
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.production.winner import register_winner
 from rlhpo_core.report.study_report import failure_report, log_report, make_report
+from rlhpo_core.storage.lock import Lock
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec
@@ -74,7 +75,7 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
         evaluator.check_space(spec.space)
     existed = path.exists()
     folder = StudyFolder.create(path, spec, StudyRecord.new(spec, _digest(evaluator)))
-    with folder.locked():
+    with folder.locked() as lock:
         try:
             begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, console)
@@ -82,7 +83,7 @@ def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine
             # Nothing has happened in it: the next attempt should find the place free.
             folder.discard(keep_folder=existed)
             raise
-        return _conduct(folder, spec, evaluator, tracker, console, engine)
+        return _conduct(folder, spec, evaluator, tracker, console, engine, lock)
 
 
 def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
@@ -96,14 +97,14 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
     """
     torch.set_num_threads(1)
     folder = StudyFolder.open(path)
-    with folder.locked():
+    with folder.locked() as lock:
         spec = folder.spec()
         with console.status("reading the data"):
             evaluator = build_evaluator(spec, threads(spec.execution))
             evaluator.check_space(spec.space)
             folder.check_table(_digest(evaluator))
         begin_study(folder, spec)
-        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine)
+        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine, lock)
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,12 @@ def _conduct(
     tracker: StudyTracker,
     console: Console,
     engine: Engine,
+    lock: Lock,
 ) -> Result:
-    """Tune with the display and MLflow as listeners, then conclude. Raises: UserError if no trial has succeeded."""
+    """Tune with the display and MLflow as listeners, then conclude.
+
+    Raises: UserError if no trial has succeeded; LostLock if somebody else has taken over.
+    """
     display = LiveProgress(console, spec, folder.history())
     begun = folder.state().summaries
     mirror = TrackingListener(tracker, folder.history(), begun, display.warn, folder.with_curve)
@@ -224,8 +229,9 @@ def _conduct(
     with _Interrupts(display.warn) as interrupts:
         try:
             with display:
-                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts)
+                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts, lock)
             interrupts.check()
+            lock.check()
             best = folder.history().best()
             mirrored = mirror.flush()
             try:
@@ -285,15 +291,17 @@ def _tune(
     listeners: Sequence[runner.Listener],
     engine: Engine,
     interrupts: _Interrupts,
+    lock: Lock,
 ) -> runner.Outcome:
-    """Run the loop until the budget is spent or the study is interrupted."""
+    """Run the loop until the budget is spent, the study is interrupted, or somebody else has taken over."""
     if engine is Engine.KFP:
         # It looks at the count itself, and kills the pipeline at 2.
         with interrupts.heeded(lambda: None):
-            return local_pipeline.run(folder, spec, tracking_uri, listeners, lambda: interrupts.count)
+            level = lambda: 2 if lock.lost else interrupts.count  # noqa: E731
+            return local_pipeline.run(folder, spec, tracking_uri, listeners, level)
     count = min(workers(spec.execution), spec.tuner.trials_per_round)
     with TrialPool(spec, count, threads(spec.execution)) as pool, interrupts.heeded(pool.cancel):
-        return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0)
+        return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0 or lock.lost)
 
 
 def _conclude(

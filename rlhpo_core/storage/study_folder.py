@@ -1,18 +1,19 @@
-"""A study's folder on this machine: its files, and the lock that one process at a time holds while tuning."""
+"""A study's folder on this machine: its files, and that one process at a time tunes in it."""
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.storage.lease import leased, refused
+from rlhpo_core.storage.lock import Lock
 from rlhpo_core.storage.object_store import FolderStore
 from rlhpo_core.storage.study_files import RECORD, SPEC, STATES, StudyFiles, StudyRecord
 from rlhpo_core.study.spec import StudySpec, load_study
 
-_LOCK = "lock"
+_LOCK = "lock/"
 
 
 class StudyFolder(StudyFiles):
@@ -57,16 +58,16 @@ class StudyFolder(StudyFiles):
         return folder
 
     def discard(self, keep_folder: bool) -> None:
-        """Remove what a study that could not begin has written, and nothing else; the caller holds the lock.
+        """Remove what a study that could not begin has written, and nothing else; the caller holds the lease.
 
         Args:
             keep_folder: Whether the folder was there before; else it is removed as well, if nothing else is in it.
 
         Raises: UserError if a file cannot be removed.
         """
-        for key in (SPEC, *self.store.keys(STATES), _LOCK):
+        for key in (SPEC, *self.store.keys(STATES), *self.store.keys(_LOCK)):
             self.store.delete(key)
-        for name in ("trials", "state"):
+        for name in ("trials", "state", "lock"):
             _remove_if_empty(self.path / name)
         # Last: as long as it is there, no other process can begin a study here.
         self.store.delete(RECORD)
@@ -88,22 +89,14 @@ class StudyFolder(StudyFiles):
         return spec
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Held while tuning. Raises: UserError if another process holds it; a dead process holds nothing."""
-        with (self.path / _LOCK).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(f"{self.path} is being tuned by another process; wait for it, or stop it") from error
-            yield
+    def locked(self) -> Iterator[Lock]:
+        """Held while tuning. Raises: as ``lease.leased`` does."""
+        with leased(self.store) as lock:
+            yield lock
 
-    def busy(self) -> bool:
-        """Whether a process is tuning in this folder now."""
-        try:
-            with self.locked():
-                return False
-        except UserError:
-            return True
+    def busy(self) -> str | None:
+        """Why nobody else may tune in this folder now: who does; ``None`` if nobody does."""
+        return refused(self.store)
 
 
 def studies(below: Path) -> Iterator[StudyFolder]:
