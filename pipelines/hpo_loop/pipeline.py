@@ -131,7 +131,8 @@ def build(
                 so itself, which spares each step the time it takes to import MLflow.
         """
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
-        data = data_prep(store=store, table_source=table_source, log_trials=log_trials)
+        kfp_run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if cluster else ""
+        data = data_prep(store=store, table_source=table_source, log_trials=log_trials, kfp_run=kfp_run)
         pods.place(data, "prepare data")
         turns = all_rounds(
             store=store,

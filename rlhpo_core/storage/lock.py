@@ -110,12 +110,14 @@ class Lock:
     since: float
     """Unix time."""
     process: Process | None = None
+    strict: bool = True
+    """Whether a renewal may not be late though nobody has taken over."""
     lost: bool = False
-    """Whether a renewal by ``kept`` has found that somebody else has taken over."""
+    """Whether a renewal by a thread has found that somebody else has taken over."""
 
     def check(self) -> None:
-        """Raises: LostLock unless the lock is surely held for some seconds more, or, of a process, still its own."""
-        if self.process is None and self.clock() > self.expires - min(5.0, self.expiry / 4):
+        """Raises: LostLock unless the lock is surely held for some seconds more, or, if not strict, still its own."""
+        if self.strict and self.clock() > self.expires - min(5.0, self.expiry / 4):
             raise LostLock(f"the lock of {self.store.uri} was held too long and is lost; try again")
         if (newest := _newest(self.store)) != self.number:
             other = _read(self.store, newest)
@@ -138,6 +140,13 @@ class Lock:
 
         Raises: LostLock at the end if it was lost all the same (this process was stopped, or the store was away).
         """
+        with self.renewing():
+            yield
+        self.renew()
+
+    @contextmanager
+    def renewing(self) -> Iterator[None]:
+        """As ``kept``, but nobody is told if it was lost."""
         done = threading.Event()
         thread = threading.Thread(target=self._keep, args=(done,), name=f"keeps {_key(self.number)}", daemon=True)
         thread.start()
@@ -146,10 +155,12 @@ class Lock:
         finally:
             done.set()
             thread.join()
-        self.renew()
 
     def _keep(self, done: threading.Event) -> None:
-        while not done.wait(self.expiry / 10):
+        # What was taken over from another process may be at its end already.
+        wait = self.expiry / 10 if self.clock() < self.expires - self.expiry / 2 else 0.0
+        while not done.wait(wait):
+            wait = self.expiry / 10
             try:
                 self.renew()
             except LostLock:
@@ -161,7 +172,7 @@ class Lock:
     def give_back(self) -> None:
         """Let others have it at once, unless they have it already. If the store is away, they have to wait."""
         with suppress(UserError):
-            if (self.process is not None or self.clock() < self.expires) and self.store.read(_key(self.number)):
+            if (not self.strict or self.clock() < self.expires) and self.store.read(_key(self.number)):
                 self._write(0.0)
 
     def _write(self, expires: float) -> None:
@@ -195,7 +206,7 @@ def locked(
 
     Raises: UserError, naming the holder, if it is not free in time.
     """
-    lock = _acquire(store, f"{holder} {secrets.token_hex(8)}", expiry, patience, clock, process, refuse)
+    lock = acquire(store, holder, expiry, patience, clock, process, refuse)
     try:
         yield lock
     finally:
@@ -207,6 +218,18 @@ def current(store: Store, clock: Callable[[], float] = time.time) -> Holding | N
     newest = _newest(store)
     found = _read(store, newest) if newest else None
     return found if found is not None and found.holds(clock()) else None
+
+
+def adopted(store: Store, expiry: float, clock: Callable[[], float] = time.time) -> Lock | None:
+    """The latest holding, to be renewed by another process for the same holder; ``None`` if that holder is a process.
+
+    Also one that has expired or was given back: it is a holding again once it is renewed.
+    """
+    newest = _newest(store)
+    known = _read(store, newest) if newest else None
+    if known is None or known.process is not None:
+        return None
+    return Lock(store, newest, known.holder, known.expires, expiry, clock, known.since, strict=False)
 
 
 def this_process() -> Process:
@@ -228,28 +251,30 @@ def _started(pid: int) -> float:
     return psutil.Process(pid).create_time() - boot
 
 
-def _acquire(
+def acquire(
     store: Store,
     holder: str,
     expiry: float,
     patience: float,
-    clock: Callable[[], float],
-    process: Process | None,
-    refuse: Callable[[Store, Holding], str],
+    clock: Callable[[], float] = time.time,
+    process: Process | None = None,
+    refuse: Callable[[Store, Holding], str] = refusal,
 ) -> Lock:
+    """As ``locked``, for those who do not give it back themselves."""
+    mine = f"{holder} {secrets.token_hex(8)}"
     deadline = clock() + patience
     while True:
         newest = _newest(store)
         known = _read(store, newest) if newest else None
         if known is None or not known.holds(clock()):
             since, number = clock(), newest + 1
-            holding = Holding(holder=holder, since=since, expires=since + expiry, process=process)
+            holding = Holding(holder=mine, since=since, expires=since + expiry, process=process)
             made = store.create(_key(number), holding.model_dump_json().encode())
             # A list that was out of date by many holdings could lead to a number that was cleared away: look again.
             if made and _newest(store) == number:
                 for key in _holdings(store)[:-_KEPT]:
                     store.delete(key)
-                return Lock(store, number, holder, holding.expires, expiry, clock, since, process)
+                return Lock(store, number, mine, holding.expires, expiry, clock, since, process, strict=process is None)
         elif clock() >= deadline:
             raise UserError(refuse(store, known))
         time.sleep(0.2)

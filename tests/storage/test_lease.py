@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage import lock
-from rlhpo_core.storage.lease import EXPIRY, leased, refused
+from rlhpo_core.storage.lease import EXPIRY, held_by_run, leased, refused, release, renewed
 from rlhpo_core.storage.lock import Holding, LostLock, Process, this_process
 from rlhpo_core.storage.object_store import FolderStore
 
@@ -47,6 +47,13 @@ def holder(place: Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def expire(store: FolderStore) -> None:
@@ -105,6 +112,40 @@ def test_on_another_machine_time_decides(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(LostLock, match=rf"is lost to process {os.getpid()} on .+; what was done under it is kept"):
             ours.check()
         ours.number = 2  # So that the end has nothing to say.
+
+
+def test_the_steps_of_a_run_are_one_holder(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    with held_by_run(store, "a"):
+        pass
+    message = r"is being tuned by run a since .+; wait for it, or stop it; if it is dead, try again after 2\d\d\d-.+"
+    for other in (held_by_run(store, "b"), leased(store)):
+        with pytest.raises(UserError, match=message), other:
+            pass
+    with held_by_run(store, "a"):  # Its first step is run again.
+        assert store.keys("lock/") == [KEY]
+    expire(store)
+    assert refused(store) is None
+    with renewed(store):
+        wait_until(lambda: refused(store) is not None)
+    with pytest.raises(ZeroDivisionError), renewed(store):
+        _ = 1 / 0
+    assert refused(store) is None, "a step that fails ends its run"
+    with renewed(store):  # Unless the step is tried again.
+        wait_until(lambda: refused(store) is not None)
+    release(store)
+    with held_by_run(store, "b"):
+        assert "run b" in (refused(store) or "")
+
+
+def test_a_step_renews_nothing_that_a_process_holds(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    with leased(store):
+        before = store.read(KEY)
+        with renewed(store):
+            time.sleep(0.05)
+        release(store)
+        assert store.read(KEY) == before
 
 
 def test_of_several_at_once_one_has_it(tmp_path: Path) -> None:
