@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 STUDY ?= examples/05-pipeline.yaml
 ENGINE ?= kfp
+MINUTES ?= 30
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.prior_cards benchmarks.measurements
+GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.prior_cards tools.reliability benchmarks.measurements
 
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1
@@ -15,7 +16,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test lint types contracts packages unit e2e kernels e2e-docker e2e-chunks format generate check-generated lock clean
+.PHONY: help install run ui test lint types contracts packages unit e2e kernels soak e2e-docker e2e-chunks \
+	e2e-cluster e2e-cluster-all format generate check-generated lock clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,11 +62,20 @@ e2e: install ## whole studies by the command line, as pipelines by KFP's local r
 kernels: install ## the numerical tests with the routines of other processors and with two threads; all with TESTS=tests
 	$(BIN)/python -m tests.kernels $(TESTS)
 
+soak: install ## kills, outages and full disks at random moments of real studies, for MINUTES=30; results add up
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --jobs 2
+
 e2e-docker: install ## build the image and run the pipeline in containers of it (many minutes; a Docker engine or root)
 	RLHPO_E2E_DOCKER=1 $(BIN)/python -m pytest -s -rs tests/e2e/test_docker.py
 
 e2e-chunks: install ## thirty rounds in runs of ten by KFP's local runner, with a kill (a quarter of an hour)
 	RLHPO_E2E_CHUNKS=1 $(BIN)/python -m pytest -s tests/e2e/test_chunks.py -k kfp
+
+e2e-cluster: install ## the pipelines on a cluster that RLHPO_CLUSTER names (CONTRIBUTING.md), or RLHPO_CLUSTER=here (40 minutes)
+	$(BIN)/python -m pytest -s -rs -n 4 tests/cluster
+
+e2e-cluster-all: install ## every fault at every step of it (hours)
+	RLHPO_CLUSTER_ALL=1 $(BIN)/python -m pytest -s -rs -n 4 tests/cluster
 
 format: install ## put the code in order
 	$(BIN)/ruff check --fix .

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+#: Names of temporary files.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -29,13 +33,11 @@ def create_atomically(path: Path, data: bytes) -> bool:
     return True
 
 
-def free_path(wanted: Path) -> Path:
-    """The path, or the first of path-2, path-3, … in which there is nothing yet."""
-    candidate, number = wanted, 1
-    while candidate.exists():
-        number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
-    return candidate
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote. Nobody may be writing there now."""
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

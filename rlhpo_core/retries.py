@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 #: Seconds to wait in all, unless ``RLHPO_PATIENCE`` says otherwise.
 PATIENCE = 600.0
+#: The same where a person waits, but what was done so far would be lost.
+BRIEFLY = 30.0
 #: Seconds to wait at most between two attempts.
 _LONGEST = 30.0
 

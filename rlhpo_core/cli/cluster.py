@@ -1,8 +1,10 @@
-"""The command line's part for a cluster: ``rlhpo submit | schedule | runs``."""
+"""The command line's part for a cluster: ``rlhpo submit | schedule | unschedule | compile``."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import math
 import tempfile
 from dataclasses import dataclass
@@ -12,16 +14,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table as Grid
 
-from rlhpo_core.cli.options import ServerOptions, StudyFile, console, grouped
+from rlhpo_core.cli.cluster_runs import Artifacts, AsJson, Watch, as_data, failure
+from rlhpo_core.cli.options import Force, ServerOptions, StudyFile, console, errors, grouped, seconds, write_file
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.resources import Steps
+from rlhpo_core.kubeflow.schedules import RunUnderWay
 from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, load_study
 
 # KFP is slow to import, too: only the commands do.
 if TYPE_CHECKING:
     from rlhpo_core.kubeflow.client import PipelineVersion
     from rlhpo_core.kubeflow.connection import Server
+
+UnderWayOption = Annotated[
+    RunUnderWay | None,
+    typer.Option(
+        show_default="refuse",
+        help="A run of the schedule that is to go: wait for its end, or stop it. KFP deletes it with the schedule.",
+    ),
+]
+
+Rounds = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        show_default="what takes half of Argo's 1 MiB",
+        help="Rounds in one run; the next run goes on from there.",
+    ),
+]
+StepsOption = Annotated[
+    Steps,
+    typer.Option("--steps", help="Steps of a round: two that save time and pods, or five that show more. Same trials."),
+]
+Retune = Annotated[bool, typer.Option("--retune", help="Retune the deployed model, as `rlhpo retune` does.")]
 
 #: The pipelines' names on the server.
 PIPELINE, RETUNE = "rlhpo-hpo-loop", "rlhpo-retune"
@@ -38,14 +64,11 @@ class RunOptions:
         str,
         typer.Option("--table", metavar="URI", help="The table for the pods to read; default: data.path of the study."),
     ] = ""
-    rounds: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            show_default="what takes half of Argo's 1 MiB",
-            help="Rounds in one run; the next run goes on from there.",
-        ),
-    ] = None
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Put data.path of the study into the store, for the pods to read it there.")
+    ] = False
+    rounds: Rounds = None
+    steps: StepsOption = Steps.COMPACT
     image: Annotated[str | None, typer.Option(help="The image of all steps; default: that of this version.")] = None
     pipeline_version: Annotated[
         str | None,
@@ -53,7 +76,7 @@ class RunOptions:
     ] = None
     experiment: Annotated[str, typer.Option(help="KFP experiment of the run.")] = "rlhpo"
     service_account: Annotated[str | None, typer.Option(help="Service account of the pods.")] = None
-    retune: Annotated[bool, typer.Option("--retune", help="Retune the deployed model, as `rlhpo retune` does.")] = False
+    retune: Retune = False
 
 
 @grouped
@@ -65,6 +88,9 @@ def submit(
         bool, typer.Option("--continue/--no-continue", help="Whether runs send the next one while budget is left.")
     ] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for this run's end, and fail if it failed.")] = False,
+    timeout: Annotated[str, typer.Option(metavar="DURATION", help="Of --wait, such as 2h; the run goes on.")] = "7d",
+    artifacts: Artifacts = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a study on a cluster, as runs of some rounds each: the last step of a run sends the next one.
 
@@ -79,22 +105,33 @@ def submit(
     from rlhpo_core.kubeflow import client
     from rlhpo_core.kubeflow.next_run import FURTHER, put_study
 
-    spec, kfp = load_study(study), server.server()
+    spec, kfp, patience = load_study(study), server.server(), seconds(timeout, "--timeout")
     with tempfile.TemporaryDirectory() as folder:
-        package = _package(kfp, spec, run, Path(folder))
         parameters, further = _parameters(spec, run), 0
+        package = _package(kfp, spec, run, Path(folder))
         put_study(run.store, spec)
         if not run.retune:
-            further = math.ceil(_rounds(spec) / _rounds_of_run(spec, run)) - 1 if go_on else 0
+            a_run = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
+            further = math.ceil(_rounds(spec) / a_run) - 1 if go_on else 0
             parameters[FURTHER] = further
         sent = client.submit(kfp, package, spec.name, parameters, run.experiment, service_account=run.service_account)
-    console.print(f"run {sent.id}  {escape(sent.url or '')}".rstrip(), soft_wrap=True)
+    told = errors if as_json else console
+    if not as_json:
+        console.print(f"run {sent.id}  {escape(sent.url or '')}".rstrip(), soft_wrap=True)
     if further:
-        console.print(f"up to {further} more follow by themselves; `rlhpo runs` lists them")
+        told.print(f"up to {further} more follow by themselves; `rlhpo runs` lists them")
     if wait:
-        ended = client.wait(kfp, sent.id, on_state=lambda state: console.print(f"{state.name}: {state.state}"))
-        if not ended.succeeded:
-            raise UserError(f"run {ended.id} ended as {ended.state}: {ended.error or 'its page says why'}")
+        sent = client.wait(
+            kfp,
+            sent.id,
+            timeout=patience,
+            on_state=lambda state: told.print(f"{escape(state.name)}: {state.state}"),
+            on_look=Watch.of(kfp, artifacts).look,
+        )
+    if as_json:
+        typer.echo(json.dumps({**as_data(sent), "further_runs": further}))
+    if sent.ended and not sent.succeeded:
+        raise failure(kfp, sent, artifacts)
 
 
 @grouped
@@ -102,68 +139,94 @@ def schedule(
     study: StudyFile,
     run: RunOptions,
     server: ServerOptions,
-    cron: Annotated[str, typer.Option(help="Six fields, seconds first: '0 0 3 * * 1' is Mondays at three.")],
+    cron: Annotated[
+        str,
+        typer.Option(help="Six fields, seconds first, in KFP's time zone (UTC by default): '0 0 3 * * 1' is Mondays."),
+    ],
+    under_way: UnderWayOption = None,
 ) -> None:
     """Run a chunk of a study again and again; replaces the schedule of the same name.
 
-    One run at a time, and none to make up for those that were missed. Runs of a schedule send no others. With
-    `--retune` each run looks whether the data is new, tunes from what is known, and lets the gate decide; the store is
-    then the place of the model.
+    One run at a time, and none to make up for those that were missed. Runs of a schedule send no others. After three
+    runs in a row that found the study finished, the schedule is paused, and an alert says so. With `--retune` each run
+    looks whether the data is new, tunes from what is known, and lets the gate decide; the store is then the place of
+    the model.
     """
-    from rlhpo_core.kubeflow import client
+    from rlhpo_core.kubeflow import schedules
     from rlhpo_core.kubeflow.next_run import put_study
 
     spec, kfp = load_study(study), server.server()
     with tempfile.TemporaryDirectory() as folder:
-        package, parameters = _package(kfp, spec, run, Path(folder)), _parameters(spec, run)
+        parameters = _parameters(spec, run)
+        rounds = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
+        package = _compile(spec, rounds, Path(folder), run.retune, run.steps)
         put_study(run.store, spec)
-        made = client.schedule(
+        made = schedules.schedule(
             kfp,
             package,
+            RETUNE if run.retune else PIPELINE,
             f"{spec.name}-retune" if run.retune else spec.name,
             parameters,
             run.experiment,
             service_account=run.service_account,
             cron=cron,
+            version=run.pipeline_version,
+            under_way=under_way,
+            tell=lambda line: console.print(escape(line)),
         )
-    console.print(f"schedule {made.name}: {made.cron}  {escape(made.url or '')}".rstrip(), soft_wrap=True)
+    console.print(f"schedule {made.name}: {made.cron} (UTC, unless KFP's time zone was set)  ", end="")
+    console.print(escape(made.url or ""), soft_wrap=True)
 
 
 @grouped
-def runs(
+def unschedule(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the schedule: the study's, with -retune for those.")],
     server: ServerOptions,
-    experiment: Annotated[str | None, typer.Option(help="Only of this KFP experiment.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
+    under_way: UnderWayOption = None,
 ) -> None:
-    """List the latest runs on a cluster."""
-    from rlhpo_core.kubeflow import client
+    """Remove a schedule. Its runs stay."""
+    from rlhpo_core.kubeflow import schedules
 
-    latest = client.runs(server.server(), experiment, limit)
-    grid = Grid("run", "name", "state", "created", box=None, header_style="bold")
-    for run in latest:
-        created = "" if run.created is None else f"{run.created:%Y-%m-%d %H:%M}"
-        grid.add_row(run.id, escape(run.name), run.state, created)
-    console.print(grid if latest else "no runs")
+    schedules.unschedule(server.server(), name, under_way, lambda line: console.print(escape(line)))
+    console.print(f"schedule {escape(name)} is removed")
+
+
+@grouped
+def compile_pipeline(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")] = Path("pipeline.yaml"),
+    rounds: Rounds = None,
+    steps: StepsOption = Steps.COMPACT,
+    retune: Retune = False,
+    force: Force = False,
+) -> None:
+    """Compile the pipeline of a study into a file, to be uploaded in KFP's pages or by another tool."""
+    spec = load_study(study)
+    with tempfile.TemporaryDirectory() as folder:
+        a_run = _rounds_of_run(spec, rounds, retune, steps)
+        content = _compile(spec, a_run, Path(folder), retune, steps).read_bytes()
+    write_file(out, content, force)
+    console.print(f"wrote {escape(str(out))}", soft_wrap=True)
 
 
 def _package(server: Server, spec: StudySpec, run: RunOptions, folder: Path) -> Path | PipelineVersion:
     """What is run: a package compiled into the folder, or the version of the pipeline that it becomes."""
     from rlhpo_core.kubeflow import client
 
-    path = _compile(spec, _rounds_of_run(spec, run), folder, run.retune)
+    path = _compile(spec, _rounds_of_run(spec, run.rounds, run.retune, run.steps), folder, run.retune, run.steps)
     if run.pipeline_version is None:
         return path
     return client.upload(server, path, RETUNE if run.retune else PIPELINE, run.pipeline_version)
 
 
-def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
+def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps) -> Path:
     """The pipeline of a run, with so many rounds. Raises: UserError if that is more than a run holds."""
     from kfp import compiler
 
     from rlhpo_core.cli.local_pipeline import pipeline_module
 
     pipeline = pipeline_module()
-    most = min(pipeline.MOST_ROUNDS, _sizes().most_rounds(spec.tuner.trials_per_round, share=1.0))
+    most = min(pipeline.MOST_ROUNDS, _sizes().most_rounds(spec.tuner.trials_per_round, share=1.0, steps=steps))
     if retune:
         if spec.registry.model is None:
             raise UserError("registry.model: a retuning needs the name of the registered model that it is about")
@@ -178,21 +241,22 @@ def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
     path = folder / "pipeline.yaml"
     parallelism = spec.execution.workers or 0
     compiler.Compiler().compile(
-        pipeline.build(rounds, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda"), str(path)
+        pipeline.build(rounds, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda", steps=steps),
+        str(path),
     )
     return path
 
 
-def _rounds_of_run(spec: StudySpec, run: RunOptions) -> int:
+def _rounds_of_run(spec: StudySpec, wanted: int | None, retune: bool, steps: Steps) -> int:
     """As asked for, or as many as are planned for; no more than the study has. A retuning holds the whole of it.
 
     Raises: UserError if a round alone is more than Argo holds.
     """
-    if run.retune:
+    if retune:
         return _rounds(spec)
-    planned = run.rounds or _sizes().most_rounds(spec.tuner.trials_per_round)
+    planned = wanted or _sizes().most_rounds(spec.tuner.trials_per_round, steps=steps)
     if planned == 0:
-        most = max(k for k in range(1, spec.tuner.trials_per_round) if _sizes().most_rounds(k))
+        most = max(k for k in range(1, spec.tuner.trials_per_round) if _sizes().most_rounds(k, steps=steps))
         raise UserError(
             f"tuner.trials_per_round: a round of {spec.tuner.trials_per_round} trials takes more than half of the "
             f"1 MiB that Argo holds of a run; at most {most}, or --rounds 1"
@@ -214,11 +278,51 @@ def _rounds(spec: StudySpec) -> int:
 
 
 def _parameters(spec: StudySpec, run: RunOptions) -> dict[str, Any]:
-    """Those of the pipeline. Raises: UserError if the pods could not read the study's prior."""
+    """Those of the pipeline. Raises: UserError if the pods could not read what the study or the options name."""
+    for name, place in (("--store", run.store), ("registry.store", spec.registry.store)):
+        if place is not None and not place.startswith("s3://"):
+            raise UserError(
+                f"{name}: the pods share no folder with this machine or with each other, so {place} is out of their "
+                "reach; name a place in an object store, such as s3://bucket/studies/NAME"
+            )
+    if spec.warm_start is not None and spec.warm_start.study and not spec.warm_start.study.startswith("s3://"):
+        raise UserError(f"warm_start: the pods cannot read {spec.warm_start.study}; name a study in s3://bucket/…")
     if spec.prior.endswith(PRIOR_FILE) and "://" not in spec.prior:
         raise UserError(
             f"prior: the pods cannot read {spec.prior}; put it where they can (s3://bucket/NAME{PRIOR_FILE}), or "
             "register it (`rlhpo prior register`) and name it as models:/NAME@ALIAS"
         )
-    parameters: dict[str, Any] = {"store": run.store, "table_source": run.table}
+    parameters: dict[str, Any] = {"store": run.store, "table_source": _table(spec, run)}
     return parameters if run.image is None else {**parameters, "image": run.image}
+
+
+def _table(spec: StudySpec, run: RunOptions) -> str:
+    """Where the pods read the table; empty if the study has none.
+
+    Raises: UserError if they could not, or if it cannot be put where they can.
+    """
+    if spec.data is None:
+        return run.table
+    if run.upload:
+        if run.table:
+            raise UserError("--upload: puts the study's own table into the store; leave out --table, or --upload")
+        return _uploaded(spec.data.path, f"{run.store.rstrip('/')}/tables")
+    if not run.table.startswith("s3://"):
+        raise UserError(
+            f"--table: the pods cannot read {run.table or spec.data.path}; put it into an object store and name it "
+            "(--table s3://bucket/…), or let --upload put it beside the study"
+        )
+    return run.table
+
+
+def _uploaded(path: Path, place: str) -> str:
+    """Put a table into the store, under a name that tells its content; returns its address."""
+    from rlhpo_core.storage.object_store import open_store
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the table {path}: {error}") from error
+    name = f"{hashlib.sha256(data).hexdigest()[:12]}-{path.name}"
+    open_store(place).create(name, data)
+    return f"{place}/{name}"

@@ -4,6 +4,7 @@ and ``prior``.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +15,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from rlhpo_core import __version__
-from rlhpo_core.atomic_files import free_path
 from rlhpo_core.cli import cluster as cli_cluster
+from rlhpo_core.cli import cluster_runs as cli_cluster_runs
 from rlhpo_core.cli import prior as cli_prior
 from rlhpo_core.cli import production as cli_production
 from rlhpo_core.cli.options import (
@@ -37,6 +38,8 @@ from rlhpo_core.cli.options import (
 )
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Engine
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec, load_study
 from rlhpo_core.trial import History, TrialStatus
@@ -95,7 +98,7 @@ def tune(
     spec = load_study(study, overrides(seed, trials, workers, tracking_uri))
     from rlhpo_core.cli import session
 
-    _conclude(session.start(spec, out or free_path(RUNS / spec.name), console, engine), spec)
+    _conclude(session.start(spec, out or RUNS / spec.name, console, engine, numbered=out is None), spec)
 
 
 @app.command()
@@ -120,15 +123,26 @@ def resume(
 
 @app.command()
 def status(
-    folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="One study, or a folder of studies. Default: runs/")
-    ] = RUNS,
+    place: Annotated[
+        str,
+        typer.Argument(metavar="[FOLDER|STORE]", help="A study, a folder of studies, or the address of a store."),
+    ] = str(RUNS),
+    artifacts: cli_cluster_runs.Artifacts = None,
 ) -> None:
-    """Show how far studies are, and the best that they have found."""
+    """Show how far studies are, and the best that they have found.
+
+    Of a study on a cluster (`rlhpo status s3://…`), also what its latest run does, or why it failed.
+    """
     from rlhpo_core.storage.study_folder import StudyFolder, studies
 
+    if "://" in place:
+        _print_study(StudyFiles(open_store(place)), "")
+        cli_cluster_runs.print_runs_of(place, artifacts)
+        return
+    folder = Path(place)
     if StudyFolder(folder).study_file.exists():
-        _print_study(StudyFolder(folder))
+        opened = StudyFolder(folder)
+        _print_study(opened, _state(opened, opened.spec(), opened.history()))
         return
     folders = list(studies(folder))
     if not folders:
@@ -194,7 +208,11 @@ app.command()(cli_production.rollback)
 app.command()(cli_production.audit)
 app.command()(cli_cluster.submit)
 app.command()(cli_cluster.schedule)
-app.command()(cli_cluster.runs)
+app.command()(cli_cluster.unschedule)
+app.command("compile")(cli_cluster.compile_pipeline)
+app.command()(cli_cluster_runs.runs)
+app.command()(cli_cluster_runs.logs)
+app.command()(cli_cluster_runs.stop)
 app.add_typer(cli_prior.app, name="prior")
 
 
@@ -205,6 +223,13 @@ def main() -> None:
     except UserError as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # All is written. To take modules apart takes many seconds on a busy machine, and a pod has few left.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _conclude(result: Result, spec: StudySpec) -> None:
@@ -224,17 +249,17 @@ def _conclude(result: Result, spec: StudySpec) -> None:
         raise typer.Exit(1)
 
 
-def _print_study(folder: StudyFolder) -> None:
+def _print_study(folder: StudyFiles, state: str) -> None:
     spec = folder.spec()
     history = folder.history()
     seconds = int(folder.record().seconds)
-    console.print(f"[bold]{escape(spec.name)}[/] {_state(folder, spec, history)}")
+    console.print(f"[bold]{escape(spec.name)}[/] {state}".rstrip())
     console.print(f"trials     {len(history)} of {spec.budget.trials}, {_failed(history)} failed, in {seconds} s")
     if history.best() is not None:
         _print_best(folder, spec)
 
 
-def _print_best(folder: StudyFolder, spec: StudySpec) -> None:
+def _print_best(folder: StudyFiles, spec: StudySpec) -> None:
     best, winner = folder.history().best(), folder.record().winner
     assert best is not None
     console.print(

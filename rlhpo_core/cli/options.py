@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from rlhpo_core.atomic_files import create_atomically, write_atomically
-from rlhpo_core.errors import UserError
+from rlhpo_core.errors import UserError, describe
 from rlhpo_core.execution.resources import Engine
+from rlhpo_core.study.spec import Duration
 
 # KFP is slow to import: only the commands that need it do.
 if TYPE_CHECKING:
@@ -70,6 +72,14 @@ def overrides(
         "data": None if table is None else {"path": str(table.resolve())},
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def seconds(text: str, option: str) -> float:
+    """A duration as study files have it (90s, 15m, 2h, 7d). Raises: UserError, naming the option, if it is none."""
+    try:
+        return TypeAdapter(Duration).validate_python(text).total_seconds()
+    except ValidationError as error:
+        raise UserError(f"{option}: {describe(error)}") from error
 
 
 def write_file(path: Path, data: bytes, force: bool) -> None:

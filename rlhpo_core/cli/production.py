@@ -11,7 +11,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from rlhpo_core.atomic_files import free_path
 from rlhpo_core.cli.options import (
     INTERRUPTED,
     RUNS,
@@ -27,6 +26,7 @@ from rlhpo_core.cli.options import (
 )
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Engine
+from rlhpo_core.retries import BRIEFLY, patiently
 from rlhpo_core.study.spec import TrackingSpec, load_study
 
 # What is slow to import is imported by the command that needs it, as in main.
@@ -64,7 +64,7 @@ def retune(
     spec = load_study(study, changed)
     from rlhpo_core.cli import session
 
-    retuned = session.retune(spec, out or free_path(RUNS / spec.name), console, engine, force)
+    retuned = session.retune(spec, out or RUNS / spec.name, console, engine, force, numbered=out is None)
     if retuned.result is None:
         console.print(escape(retuned.findings.reason))
         return
@@ -91,7 +91,7 @@ def promote(
     from rlhpo_core.production import promotion
 
     registered = _registered_model(model, store, tracking_uri)
-    with registered.connection.open(timeout=60, retries=2):
+    with patiently(BRIEFLY), registered.connection.open(timeout=60):
         record = promotion.promote(registered.client, registered.ledger, version, reason)
     _print_champion(record)
 
@@ -106,7 +106,7 @@ def rollback(
     from rlhpo_core.production import promotion
 
     registered = _registered_model(model, store, tracking_uri)
-    with registered.connection.open(timeout=60, retries=2):
+    with patiently(BRIEFLY), registered.connection.open(timeout=60):
         record = promotion.rollback(registered.client, registered.ledger, reason)
     _print_champion(record)
 
@@ -149,7 +149,7 @@ def _settle(name: str, store: str | None, tracking_uri: str | None) -> None:
 
     try:
         registered = _registered_model(name, store, tracking_uri)
-        with registered.connection.open(timeout=60, retries=2):
+        with registered.connection.open(timeout=60):
             promotion.settle(registered.client, registered.ledger, patience=0)
     except UserError as error:
         errors.print(f"the registry may not follow this log yet: {error}", markup=False, soft_wrap=True)

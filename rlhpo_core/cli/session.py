@@ -8,16 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from rich.console import Console
 
 from rlhpo_core.atomic_files import write_atomically
 from rlhpo_core.cli import local_pipeline
+from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
-from rlhpo_core.evaluators.protocol import Evaluator
+from rlhpo_core.evaluators.protocol import DataDescription, Evaluator
 from rlhpo_core.execution import runner
 from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.execution.progress import LiveProgress
@@ -28,7 +29,8 @@ from rlhpo_core.production.ledger import Record
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.production.winner import register_winner
 from rlhpo_core.report.study_report import failure_report, log_report, make_report
-from rlhpo_core.storage.lock import Lock
+from rlhpo_core.retries import BRIEFLY, patiently
+from rlhpo_core.storage.lock import Lock, LostLock
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec
@@ -39,7 +41,7 @@ from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
 
 #: Seconds that the trials and the tuner are given to end after a second Ctrl-C or SIGTERM. Kubernetes gives a pod 30.
-_GRACE = 8.0
+_GRACE = 4.0
 
 
 @dataclass(frozen=True)
@@ -60,21 +62,31 @@ class Result:
     """The command or the address that shows the study in MLflow."""
 
 
-def start(spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
+def start(
+    spec: StudySpec,
+    path: Path,
+    console: Console,
+    engine: Engine = Engine.INPROCESS,
+    schema: TableSchema | None = None,
+    numbered: bool = False,
+) -> Result:
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
     Args:
         path: The new folder, or an empty one; studies side by side in one folder share a local MLflow database there.
         console: For the live display and messages.
+        schema: By which the table is read: that of the model that is retuned; ``None`` to infer it.
+        numbered: Whether path-2, path-3, … will do if there is something at the path.
 
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail.
     """
     torch.set_num_threads(1)
     with console.status("reading the data"):
-        evaluator = build_evaluator(spec, threads(spec.execution))
+        evaluator = build_evaluator(spec, threads(spec.execution), schema)
         evaluator.check_space(spec.space)
-    existed = path.exists()
-    folder = StudyFolder.create(path, spec, StudyRecord.new(spec, _digest(evaluator)))
+    existed, data = path.exists() and not numbered, evaluator.data()
+    create = StudyFolder.create_numbered if numbered else StudyFolder.create
+    folder = create(path, spec, StudyRecord.new(spec, _digest(data)), None if data is None else data.schema)
     with folder.locked() as lock:
         try:
             begin_study(folder, spec)
@@ -100,9 +112,9 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
     with folder.locked() as lock:
         spec = folder.spec()
         with console.status("reading the data"):
-            evaluator = build_evaluator(spec, threads(spec.execution))
+            evaluator = build_evaluator(spec, threads(spec.execution), folder.schema())
             evaluator.check_space(spec.space)
-            folder.check_table(_digest(evaluator))
+            folder.check_table(_digest(evaluator.data()))
         begin_study(folder, spec)
         return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine, lock)
 
@@ -119,13 +131,19 @@ class Retuned:
 
 
 def retune(
-    spec: StudySpec, path: Path, console: Console, engine: Engine = Engine.INPROCESS, force: bool = False
+    spec: StudySpec,
+    path: Path,
+    console: Console,
+    engine: Engine = Engine.INPROCESS,
+    force: bool = False,
+    numbered: bool = False,
 ) -> Retuned:
     """Check whether the data is new, tune from what is known, and let the gate decide about the winner.
 
     Args:
         path: The folder of the new study, if there is something to do.
         force: Whether to tune even if nothing has changed.
+        numbered: As ``start`` has it.
 
     Raises: UserError as ``start`` does, and if the registered model or its ledger cannot be reached. A failure is
     recorded, and an alert sent, before it is raised.
@@ -137,15 +155,18 @@ def retune(
         console.print(text, style="yellow", markup=False)
 
     with retuning.recording_failure(spec, model, warn):
-        with console.status("comparing the data and scoring the champion"):
+        with console.status("comparing the data and scoring the champion"), patiently(BRIEFLY):
             findings = retuning.check(spec, model, force, warn)
         if not findings.proceed:
             return Retuned(findings, None, None)
         console.print(findings.reason, markup=False)
-        result = start(spec.model_copy(update={"warm_start": findings.warm_start}), path, console, engine)
+        tuned = spec.model_copy(update={"warm_start": findings.warm_start})
+        with patiently(BRIEFLY):
+            schema = None if findings.champion is None else model.schema(findings.champion)
+        result = start(tuned, path, console, engine, schema, numbered)
         if not result.finished:
             return Retuned(findings, result, None)
-        with console.status("comparing the winner with the champion"):
+        with console.status("comparing the winner with the champion"), patiently(BRIEFLY):
             record = _decide_about_winner(spec, model, result.folder, findings, warn)
     return Retuned(findings, result, record)
 
@@ -159,7 +180,7 @@ def _decide_about_winner(
 ) -> Record | None:
     """Let the gate decide about a finished study's winner; its run and its report say what came of it."""
     tracker = StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
-    data = build_evaluator(spec, threads(spec.execution)).data()
+    data = build_evaluator(spec, threads(spec.execution), folder.schema()).data()
     if data is not None:
         tracker.log_data(data)
     record = retuning.decide(spec, model, folder, tracker, findings, warn)
@@ -198,8 +219,7 @@ def _is_free_or_page(path: Path) -> bool:
         return False
 
 
-def _digest(evaluator: Evaluator) -> str | None:
-    data = evaluator.data()
+def _digest(data: DataDescription | None) -> str | None:
     return None if data is None else data.digest
 
 
@@ -239,14 +259,21 @@ def _conduct(
             except UserError as error:
                 whole = f"The study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest."
                 display.warn(f"{error}\n{whole}")
+                # If MLflow is what failed, that was said.
+                _leave(tracker, "FAILED", lambda text: None)
                 winner, logged = folder.record().winner, False
             else:
                 _tell(spec, outcome, best, display.warn)
         except KeyboardInterrupt:
             interrupts.disarm()
-            _leave(tracker, display.warn)
+            _leave(tracker, "KILLED", display.warn)
             best, winner = folder.history().best(), folder.record().winner
             return Result(folder, "interrupted", False, best, winner, not mirror.pending, tracker.url)
+        except LostLock:
+            raise  # The run in MLflow is theirs, too.
+        except Exception:
+            _leave(tracker, "FAILED", display.warn)
+            raise
     if outcome.finished and best is None:
         raise UserError(
             f"{outcome.reason}; {failure_report(folder.history())}\n"
@@ -261,11 +288,11 @@ def _tell(spec: StudySpec, outcome: runner.Outcome, best: Trial | None, warn: Ca
         alerts.send(spec.alerts, "budget_spent", details, warn)
 
 
-def _leave(tracker: StudyTracker, warn: Callable[[str], None]) -> None:
-    """Mark the study's run as killed; all else that is missing, the report too, is left to a resume."""
+def _leave(tracker: StudyTracker, status: Literal["FAILED", "KILLED"], warn: Callable[[str], None]) -> None:
+    """End the study's run in MLflow; all else that is missing, the report too, is left to a resume."""
     try:
         with tracker.connection.open(timeout=CONTACT):
-            tracker.finish("KILLED")
+            tracker.finish(status)
     except UserError as error:
         warn(str(error))
 
@@ -300,7 +327,7 @@ def _tune(
             level = lambda: 2 if lock.lost else interrupts.count  # noqa: E731
             return local_pipeline.run(folder, spec, tracking_uri, listeners, level)
     count = min(workers(spec.execution), spec.tuner.trials_per_round)
-    with TrialPool(spec, count, threads(spec.execution)) as pool, interrupts.heeded(pool.cancel):
+    with TrialPool(spec, count, threads(spec.execution), folder.schema()) as pool, interrupts.heeded(pool.cancel):
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0 or lock.lost)
 
 
@@ -319,7 +346,7 @@ def _conclude(
     """
     winner = None
     if outcome.finished and best is not None:
-        with console.status("training the best configuration on train + validation"):
+        with console.status("training the best configuration on train + validation"), patiently(BRIEFLY):
             winner = register_winner(folder, spec, evaluator, tracker, best)
     with console.status("drawing and logging the report"):
         report = make_report(folder, spec)

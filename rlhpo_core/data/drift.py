@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from rlhpo_core.arrays import Floats
+from rlhpo_core.data.schema import SchemaChange
 from rlhpo_core.data.table import Table
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.study.production_settings import RetuneSpec
@@ -72,6 +73,8 @@ class Drift(Frozen):
     """Columns of numbers that now hold categories, or the other way round."""
     new_classes: tuple[str, ...] = ()
     """Classes of the label that were not there."""
+    schema_changes: tuple[SchemaChange, ...] = ()
+    """What the earlier table's schema lacks, with rows."""
     columns: tuple[ColumnDrift, ...] = ()
     """The most drifted first."""
     label: ColumnDrift | None = None
@@ -101,7 +104,8 @@ class Drift(Frozen):
             )
             if names
         ]  # fmt: skip
-        return f"the data is new, moved by {self.moved:.3f}; " + ("; ".join(parts) or "nothing drifted")
+        changes = [change.text for change in self.schema_changes if change.rows]
+        return f"the data is new, moved by {self.moved:.3f}; " + ("; ".join(parts + changes) or "nothing drifted")
 
 
 # -- profiles --------------------------------------------------------------------------------------------------------

@@ -11,28 +11,33 @@ import difflib
 import gzip
 import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from rlhpo_core.arrays import Floats
+from rlhpo_core.data import columns
+from rlhpo_core.data.columns import ColumnError
+from rlhpo_core.data.schema import (
+    ColumnSchema,
+    Label,
+    SchemaChange,
+    TableSchema,
+    Task,
+    few,
+    few_rows,
+    listed_rows,
+)
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import DataSpec
 
-Task = Literal["classification", "regression"]
 Rows = NDArray[np.int64]
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz")
 
-#: A text column of which more than this share is numbers, and with more different ones than this, is taken for numbers
-#: with stray text among them. (Few different ones are grades, such as 2, 3, 4, 5more.)
-_MOSTLY_NUMBERS, _GRADES = 0.5, 20
-#: A text column with more distinct values than this, in more than half of its rows, holds names or identifiers.
-_MOST_CATEGORIES = 100
 #: An integer target with at most this many values holds classes.
 _MOST_INTEGER_CLASSES = 30
 
@@ -46,13 +51,17 @@ class Table:
     target: Floats
     """(N,): indices into ``classes``, or the numbers to predict."""
     task: Task
-    classes: tuple[str | int | float | bool, ...]
+    classes: tuple[Label, ...]
     """Sorted; empty for regression."""
     target_name: str
     given_holdout: int
     """The last rows of the table that its file sets apart for testing (NPZ with ``x_test``); 0 if it does not."""
     digest: str
     """Of the content, 32 hexadecimal digits."""
+    schema: TableSchema
+    """What it holds: what was known of it before, and what is new."""
+    changes: tuple[SchemaChange, ...] = ()
+    """What is new, if it was read by a schema."""
 
     def __len__(self) -> int:
         return len(self.target)
@@ -76,28 +85,44 @@ class Split:
     holdout: Rows
 
 
-def load_table(spec: DataSpec, seed: int) -> Table:
+def load_table(spec: DataSpec, seed: int, schema: TableSchema | None = None) -> Table:
     """Read and check a table; with ``max_rows``, a stratified draw from it by seed.
 
-    Raises: UserError on a file that cannot be read, a wrong target, or a column that cannot be used.
+    Args:
+        schema: What an earlier table of the same study or model held; ``None`` to infer it from this one.
+
+    Raises: UserError on a file that cannot be read, a wrong target, a column that cannot be used, or one that is not
+    there or does not hold what the schema says.
     """
-    frame, target_name, given_holdout = _read(spec)
+    frame, target_name, given_holdout = _read(spec, schema)
     if frame.empty:
         raise UserError(f"{spec.path} has no rows")
     target = _check_target(frame[target_name], spec)
-    features = frame.drop(columns=[target_name, *_known(spec.drop, frame, spec)])
-    if features.shape[1] == 0:
+    frame = frame.drop(columns=[target_name, *_known(spec.drop, frame, spec)])
+    if frame.shape[1] == 0:
         raise UserError(f"{spec.path} has no column to predict {target_name!r} from")
-    features = pd.DataFrame({str(name): _encode(str(name), column) for name, column in features.items()})
-    task = infer_task(target) if spec.task == "auto" else spec.task
-    values, classes = _classes(target, spec) if task == "classification" else (_numbers(target, spec), ())
+    known = None if schema is None else schema.without([target_name, *spec.drop])
+    features, described, changes = _features(frame, known, spec)
+    task = _task(target, known, spec)
+    before = known.classes if known is not None and known.task == task else ()
+    values, classes, renewed = _target(target, task, before, spec)
     if spec.max_rows is not None and len(values) > spec.max_rows:
         rows = _draw(values, task, spec.max_rows, given_holdout, seed)
         given_holdout = int((rows >= len(values) - given_holdout).sum())
         features, values = features.iloc[rows].reset_index(drop=True), values[rows]
     if len(values) < 10:
         raise UserError(f"{spec.path} has {len(values)} rows; 10 are the least that can be divided in three parts")
-    return Table(features, values, task, classes, target_name, given_holdout, _digest(features, values))
+    return Table(
+        features=features,
+        target=values,
+        task=task,
+        classes=classes,
+        target_name=target_name,
+        given_holdout=given_holdout,
+        digest=_digest(features, values),
+        schema=TableSchema(task=task, classes=_united(before, classes), columns=described),
+        changes=(*changes, *renewed),
+    )
 
 
 def split(table: Table, spec: DataSpec, seed: int) -> Split:
@@ -147,8 +172,11 @@ def infer_task(target: pd.Series) -> Task:
     return "classification" if whole and target.nunique() <= _MOST_INTEGER_CLASSES else "regression"
 
 
-def read_frame(path: Path) -> pd.DataFrame:
+def read_frame(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
     """A CSV or Parquet file as it is.
+
+    Args:
+        text: Columns of a CSV file whose values stay text, even if all are numbers.
 
     Raises: UserError if the file is missing, empty, damaged, or of another kind.
     """
@@ -156,7 +184,7 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise UserError(f"there is no file {path}; data.path is taken relative to the study file")
     try:
         if path.name.endswith((".csv", ".csv.gz")):
-            return _read_csv(path)
+            return _read_csv(path, text)
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
     except (OSError, ValueError, EOFError) as error:
@@ -164,13 +192,13 @@ def read_frame(path: Path) -> pd.DataFrame:
     raise UserError(f"{path}: a table is one of {', '.join(SUFFIXES)}")
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
     """A CSV file whose rows are no longer than its header.
 
     Of longer ones pandas makes the first values an index, and the others slide to the left, under wrong names.
     """
     try:
-        frame = pd.read_csv(path, low_memory=False)
+        frame = pd.read_csv(path, low_memory=False, dtype=dict.fromkeys(text, str))
     except pd.errors.ParserError:
         _refuse_long_rows(path)
         raise
@@ -194,11 +222,14 @@ def _refuse_long_rows(path: Path) -> None:
                 )
 
 
-def _read(spec: DataSpec) -> tuple[pd.DataFrame, str, int]:
+def _read(spec: DataSpec, schema: TableSchema | None) -> tuple[pd.DataFrame, str, int]:
     """The table, the name of its target and the number of rows at its end that are for testing."""
     if spec.path.suffix == ".npz":
         return _read_npz(spec.path)
-    frame = read_frame(spec.path)
+    text = set() if schema is None else set(schema.as_text)
+    if schema is not None and schema.label_is_text and spec.target is not None:
+        text.add(spec.target)
+    frame = read_frame(spec.path, text)
     if spec.target is None:
         raise UserError(f"data.target: which column of {spec.path} is to be predicted? It has {_list(frame)}")
     _known([spec.target], frame, spec)
@@ -251,9 +282,76 @@ def _check_target(target: pd.Series, spec: DataSpec) -> pd.Series:
     return target
 
 
-def _classes(target: pd.Series, spec: DataSpec) -> tuple[Floats, tuple[str | int | float | bool, ...]]:
+def _features(
+    frame: pd.DataFrame, schema: TableSchema | None, spec: DataSpec
+) -> tuple[pd.DataFrame, dict[str, ColumnSchema], list[SchemaChange]]:
+    """The columns as numbers and categories, what they hold, and what is new about them.
+
+    Raises: UserError, naming the column that cannot be used, or all that break the schema.
+    """
+    encoded: dict[str, pd.Series] = {}
+    described: dict[str, ColumnSchema] = {}
+    changes: list[SchemaChange] = []
+    known = {} if schema is None else schema.columns
+    names = [str(name) for name in frame.columns]
+    new = [name for name in names if name not in known]
+    problems = [_gone(name, new) for name in known if name not in names]
+    for name, column in ((str(name), column) for name, column in frame.items()):
+        try:
+            if name in known:
+                encoded[name], described[name], change = columns.read(name, column, known[name])
+                changes += [] if change is None else [change]
+            else:
+                encoded[name], described[name] = columns.infer(name, column)
+        except ColumnError as error:
+            if schema is None:
+                raise
+            problems.append(str(error))
+    if problems:
+        raise UserError(
+            f"{spec.path} breaks the schema of the table that was tuned on first: {'. '.join(problems)}. Correct the "
+            "table; if it is to be so from now on, begin anew with `rlhpo tune`"
+        )
+    if schema is not None:
+        changes += [SchemaChange(column=name, change="is new") for name in new]
+    return pd.DataFrame(encoded), described, changes
+
+
+def _gone(name: str, new: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, new, n=1)
+    hint = f" (is {close[0]!r} another name for it?)" if close else ""
+    return f"column {name!r} is gone{hint}; bring it back, with blanks where there is no value"
+
+
+def _task(target: pd.Series, schema: TableSchema | None, spec: DataSpec) -> Task:
+    if spec.task != "auto":
+        return spec.task
+    return infer_task(target) if schema is None else schema.task
+
+
+def _target(
+    target: pd.Series, task: Task, known: tuple[Label, ...], spec: DataSpec
+) -> tuple[Floats, tuple[Label, ...], list[SchemaChange]]:
+    """The values to predict, or indices into classes; the classes, and what is new about them."""
+    if task == "regression":
+        return _numbers(target, spec), (), []
+    codes, classes = _classes(target, known, spec)
+    new = [code for code, label in enumerate(classes) if known and str(label) not in map(str, known)]
+    if not new:
+        return codes, classes, []
+    rows = np.flatnonzero(np.isin(codes, new))
+    labels = few(classes[code] for code in new)
+    change = SchemaChange(
+        column=str(target.name), change="has new classes", values=labels, rows=few_rows(rows), count=len(rows)
+    )
+    return codes, classes, [change]
+
+
+def _classes(target: pd.Series, known: tuple[Label, ...], spec: DataSpec) -> tuple[Floats, tuple[Label, ...]]:
     values = target if pd.api.types.is_numeric_dtype(target) else target.astype(str)
-    classes, codes = np.unique(values.to_numpy(), return_inverse=True)
+    distinct, codes = np.unique(values.to_numpy(), return_inverse=True)
+    labels = _alike([_as_known(label, known) for label in distinct.tolist()], known)
+    classes = sorted(set(labels))
     if len(classes) < 2:
         raise UserError(f"{spec.path}: the target {target.name!r} has one class only ({classes[0]}); two are needed")
     if len(classes) > len(target) / 2:
@@ -261,59 +359,40 @@ def _classes(target: pd.Series, spec: DataSpec) -> tuple[Floats, tuple[str | int
             f"{spec.path}: the target {target.name!r} has {len(classes)} classes in {len(target)} rows; "
             "is it a number to predict (`task: regression`), or an identifier?"
         )
-    return codes.astype(np.float64), tuple(classes.tolist())
+    return np.array([classes.index(label) for label in labels], dtype=np.float64)[codes], tuple(classes)
+
+
+def _as_known(label: Label, known: tuple[Label, ...]) -> Label:
+    """The class that a label stands for, as it was first spelt: 1 for 1.0, or for the text ``1``."""
+    return next((former for former in known if former == label or str(former) == str(label)), label)
+
+
+def _alike(labels: Sequence[Label], others: Sequence[Label]) -> Sequence[Label]:
+    """Labels as text, if not all are text or none is: they are to be sorted."""
+    mixed = len({isinstance(label, str) for label in (*labels, *others)}) > 1
+    return [str(label) for label in labels] if mixed else labels
+
+
+def _united(known: tuple[Label, ...], classes: tuple[Label, ...]) -> tuple[Label, ...]:
+    """All classes that were ever seen."""
+    return tuple(sorted({*_alike(known, classes), *_alike(classes, known)}))
 
 
 def _numbers(target: pd.Series, spec: DataSpec) -> Floats:
     if not pd.api.types.is_numeric_dtype(target):
-        raise UserError(f"{spec.path}: the target {target.name!r} is not a number; leave data.task out")
+        text = np.flatnonzero(pd.to_numeric(target.astype(object), errors="coerce").isna())
+        examples = ", ".join(map(repr, few(target.iloc[text])))
+        where = f" ({examples} in {listed_rows(few_rows(text), len(text))})" if len(text) else ""
+        raise UserError(
+            f"{spec.path}: the target {target.name!r} is not a number{where}; correct these rows, or leave data.task "
+            "out if it holds classes"
+        )
     numbers = target.to_numpy(dtype=np.float64)
     if not np.isfinite(numbers).all():
         raise UserError(f"{spec.path}: the target {target.name!r} holds infinite values; take these rows out")
     if numbers.min() == numbers.max():
         raise UserError(f"{spec.path}: the target {target.name!r} is {numbers[0]:g} in every row; nothing to learn")
     return numbers
-
-
-def _encode(name: str, column: pd.Series) -> pd.Series:
-    """A column of numbers or of categories."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    if column.isna().all():
-        return pd.Series(np.nan, index=column.index)
-    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
-        numbers = column.astype("float64") if pd.api.types.is_extension_array_dtype(column.dtype) else column
-        if np.isinf(numbers.to_numpy(dtype=np.float64)).any():
-            raise UserError(f"column {name!r} holds infinite values; replace them by blanks or by a number")
-        return numbers.astype("int8") if pd.api.types.is_bool_dtype(numbers) else numbers
-    kinds = {type(value) for value in column.dropna()}
-    if kinds == {bool}:
-        # Truth values of which some are missing; the others are 0 and 1, as where none is.
-        return column.astype("float64")
-    if not kinds <= {str, int, float, bool}:
-        kind = ", ".join(sorted(kind.__name__ for kind in kinds - {str, int, float, bool}))
-        raise UserError(
-            f"column {name!r} holds values of type {kind}; turn them into numbers or text, or list it in data.drop"
-        )
-    return _encode_text(name, column.dropna().astype(str).reindex(column.index))
-
-
-def _encode_text(name: str, column: pd.Series) -> pd.Series:
-    present = column.dropna()
-    not_numbers = present[pd.to_numeric(present, errors="coerce").isna()]
-    distinct = present.nunique()
-    if len(not_numbers) < (1 - _MOSTLY_NUMBERS) * len(present) and distinct > _GRADES:
-        example = f"row {not_numbers.index[0] + 1} has {not_numbers.iloc[0]!r}" if len(not_numbers) else "all are text"
-        raise UserError(
-            f"column {name!r} should hold numbers, but {example} ({len(not_numbers)} of {len(present)} values are no "
-            "numbers); correct them, leave them blank if they are missing, or list the column in data.drop"
-        )
-    if distinct > _MOST_CATEGORIES and distinct > len(present) / 2:
-        raise UserError(
-            f"column {name!r} has {distinct} different texts in {len(present)} rows: names or identifiers rather than "
-            "categories; leave it out with data.drop"
-        )
-    return column.astype(pd.CategoricalDtype(sorted(present.unique())))
 
 
 def _digest(features: pd.DataFrame, target: Floats) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, ClassVar
 
+from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import Evaluation, Evaluator, Refit, Reporter
 from rlhpo_core.space.search_space import SearchSpace
@@ -39,7 +40,7 @@ class FunctionEvaluator(Evaluator):
 
     has_model: ClassVar[bool] = False
 
-    def __init__(self, spec: StudySpec, threads: int) -> None:
+    def __init__(self, spec: StudySpec, threads: int, schema: TableSchema | None = None) -> None:
         """Import the function; it chooses its threads itself.
 
         Raises: UserError if the module is not allowed, or if there is no such function that takes these arguments.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.evaluators.protocol import Evaluator
 from rlhpo_core.study.spec import StudySpec
 
@@ -25,9 +26,12 @@ def evaluator_class(kind: str) -> type[Evaluator]:
     return cast(type[Evaluator], getattr(importlib.import_module(module), name))
 
 
-def build_evaluator(spec: StudySpec, threads: int) -> Evaluator:
+def build_evaluator(spec: StudySpec, threads: int, schema: TableSchema | None = None) -> Evaluator:
     """The study's evaluator, with its data loaded; at most ``threads`` threads per training run.
+
+    Args:
+        schema: By which its table is read: the study's, or its model's; ``None`` if there is none yet.
 
     Raises: UserError if its data, its settings or its function cannot be used.
     """
-    return evaluator_class(spec.evaluator.kind)(spec, threads)
+    return evaluator_class(spec.evaluator.kind)(spec, threads, schema)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Config
@@ -53,6 +54,8 @@ class DataDescription:
     """Rows per part: ``train``, ``validation``, ``holdout``."""
     columns: Mapping[str, str]
     """Column name to pandas dtype, the target last."""
+    schema: TableSchema
+    """By which the table was read, with what was new in it."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,12 @@ class Evaluator(Protocol):
     has_model: ClassVar[bool]
     """Whether ``refit`` trains a model that can be registered, and compared with an earlier one on the same table."""
 
-    def __init__(self, spec: StudySpec, threads: int) -> None:
+    def __init__(self, spec: StudySpec, threads: int, schema: TableSchema | None = None) -> None:
         """Load the data and check the settings.
 
         Args:
             threads: At most so many are used by one training run.
+            schema: By which the table is read; ``None`` to infer it.
 
         Raises: UserError if data, settings or function cannot be used.
         """

@@ -25,6 +25,7 @@ from typing import Self
 
 import psutil
 
+from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.trial_worker import Message, encode, work
@@ -79,10 +80,12 @@ class TrialPool:
     Args:
         workers: Trials at once.
         threads: Of each trial.
+        schema: By which the workers read the study's table; ``None`` if it has none.
     """
 
-    def __init__(self, spec: StudySpec, workers: int, threads: int) -> None:
+    def __init__(self, spec: StudySpec, workers: int, threads: int, schema: TableSchema | None = None) -> None:
         self._spec = spec
+        self._schema = schema
         self._size = workers
         self._threads = threads
         self._workers: list[_Worker] = []
@@ -163,7 +166,7 @@ class TrialPool:
             else:
                 self._discard(worker)
         for _ in range(min(self._size, len(self._busy()) + len(waiting)) - len(self._workers)):
-            self._workers.append(_start(self._spec, self._threads))
+            self._workers.append(_start(self._spec, self._schema, self._threads))
 
     def _worn_out(self, worker: _Worker) -> bool:
         """Whether an idle worker has died, or holds on to so much memory that its next trial would be blamed for it."""
@@ -328,9 +331,10 @@ def _kill(process: SpawnProcess) -> None:
     process.kill()
 
 
-def _start(spec: StudySpec, threads: int) -> _Worker:
+def _start(spec: StudySpec, schema: TableSchema | None, threads: int) -> _Worker:
     ours, theirs = multiprocessing.Pipe()
-    arguments = (theirs, spec.model_dump_json(), threads, os.getpid())
+    schema_json = None if schema is None else schema.model_dump_json()
+    arguments = (theirs, spec.model_dump_json(), schema_json, threads, os.getpid())
     # Not a daemon: those may have no child processes, which data loaders need.
     process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, name="rlhpo-trial")
     with _environment(threads):

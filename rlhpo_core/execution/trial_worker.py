@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Evaluator, StopTrial
@@ -45,12 +46,13 @@ def encode(message: Message) -> bytes:
     return json.dumps(message).encode()
 
 
-def work(connection: Connection, spec_json: str, threads: int, parent: int) -> None:
+def work(connection: Connection, spec_json: str, schema_json: str | None, threads: int, parent: int) -> None:
     """The life of a worker: build the evaluator, then evaluate until the parent closes the pipe.
 
     Args:
         connection: The worker's end of the pipe; the worker closes it by ending.
         spec_json: The study as JSON.
+        schema_json: The schema by which its table is read, as JSON; ``None`` if there is none.
         threads: Of each trial.
         parent: Process id of the pool; the worker dies with it.
     """
@@ -58,7 +60,8 @@ def work(connection: Connection, spec_json: str, threads: int, parent: int) -> N
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.setsid()
     _die_with(parent)
-    evaluator = _attempt(lambda: build_evaluator(StudySpec.model_validate_json(spec_json), threads))
+    schema = None if schema_json is None else TableSchema.model_validate_json(schema_json)
+    evaluator = _attempt(lambda: build_evaluator(StudySpec.model_validate_json(spec_json), threads, schema))
     # An error of the pipe means that the pool is gone, or has no more use for this worker.
     with suppress(EOFError, OSError):
         if isinstance(evaluator, dict):

@@ -1,4 +1,4 @@
-"""Runs, schedules and pipeline versions on a Kubeflow Pipelines server: data in, data out."""
+"""Runs and pipeline versions on a Kubeflow Pipelines server: data in, data out. Schedules are in `schedules`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.kubeflow.compiled_pipeline import caches, read_package, uncached
+from rlhpo_core.kubeflow.compiled_pipeline import caches, read_package, same, uncached
 from rlhpo_core.kubeflow.connection import Server, ServerError, call
-from rlhpo_core.kubeflow.cron import checked_cron
 
 #: States from which a run does not go on.
 ENDED = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
@@ -38,7 +37,11 @@ class RunInfo:
     url: str | None
     """The run's page; ``None`` inside a cluster, unless KF_PIPELINES_UI_ENDPOINT is set."""
     error: str | None = None
-    """Why it failed, in the server's words."""
+    """Why it failed, in the server's words; KFP has none for a step that failed."""
+    schedule_id: str | None = None
+    """Of the schedule that started it; ``None`` if none did."""
+    store: str = ""
+    """Where its study's files lie, by its parameter of this name; empty if it has none."""
 
     @property
     def ended(self) -> bool:
@@ -52,30 +55,12 @@ class RunInfo:
 
 
 @dataclass(frozen=True)
-class ScheduleInfo:
-    """A schedule (KFP: recurring run), as the server had it when it was asked."""
-
-    id: str
-    name: str
-    cron: str
-    """Six fields, seconds first; empty if the schedule goes by an interval."""
-    enabled: bool
-    """``False`` while it is paused."""
-    max_concurrency: int
-    """Runs of this schedule at once, 1 to 10."""
-    created: datetime | None
-    """In UTC."""
-    url: str | None
-    """The schedule's page; ``None`` as for runs."""
-
-
-@dataclass(frozen=True)
 class PipelineVersion:
     """A compiled pipeline that was uploaded: the server keeps it under a name, and runs refer to it."""
 
     pipeline_id: str
     id: str
-    """Of the version."""
+    """Of the version; empty for the pipeline's newest, whichever it is when a run starts."""
     pipeline: str
     """The pipeline's name."""
     name: str
@@ -110,73 +95,9 @@ def submit(
     body = api.V2beta1Run(
         display_name=name,
         service_account=service_account,
-        **_job(server, package, parameters, experiment, pipeline_root, cache),
+        **job(server, package, parameters, experiment, pipeline_root, cache),
     )
     return _run_info(server, call(server, "run_service_create_run", body))
-
-
-def schedule(
-    server: Server,
-    package: Path | PipelineVersion,
-    name: str,
-    parameters: Mapping[str, object],
-    experiment: str,
-    pipeline_root: str | None = None,
-    service_account: str | None = None,
-    cache: bool = False,
-    *,
-    cron: str,
-    max_concurrency: int = 1,
-    no_catchup: bool = True,
-    enabled: bool = True,
-) -> ScheduleInfo:
-    """Start runs at certain times, from now on, in place of every schedule of this name.
-
-    The new one is created before the old ones go, so a refusal leaves things as they were. If this is interrupted in
-    between, both stand; the same call again mends it.
-
-    Args:
-        name: Of the schedule and of its runs; the arguments up to ``cache`` are those of ``submit``.
-        cron: Six fields, seconds first (`rlhpo_core.kubeflow.cron`), in the server's time zone, UTC unless it is set
-            otherwise.
-        max_concurrency: Runs of this schedule at once, 1 to 10.
-        no_catchup: Times that went by unused (a run took longer, the schedule was paused) are not made up for.
-        enabled: ``False`` to create the schedule as a paused one.
-
-    Raises: UserError as ``submit``, or if ``cron`` or ``max_concurrency`` is out of range.
-    """
-    import kfp_server_api as api
-
-    if not 1 <= max_concurrency <= 10:
-        raise UserError(f"a schedule has 1 to 10 runs at once, not {max_concurrency}")
-    cron = checked_cron(cron)
-    old = _schedules(server, name)
-    body = api.V2beta1RecurringRun(
-        display_name=name,
-        service_account=service_account,
-        trigger=api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron=cron)),
-        max_concurrency=str(max_concurrency),
-        no_catchup=no_catchup,
-        mode=api.RecurringRunMode.ENABLE if enabled else api.RecurringRunMode.DISABLE,
-        **_job(server, package, parameters, experiment, pipeline_root, cache),
-    )
-    created = call(server, "recurring_run_service_create_recurring_run", body)
-    _delete_schedules(server, old)
-    return _schedule_info(server, created)
-
-
-def unschedule(server: Server, name: str) -> None:
-    """Remove the schedule; its runs stay. Raises: UserError if there is none of this name."""
-    old = _schedules(server, name)
-    if not old:
-        others = ", ".join(sorted({info.name for info in schedules(server)})) or "none"
-        raise UserError(f"there is no schedule {name!r}; there are: {others}")
-    _delete_schedules(server, old)
-
-
-def schedules(server: Server) -> list[ScheduleInfo]:
-    """All schedules in the namespace. Raises: UserError if the server cannot be reached or refuses."""
-    return [_schedule_info(server, schedule) for schedule in _schedules(server)]
 
 
 def upload(server: Server, package: Path, pipeline: str, version: str) -> PipelineVersion:
@@ -187,18 +108,57 @@ def upload(server: Server, package: Path, pipeline: str, version: str) -> Pipeli
         pipeline: The pipeline's name on the server.
         version: The version's name; a pipeline has one version of a name.
 
-    Raises: UserError, also if there is a version of this name.
+    Returns: the version; the one that is there if it has the same content.
+
+    Raises: UserError, also if a version of this name has another content.
     """
-    read_package(package)
+    content = read_package(package)
     pipeline_id = _pipeline_id(server, pipeline)
     try:
         made = call(server, "upload_pipeline_version", str(package), name=version, pipelineid=pipeline_id)
     except ServerError as error:
-        if error.status == 409:
-            raise UserError(f"the pipeline {pipeline!r} has a version {version!r}; choose another name") from error
-        raise
+        if error.status != 409:
+            raise
+        operation = "pipeline_service_list_pipeline_versions"
+        found = listed(server, operation, "pipeline_versions", 1, version, pipeline_id=pipeline_id)
+        if not found or not same(found[0].pipeline_spec, content):
+            raise UserError(
+                f"the pipeline {pipeline!r} has a version {version!r} with another content; choose another name"
+            ) from error
+        made = found[0]
     path = f"pipelines/details/{made.pipeline_id}/version/{made.pipeline_version_id}"
     return PipelineVersion(made.pipeline_id, made.pipeline_version_id, pipeline, version, server.page(path))
+
+
+def run(server: Server, run_id: str) -> RunInfo:
+    """A run as it is now. Raises: UserError, also if there is none."""
+    return _run_info(server, get_run(server, run_id))
+
+
+def get_run(server: Server, run_id: str) -> Any:
+    """As ``run``, with all that the server says of it, as KFP's own model."""
+    try:
+        return call(server, "run_service_get_run", run_id)
+    except ServerError as error:
+        if error.status == 404:
+            raise UserError(f"there is no run {run_id!r}{_in_namespace(server)}; see `rlhpo runs`") from error
+        raise
+
+
+def pipeline_name(server: Server, run: Any) -> str:
+    """Name of the pipeline that a run is of, as its own specification has it.
+
+    Args:
+        run: As ``get_run`` has returned it.
+
+    Raises: UserError if the server cannot be reached or refuses.
+    """
+    spec, reference = run.pipeline_spec, run.pipeline_version_reference
+    if spec is None and reference is not None:
+        names = (reference.pipeline_id, reference.pipeline_version_id)
+        spec = call(server, "pipeline_service_get_pipeline_version", *names).pipeline_spec
+    spec = spec or {}
+    return str(spec.get("pipeline_spec", spec).get("pipelineInfo", {}).get("name", ""))
 
 
 def runs(server: Server, experiment: str | None = None, limit: int = 20, name: str | None = None) -> list[RunInfo]:
@@ -217,8 +177,15 @@ def runs(server: Server, experiment: str | None = None, limit: int = 20, name: s
         if known is None:
             raise UserError(f"there is no experiment {experiment!r}{_in_namespace(server)}; `rlhpo submit` creates one")
         place = {"experiment_id": known.experiment_id}
-    rows = _rows(server, "run_service_list_runs", "runs", limit, name, sort_by="created_at desc", **place)
-    return [_run_info(server, run) for run in rows]
+    found = listed(server, "run_service_list_runs", "runs", limit, name, sort_by="created_at desc", **place)
+    return [_run_info(server, run) for run in found]
+
+
+def runs_of_experiment(server: Server, experiment_id: str, since: datetime | None = None) -> list[RunInfo]:
+    """All runs of an experiment that began at ``since`` or later, the newest first. Raises: UserError as ``runs``."""
+    rows = listed(server, "run_service_list_runs", "runs", sort_by="created_at desc", experiment_id=experiment_id)
+    found = [_run_info(server, row) for row in rows]
+    return [run for run in found if since is None or run.created is None or run.created >= since]
 
 
 def wait(
@@ -228,6 +195,7 @@ def wait(
     on_state: Callable[[RunInfo], None] = lambda run: None,
     timeout: float = _LONGEST_WAIT,
     outage: float = _LONGEST_OUTAGE,
+    on_look: Callable[[RunInfo], None] = lambda run: None,
 ) -> RunInfo:
     """Wait until the run has ended, however it ended.
 
@@ -236,6 +204,7 @@ def wait(
         on_state: Called with the run at first and at each change of its state.
         timeout: Seconds after which the waiting ends with an error; the run goes on.
         outage: Seconds for which the server may fail or be out of reach, in one piece; it is asked ever more rarely.
+        on_look: Called with the run at each look that finds it going on.
 
     Raises: UserError if there is no such run, after ``timeout``, or after ``outage``.
     """
@@ -243,10 +212,8 @@ def wait(
     state, pause = "", poll
     while True:
         try:
-            run = _run_info(server, call(server, "run_service_get_run", run_id))
+            found = run(server, run_id)
         except ServerError as error:
-            if error.status == 404:
-                raise UserError(f"there is no run {run_id!r}{_in_namespace(server)}; see `rlhpo runs`") from error
             if answered is None or not error.passing:
                 raise
             if time.monotonic() - answered >= outage:
@@ -254,11 +221,12 @@ def wait(
             pause = min(2 * pause, max(poll, _LONGEST_PAUSE))
         else:
             answered, pause = time.monotonic(), poll
-            if run.state != state:
-                state = run.state
-                on_state(run)
-            if run.ended:
-                return run
+            if found.state != state:
+                state = found.state
+                on_state(found)
+            if found.ended:
+                return found
+            on_look(found)
         left = started + timeout - time.monotonic()
         if left <= 0:
             raise UserError(f"the run {run_id} has not ended within {timeout:g} seconds; it goes on: see `rlhpo runs`")
@@ -280,7 +248,7 @@ def terminate(server: Server, run_id: str) -> None:
 # -- what the requests are made of ------------------------------------------------------------------------------------
 
 
-def _job(
+def job(
     server: Server,
     package: Path | PipelineVersion,
     parameters: Mapping[str, object],
@@ -288,7 +256,7 @@ def _job(
     pipeline_root: str | None,
     cache: bool,
 ) -> dict[str, Any]:
-    """What runs and recurring runs have in common."""
+    """What runs and recurring runs have in common, as fields of their models; the arguments are those of ``submit``."""
     import kfp_server_api as api
 
     try:
@@ -300,9 +268,9 @@ def _job(
         spec = read_package(package) if cache else uncached(read_package(package))
         source = {"pipeline_spec": spec if "platform_spec" in spec else spec["pipeline_spec"]}
     else:
-        if not cache:
+        if not cache and package.id:
             _check_uncached(server, package)
-        reference = api.V2beta1PipelineVersionReference(package.pipeline_id, package.id)
+        reference = api.V2beta1PipelineVersionReference(package.pipeline_id, package.id or None)
         source = {"pipeline_version_reference": reference}
     return {
         "experiment_id": _experiment_id(server, experiment),
@@ -324,7 +292,7 @@ def _check_uncached(server: Server, version: PipelineVersion) -> None:
 def _experiment(server: Server, name: str) -> Any:
     """The experiment, or ``None``."""
     operation = "experiment_service_list_experiments"
-    matches = _rows(server, operation, "experiments", limit=1, name=name, namespace=server.namespace)
+    matches = listed(server, operation, "experiments", limit=1, name=name, namespace=server.namespace)
     return matches[0] if matches else None
 
 
@@ -367,21 +335,7 @@ def _pipeline_id(server: Server, name: str) -> str:
         return str(find().pipeline_id)
 
 
-def _schedules(server: Server, name: str | None = None) -> list[Any]:
-    operation = "recurring_run_service_list_recurring_runs"
-    return _rows(server, operation, "recurring_runs", name=name, namespace=server.namespace)
-
-
-def _delete_schedules(server: Server, recurring_runs: list[Any]) -> None:
-    for recurring_run in recurring_runs:
-        try:
-            call(server, "recurring_run_service_delete_recurring_run", recurring_run.recurring_run_id)
-        except ServerError as error:
-            if error.status != 404:
-                raise
-
-
-def _rows(
+def listed(
     server: Server,
     operation: str,
     member: str,
@@ -389,7 +343,15 @@ def _rows(
     name: str | None = None,
     **options: Any,
 ) -> list[Any]:
-    """A list's entries, page after page, up to ``limit``; of one name only, if it is given."""
+    """A list's entries as the server has them, page after page.
+
+    Args:
+        operation: As for ``connection.call``, which also has the errors.
+        member: The answer's field that holds the entries.
+        limit: At most so many; ``None`` for all.
+        name: Only those of this name.
+        options: Further arguments of the operation.
+    """
     if name is not None:
         predicate = {"operation": "EQUALS", "key": "display_name", "string_value": name}
         options["filter"] = json.dumps({"predicates": [predicate]})
@@ -411,30 +373,17 @@ def _run_info(server: Server, run: Any) -> RunInfo:
         id=run.run_id,
         name=run.display_name,
         state="PENDING" if state == "RUNTIME_STATE_UNSPECIFIED" else state,
-        created=_moment(run.created_at),
-        finished=_moment(run.finished_at),
+        created=moment(run.created_at),
+        finished=moment(run.finished_at),
         url=server.page(f"runs/details/{run.run_id}"),
         error=run.error.message if run.error is not None else None,
+        schedule_id=run.recurring_run_id or None,
+        store=str((run.runtime_config.parameters or {}).get("store", "")) if run.runtime_config is not None else "",
     )
 
 
-def _schedule_info(server: Server, recurring_run: Any) -> ScheduleInfo:
-    trigger = recurring_run.trigger.cron_schedule if recurring_run.trigger is not None else None
-    return ScheduleInfo(
-        id=recurring_run.recurring_run_id,
-        name=recurring_run.display_name,
-        cron=trigger.cron if trigger is not None else "",
-        enabled=recurring_run.status == "ENABLED"
-        if recurring_run.status is not None
-        else recurring_run.mode == "ENABLE",
-        max_concurrency=int(recurring_run.max_concurrency or 1),
-        created=_moment(recurring_run.created_at),
-        url=server.page(f"recurringrun/details/{recurring_run.recurring_run_id}"),
-    )
-
-
-def _moment(time_: datetime | None) -> datetime | None:
-    """In UTC. The server writes 1970 for what has not happened yet."""
+def moment(time_: datetime | None) -> datetime | None:
+    """A time of the server's in UTC; ``None`` for 1970, which it writes for what has not happened yet."""
     return time_.astimezone(UTC) if time_ is not None and time_.year > 1970 else None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,26 @@ def uncached(package: dict[str, Any]) -> dict[str, Any]:
     for task in _tasks(package):
         task["cachingOptions"] = {}
     return package
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two packages say the same, whatever the order of their keys and however their numbers are written."""
+    return digest(one) == digest(other)
+
+
+def digest(package: dict[str, Any]) -> str:
+    """Of a package's content: 64 hexadecimal digits, the same for all that say the same."""
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    found = hashlib.sha256()
+    kinds = (("pipeline_spec", pipeline_spec_pb2.PipelineSpec), ("platform_spec", pipeline_spec_pb2.PlatformSpec))
+    for name, kind in kinds:
+        part = package.get(name, package if name == "pipeline_spec" else {})
+        # By way of the message, in which 1 and 1.0 are one number and what is empty is not there.
+        message = json_format.MessageToDict(json_format.ParseDict(part, kind()))
+        found.update(json.dumps(message, sort_keys=True).encode())
+    return found.hexdigest()
 
 
 def _tasks(package: dict[str, Any]) -> list[dict[str, Any]]:

@@ -58,6 +58,9 @@ def check(store: str, table_source: str, force: bool, note: Path) -> Checked:
     place = f"{store.rstrip('/')}/studies/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{findings.digest[:8]}"
     if findings.proceed:
         files = StudyFiles(open_store(place))
+        if findings.champion is not None and (schema := model.schema(findings.champion)) is not None:
+            # The study reads its table by what the champion was trained on.
+            files.claim_schema(schema)
         files.write_spec(spec.model_copy(update={"warm_start": findings.warm_start}))
         files.store.write(FINDINGS, findings.model_dump_json().encode())
     return Checked(GO if findings.proceed else STOP, place)

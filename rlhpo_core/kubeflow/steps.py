@@ -51,8 +51,10 @@ class Prepared:
     """The study's run in MLflow; empty if the steps should not log to it."""
     table_name: str
     """File name of the table, whose ending tells its format; empty without a table."""
+    proposals: list[str]
+    """Of the round under way, as ``propose`` returns them."""
     more: str
-    """MORE, or OVER if there is nothing left to do in this run."""
+    """MORE, or OVER if there is nothing to train."""
 
 
 def _renewing(step: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
@@ -99,35 +101,33 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
     else:
         table.write_bytes(b"")
     with _with_table(spec, table, name) as local:
-        evaluator = build_evaluator(local, threads=1)
+        evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
-        current = _begun(files, spec, data.digest if data is not None else None)
+        current = _begun(files, spec, data)
         run_id = _open_run(spec, files, data) if log_trials else ""
     state_file.save(current, state)
     if data is not None:
         print(f"{name}: {sum(data.rows.values())} rows, digest {data.digest}", flush=True)
-    return Prepared(run_id, name, _more(files, spec, current.history))
+    return Prepared(run_id, name, *_proposed(files, spec, current))
 
 
 @patiently()
 def propose(store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
+    They are made once for a round: whoever comes to it again finds them in the store.
+
     Args:
         state: The tuner's state at the start of the round.
 
     Raises: UserError if the study's files or the state cannot be read.
     """
-    from rlhpo_core.tuner import algorithm, state_file
+    from rlhpo_core.tuner import state_file
 
-    files, current = _files(store), state_file.load(state)
-    spec = files.spec()
-    if _more(files, spec, current.history) == OVER:
-        return [NOTHING]
-    left = spec.budget.trials - len(current.history)
-    proposals = algorithm.propose(current, min(spec.tuner.trials_per_round, left))
-    return [proposal.model_dump_json() for proposal in proposals]
+    files = _files(store)
+    proposals, _ = _proposed(files, files.spec(), state_file.load(state))
+    return proposals
 
 
 @patiently()
@@ -158,7 +158,11 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         trial.write_bytes(b"")
         return None
     if finished is None:
-        with _with_table(spec, table, table_name) as local, TrialPool(local, 1, threads(spec.execution)) as pool:
+        schema = files.schema() if files is not None else None
+        with (
+            _with_table(spec, table, table_name) as local,
+            TrialPool(local, 1, threads(spec.execution), schema) as pool,
+        ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
@@ -259,6 +263,37 @@ def update_policy(store: str, run_id: str, previous: Path, state: Path) -> Round
     return RoundEnd(_more(files, spec, latest.history), values)
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """What a step hands on that ends a round and begins the next, apart from the state."""
+
+    proposals: list[str]
+    """Of the next round, as ``propose`` returns them."""
+    more: str
+    """MORE, or OVER if there is nothing to train."""
+    values: dict[str, float]
+    """What ``fit_reward_model`` and ``update_policy`` say of the round."""
+
+
+def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state: Path) -> Learnt:
+    """``fit_reward_model``, ``update_policy`` and the ``propose`` of the next round.
+
+    Args:
+        run_id: The study's run in MLflow; if empty, nothing is logged.
+        previous: The state with which the round was proposed.
+        trials: The round's files from ``train``.
+        state: Written: the state at the start of the next round.
+
+    Raises: UserError if the study's files cannot be read or written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = Path(folder) / "state"
+        diagnostics = fit_reward_model(previous, trials, fitted)
+        end = update_policy(store, run_id, fitted, state)
+    proposals = propose(store, state) if end.more == MORE else [NOTHING]
+    return Learnt(proposals, MORE if all(proposals) else OVER, {**diagnostics, **end.summary})
+
+
 @patiently()
 @_renewing
 def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
@@ -291,7 +326,7 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, threads(spec.execution))
+            evaluator = build_evaluator(local, threads(spec.execution), files.schema())
             if (data := evaluator.data()) is not None:
                 tracker.log_data(data)
             winner = register_winner(files, spec, evaluator, tracker, best)
@@ -319,9 +354,12 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
 
     Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
     """
-    from rlhpo_core.kubeflow import next_run
+    from rlhpo_core.kubeflow import idle_schedule, next_run
     from rlhpo_core.kubeflow.connection import Server
     from rlhpo_core.tuner import state_file
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
 
     began = state_file.load(start).round
     server, files = Server.of(), _files(store)
@@ -333,6 +371,9 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
         "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
     )
     print(following.reason, flush=True)
+    over = spent(spec.budget, files.history(), files.record().seconds) is not None
+    if over and files.state().round == began:
+        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, tell))
     return following.run_id
 
 
@@ -352,20 +393,34 @@ def _files(store: str) -> StudyFiles:
     return StudyFiles(open_store(store))
 
 
-def _begun(files: StudyFiles, spec: StudySpec, table: str | None) -> TunerState:
+def _begun(files: StudyFiles, spec: StudySpec, data: DataDescription | None) -> TunerState:
     """The state of the study, which is begun if it has not.
-
-    Args:
-        table: Digest of the table.
 
     Raises: UserError if another study lies there, or one of another table.
     """
     from rlhpo_core.execution.beginning import begin_study
 
+    table = None if data is None else data.digest
     if not files.claim(StudyRecord.new(spec, table)):
         files.check_unchanged(spec)
         files.check_table(table)
+    if data is not None:
+        files.claim_schema(data.schema)
     return begin_study(files, spec)
+
+
+def _proposed(files: StudyFiles, spec: StudySpec, state: TunerState) -> tuple[list[str], str]:
+    """As ``propose``, with MORE or OVER."""
+    from rlhpo_core.storage import proposals
+    from rlhpo_core.tuner import algorithm
+
+    if _more(files, spec, state.history) == OVER:
+        return [NOTHING], OVER
+    made = proposals.read(files.store, state.round)
+    if made is None:
+        made = proposals.claim(files.store, state.round, algorithm.propose(state))
+    left = spec.budget.trials - len(state.history)
+    return [proposal.model_dump_json() for proposal in made[:left]], MORE
 
 
 def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow.artifacts
 import mlflow.pyfunc
@@ -17,11 +18,16 @@ from pydantic import ValidationError
 from rlhpo_core.data import holdout
 from rlhpo_core.data.drift import DataProfile
 from rlhpo_core.data.holdout import Keys
+from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.errors import UserError
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.production.answers import Model
 from rlhpo_core.production.ledger import Ledger
+from rlhpo_core.retries import wait_out
 from rlhpo_core.study.spec import StudySpec, TrackingSpec
 from rlhpo_core.tracking.connection import Connection
+
+Content = TypeVar("Content", bound=Frozen)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Served:
     """Fingerprints of the rows that it was trained on; none if it does not say."""
     profile: DataProfile | None
     """Of the table that it was trained on; ``None`` if it does not say."""
+    schema: TableSchema | None
+    """By which that table was read; ``None`` if it does not say."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class RegisteredModel:
         """
         connection = Connection.of(tracking, local_mlflow)
         client = connection.contact(lambda client: (client.search_registered_models(max_results=1), client)[1])
-        return cls(connection, client, Ledger.of(name, store))
+        return cls(connection, connection.patient(client), Ledger.of(name, store))
 
     @classmethod
     def of_study(cls, spec: StudySpec, local_mlflow: Path) -> RegisteredModel:
@@ -79,9 +87,17 @@ class RegisteredModel:
 
         Raises: UserError if there is no such version, or if MLflow cannot be reached.
         """
-        with self.connection.open(timeout=60, retries=2):
+        with self.connection.open(timeout=60):
             tags: dict[str, str] = self.client.get_model_version(self.name, version).tags
         return tags
+
+    def schema(self, version: str) -> TableSchema | None:
+        """By which the table of a version was read; ``None`` if it does not say.
+
+        Raises: UserError if the version cannot be fetched.
+        """
+        with ExitStack() as stack:
+            return _parsed(TableSchema, self._fetched(version, stack) / "artifacts" / SCHEMA)
 
     @contextmanager
     def served(self, *versions: str) -> Iterator[dict[str, Served]]:
@@ -92,31 +108,38 @@ class RegisteredModel:
         with ExitStack() as stack:
             yield {version: self._load(version, stack) for version in versions}
 
+    def _fetched(self, version: str, stack: ExitStack) -> Path:
+        """The folder of a version."""
+        folder, uri = stack.enter_context(tempfile.TemporaryDirectory()), self.connection.uri
+
+        def fetch() -> Path:
+            with self.connection.open(timeout=120):
+                source = self.client.get_model_version(self.name, version).source
+                return Path(mlflow.artifacts.download_artifacts(source, dst_path=folder, tracking_uri=uri))
+
+        return wait_out(f"fetch version {version} of {self.name}", fetch)
+
     def _load(self, version: str, stack: ExitStack) -> Served:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        with self.connection.open(timeout=120, retries=2):
-            source = self.client.get_model_version(self.name, version).source
-            path = Path(mlflow.artifacts.download_artifacts(source, dst_path=folder, tracking_uri=self.connection.uri))
+        path = self._fetched(version, stack)
         try:
             model = mlflow.pyfunc.load_model(str(path))
         except Exception as error:
             # Whatever a model raises that was logged with other packages, or damaged since.
             raise UserError(f"version {version} of {self.name} cannot be loaded: {error}") from error
         artifacts = path / "artifacts"
-        seen, profile = artifacts / holdout.SEEN, artifacts / holdout.PROFILE
-        serving = [
-            file for file in artifacts.rglob("*") if file.is_file() and file.name not in (seen.name, profile.name)
-        ]
+        seen, unserved = artifacts / holdout.SEEN, (holdout.SEEN, holdout.PROFILE, SCHEMA)
+        serving = [file for file in artifacts.rglob("*") if file.is_file() and file.name not in unserved]
         return Served(
             model=model,
             size=sum(file.stat().st_size for file in serving),
             seen=holdout.from_bytes(seen.read_bytes()) if seen.exists() else np.empty(0, np.uint64),
-            profile=_profile(profile),
+            profile=_parsed(DataProfile, artifacts / holdout.PROFILE),
+            schema=_parsed(TableSchema, artifacts / SCHEMA),
         )
 
 
-def _profile(path: Path) -> DataProfile | None:
+def _parsed(kind: type[Content], path: Path) -> Content | None:
     try:
-        return DataProfile.model_validate_json(path.read_bytes()) if path.exists() else None
+        return kind.model_validate_json(path.read_bytes()) if path.exists() else None
     except ValidationError as error:
         raise UserError(f"{path.name} of a registered version is damaged: {error}") from error

@@ -66,8 +66,8 @@ def register(
 
     Raises: UserError if MLflow cannot be reached or refuses, or if the model predicts otherwise when served.
     """
-    with tracker.connection.open(timeout=120, retries=2):
-        client = tracker.client
+    with tracker.connection.open(timeout=120):
+        client = tracker.connection.patient(tracker.client)
         version = _find(client, name, tracker.study_id, trial.trial_id)
         if version is None:
             create_registered_model(client, name, "true")
@@ -108,7 +108,7 @@ def _find(client: MlflowClient, name: str, study_id: str, trial_id: str) -> Mode
 
 def _log_model(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spec: StudySpec) -> LoggedModel:
     """The model with its files, its configuration as parameters and its scores as metrics, tied to the study's run."""
-    client, step = tracker.client, trial.proposal.number + 1
+    client, step = tracker.connection.patient(tracker.client), trial.proposal.number + 1
     model = client.create_logged_model(
         tracker.experiment_id,
         re.sub(r"[^\w-]", "-", name),

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 import numpy as np
 
 from rlhpo_core.data import drift, holdout
-from rlhpo_core.data.drift import Drift
+from rlhpo_core.data.drift import DataProfile, Drift
 from rlhpo_core.data.holdout import Holdout
+from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.data.table import Split, Table, load_table, split
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import CLASSES, evaluator_class
@@ -79,18 +80,18 @@ def check(
 
     Raises: UserError if the study cannot be retuned, or if its data cannot be read.
     """
-    with model.connection.open(timeout=60, retries=2):
+    with model.connection.open(timeout=60):
         abandoned = promotion.settle(model.client, model.ledger)
         version = promotion.champion_of(model.client, model.name)
     if abandoned is not None:
         send_alerts(spec, model, abandoned, warn)
-    table, parts = _table(spec)
     if version is None:
+        table, _ = _table(spec, None)
         return Findings(proceed=True, reason="there is no champion yet", digest=table.digest)
     with model.served(version) as served:
         champion = served[version]
-        earlier = champion.profile
-        drifted = None if earlier is None else drift.compare(earlier, drift.profile(table), spec.retune)
+        table, parts = _table(spec, champion.schema)
+        drifted = None if champion.profile is None else _drift(champion.profile, table, spec)
         findings = Findings(proceed=True, reason="", digest=table.digest, champion=version, drift=drifted)
         if not force and (reason := _nothing_to_do(spec, model, findings)) is not None:
             _stand_still(spec, model, findings, "skipped", reason, warn)
@@ -130,6 +131,12 @@ def check(
     )
 
 
+def _drift(then: DataProfile, table: Table, spec: StudySpec) -> Drift:
+    """What has changed since the champion's table, with the rows of what its schema lacks."""
+    change = drift.compare(then, drift.profile(table), spec.retune)
+    return change if change.same else change.model_copy(update={"schema_changes": table.changes})
+
+
 def _nothing_to_do(spec: StudySpec, model: RegisteredModel, findings: Findings) -> str | None:
     """Why the data gives no cause for a retuning; ``None`` if it does."""
     digest, drifted = findings.digest, findings.drift
@@ -151,7 +158,7 @@ def _records(model: RegisteredModel) -> list[Record]:
 
 
 def _created(model: RegisteredModel) -> int | None:
-    with model.connection.open(timeout=60, retries=2):
+    with model.connection.open(timeout=60):
         return promotion.created_at(model.client, model.name)
 
 
@@ -180,7 +187,7 @@ def _warm_start(
     spec: StudySpec, model: RegisteredModel, table: Table, champion: str, warn: Callable[[str], None]
 ) -> WarmStartSpec | None:
     """From the latest study of this model whose files can be read, with the champion's configuration first."""
-    with model.connection.open(timeout=60, retries=2):
+    with model.connection.open(timeout=60):
         versions = model.client.search_model_versions(f"name = '{_quoted(model.name)}'")
     tags: dict[int, dict[str, str]] = {int(version.version): version.tags for version in versions}
     config = tags[int(champion)].get("rlhpo.config")
@@ -250,14 +257,14 @@ def decide(
     if winner is None or winner.registered is None:
         return None
     version, study_id = winner.registered.rsplit(" ", 1)[1], files.record().study_id
-    table, parts = _table(spec)
+    table, parts = _table(spec, files.schema())
     if table.digest != findings.digest:
         raise UserError("the table has changed while it was tuned on; nothing is decided, and the champion stays")
 
     def judge_all(champion: str, challengers: Sequence[str]) -> Mapping[str, Verdict]:
         return judge_challengers(spec, model, table, parts, champion, challengers, version)
 
-    with model.connection.open(timeout=120, retries=2):
+    with model.connection.open(timeout=120):
         promotion.enter(model.client, model.ledger, version, study_id, findings.champion)
         record = promotion.decide(model.client, model.ledger, version, study_id, table.digest, judge_all)
     files.write_record(files.record().model_copy(update={"decision": f"{record.outcome}: {record.reason}"}))
@@ -330,7 +337,7 @@ def _publish(
     if winner is not None and trial is not None and version is not None:
         card = model_card(spec, tracker.study_id, trial, winner.holdout, tracker.rows(), findings.digest, record)
         tracker.log_artifact_bytes("model_card.md", card.encode())
-        with model.connection.open(timeout=60, retries=2):
+        with model.connection.open(timeout=60):
             model.client.update_model_version(model.name, version, card)
     tracker.log_artifact_bytes("decision.json", record.model_dump_json(indent=1).encode())
     if findings.drift is not None:
@@ -382,9 +389,9 @@ def _record(model: RegisteredModel, outcome: Outcome, reason: str) -> Record:
     return Record(outcome=outcome, model=model.name, reason=reason, **circumstances())
 
 
-def _table(spec: StudySpec) -> tuple[Table, Split]:
+def _table(spec: StudySpec, schema: TableSchema | None) -> tuple[Table, Split]:
     if spec.data is None or not evaluator_class(spec.evaluator.kind).has_model:
         fitting = ", ".join(kind for kind in CLASSES if evaluator_class(kind).has_model)
         raise UserError(f"a retuning needs a table and an evaluator that trains a model on it (kind: {fitting})")
-    table = load_table(spec.data, spec.seed)
+    table = load_table(spec.data, spec.seed, schema)
     return table, split(table, spec.data, spec.seed)

@@ -32,6 +32,7 @@ _RIGHTS = (
     "the credentials do not suffice; allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket (without the "
     "last, objects that do not exist look forbidden)"
 )
+_FOREIGN = "what answers is not S3; check what stands between: a proxy, or a page to log in"
 _UNREACHABLE = "the server does not answer; check AWS_ENDPOINT_URL and the network, and try again"
 #: What to do about the codes of S3's answers and about botocore's exceptions.
 _ADVICE = {
@@ -283,7 +284,7 @@ class S3Store:
     def write(self, key: str, data: bytes) -> None:
         """Replace the object, or make it. Raises: UserError as ``read`` does."""
         place = self._place(key)
-        self._ask(f"write {key}", lambda: self.client.put_object(**place, Body=data))
+        self._ask(f"write {key}", lambda: self._genuine(self.client.put_object(**place, Body=data), "ETag"))
 
     def create(self, key: str, data: bytes) -> bool:
         """Make the object if there is none, by a conditional write. Raises: UserError as ``read`` does."""
@@ -303,7 +304,8 @@ class S3Store:
 
         def listed() -> list[str]:
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=above + below)
-            return [entry["Key"].removeprefix(above) for page in pages for entry in page.get("Contents", ())]
+            entries = [entry for page in pages for entry in self._genuine(page, "IsTruncated").get("Contents", ())]
+            return [entry["Key"].removeprefix(above) for entry in entries]
 
         return sorted(filter(_is_key, self._ask("list objects", listed)))
 
@@ -314,7 +316,7 @@ class S3Store:
         """boto3 repeats requests, but does not read again when the connection breaks within an object."""
         from botocore.exceptions import BotoCoreError
 
-        body = self.client.get_object(**place)["Body"]
+        body = self._genuine(self.client.get_object(**place), "ETag")["Body"]
         try:
             return bytes(body.read())
         except BotoCoreError:
@@ -324,7 +326,7 @@ class S3Store:
 
     def _put_new(self, place: dict[str, str], data: bytes, writer: str, attempts: int) -> bool:
         try:
-            self.client.put_object(**place, Body=data, IfNoneMatch="*", Metadata={_WRITER: writer})
+            answer = self.client.put_object(**place, Body=data, IfNoneMatch="*", Metadata={_WRITER: writer})
         except self.client.exceptions.ClientError as error:
             if _code(error) == "PreconditionFailed":
                 # boto3 repeats a request whose answer was lost, and then finds the object that it has made itself.
@@ -332,20 +334,28 @@ class S3Store:
             if _code(error) == "ConditionalRequestConflict" and attempts > 1:
                 return self._put_new(place, data, writer, attempts - 1)
             raise
+        self._genuine(answer, "ETag")
         return True
 
     def _writer(self, place: dict[str, str]) -> str | None:
         """Who made the object; ``None`` if it is gone, or was not made by ``create``."""
         try:
-            metadata: dict[str, str] = self.client.head_object(**place)["Metadata"]
+            metadata: dict[str, str] = self._genuine(self.client.head_object(**place), "ETag")["Metadata"]
         except self.client.exceptions.ClientError as error:
             if _code(error) == "404":
                 return None
             raise
         return metadata.get(_WRITER)
 
+    def _genuine(self, answer: Any, mark: str) -> Any:
+        """The answer, if it has what each of S3's has. A proxy may answer in its place, with status 200, too."""
+        if mark not in answer:
+            raise Outage(f"{self.uri} at {self.client.meta.endpoint_url}: {_FOREIGN}")
+        return answer
+
     def _ask(self, what: str, ask: Callable[[], T]) -> T:
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
 
         def attempt() -> T:
             try:
@@ -355,6 +365,8 @@ class S3Store:
                 kind = Outage if code in _PASSING or _status(error) in (429, 500, 502, 503, 504) else UserError
                 advice = _ADVICE.get(code, "the request failed")
                 raise kind(f"{self.uri} at {self.client.meta.endpoint_url}: {advice} ({error})") from error
+            except ResponseParserError as error:
+                raise Outage(f"{self.uri} at {self.client.meta.endpoint_url}: {_FOREIGN} ({error})") from error
 
         return wait_out(what, attempt)
 

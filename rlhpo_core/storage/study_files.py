@@ -1,11 +1,12 @@
 """A study's files, wherever they lie: the truth about a study.
 
-They are ``study.yaml``, ``study.json`` (identity, time spent, winner), ``state/<round>.safetensors`` (the tuner at the
-start of that round) and ``trials/<id>.json`` (every finished trial). Each is written in one atomic step, so a study may
-be killed at any moment: the round under way is then proposed again, to the same trials, and those that have a file are
-not trained again. States and trials are made once and never changed: of several runs that come to the same one, the
-first has it, and all go on from what that one wrote. They carry checksums, so what a disk or a network has changed is
-found out. MLflow is written from these files and catches up after an outage.
+They are ``study.yaml``, ``study.json`` (identity, time spent, winner), ``schema.json`` (by which the table is read, if
+there is one), ``state/<round>.safetensors`` (the tuner at the start of that round) and ``trials/<id>.json`` (every
+finished trial). Each is written in one atomic step, so a study may be killed at any moment: the round under way is then
+proposed again, to the same trials, and those that have a file are not trained again. States and trials are made once
+and never changed: of several runs that come to the same one, the first has it, and all go on from what that one wrote.
+They carry checksums, so what a disk or a network has changed is found out. MLflow is written from these files and
+catches up after an outage.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.storage.object_store import Store
@@ -163,6 +165,19 @@ class StudyFiles:
     def write_record(self, record: StudyRecord) -> None:
         """Replace the record."""
         self.store.write(RECORD, _json(record))
+
+    def schema(self) -> TableSchema | None:
+        """By which the study's table is read; ``None`` if it has none, or has not been read yet."""
+        if (data := self.store.read(SCHEMA)) is None:
+            return None
+        try:
+            return TableSchema.model_validate_json(data)
+        except ValidationError as error:
+            raise UserError(f"{self._where(SCHEMA)} is damaged: {error}") from error
+
+    def claim_schema(self, schema: TableSchema) -> None:
+        """Keep the schema of the first table, unless one is there."""
+        self.store.create(SCHEMA, _json(schema))
 
     def state(self) -> TunerState:
         """The latest state: the tuner at the start of the round under way; `execution.beginning` writes the first."""

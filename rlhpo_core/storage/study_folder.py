@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rlhpo_core.atomic_files import remove_leftovers
+from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.lease import leased, refused
 from rlhpo_core.storage.lock import Lock
@@ -35,11 +38,12 @@ class StudyFolder(StudyFiles):
         return self.path / SPEC
 
     @classmethod
-    def create(cls, path: Path, spec: StudySpec, record: StudyRecord) -> StudyFolder:
+    def create(cls, path: Path, spec: StudySpec, record: StudyRecord, schema: TableSchema | None = None) -> StudyFolder:
         """A folder with the files that a study has before it begins. Of several processes at once, one succeeds.
 
         Args:
             path: Where there is no folder yet, or an empty one.
+            schema: Of its table, if it has one.
 
         Raises: UserError if there is a study or anything else in it already, or if it cannot be written.
         """
@@ -54,8 +58,27 @@ class StudyFolder(StudyFiles):
             (path / "trials").mkdir()
         except OSError as error:
             raise UserError(f"cannot write the study folder {path}: {error}") from error
+        if schema is not None:
+            folder.claim_schema(schema)
         folder.write_spec(spec)
         return folder
+
+    @classmethod
+    def create_numbered(
+        cls, path: Path, spec: StudySpec, record: StudyRecord, schema: TableSchema | None = None
+    ) -> StudyFolder:
+        """As ``create``, in the first of path, path-2, path-3, … that is not there: of several processes at once, each
+        has its own.
+        """
+        for number in itertools.count(1):
+            candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            try:
+                made = _made(candidate)
+            except OSError as error:
+                raise UserError(f"cannot write the study folder {candidate}: {error}") from error
+            if made:
+                return cls.create(candidate, spec, record, schema)
+        raise AssertionError
 
     def discard(self, keep_folder: bool) -> None:
         """Remove what a study that could not begin has written, and nothing else; the caller holds the lease.
@@ -65,7 +88,7 @@ class StudyFolder(StudyFiles):
 
         Raises: UserError if a file cannot be removed.
         """
-        for key in (SPEC, *self.store.keys(STATES), *self.store.keys(_LOCK)):
+        for key in (SPEC, SCHEMA, *self.store.keys(STATES), *self.store.keys(_LOCK)):
             self.store.delete(key)
         for name in ("trials", "state", "lock"):
             _remove_if_empty(self.path / name)
@@ -90,8 +113,13 @@ class StudyFolder(StudyFiles):
 
     @contextmanager
     def locked(self) -> Iterator[Lock]:
-        """Held while tuning. Raises: as ``lease.leased`` does."""
+        """Held while tuning. What a process that was killed had begun to write is cleared away.
+
+        Raises: as ``lease.leased`` does.
+        """
         with leased(self.store) as lock:
+            for folder in (self.path, self.path / "trials", self.path / "state"):
+                remove_leftovers(folder)
             yield lock
 
     def busy(self) -> str | None:

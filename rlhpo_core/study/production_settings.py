@@ -9,7 +9,9 @@ from pydantic import Field
 from rlhpo_core.frozen import Frozen
 
 #: What an alert can tell of.
-Alert = Literal["promoted", "kept", "skipped", "failed", "budget_spent", "keeps_in_row", "rolled_back"]
+Alert = Literal[
+    "promoted", "kept", "skipped", "failed", "budget_spent", "keeps_in_row", "rolled_back", "schedule_paused"
+]
 
 
 class GateSpec(Frozen):
@@ -58,7 +60,7 @@ class AlertsSpec(Frozen):
     """Environment variable that holds the address instead, if the address is itself a secret."""
     secret_env: str = "RLHPO_ALERT_SECRET"
     """Environment variable that holds the key of the signature; without it alerts are not signed."""
-    events: tuple[Alert, ...] = ("promoted", "failed", "keeps_in_row", "rolled_back")
+    events: tuple[Alert, ...] = ("promoted", "failed", "keeps_in_row", "rolled_back", "schedule_paused")
     """Which alerts are sent."""
     keeps: Annotated[int, Field(ge=1)] = 3
     """``keeps_in_row`` is sent each time when the champion was kept so many times in a row."""

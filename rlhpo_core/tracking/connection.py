@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import sqlalchemy
@@ -36,8 +37,9 @@ PATIENCE = 20
 
 #: Statuses of refusals in MLflow's own JSON that pass; 500 is what a server says whose database is away.
 _OVERLOADED = (429, 500, 502, 503, 504)
-#: Seconds to wait for another process that sets up a database.
-_SETTING_UP = 120
+#: Seconds to wait for another process that sets up a database, which takes minutes on a busy machine. One that dies
+#: lets the others on.
+_SETTING_UP = 600
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -84,7 +86,7 @@ class Connection:
         return cls(uri, "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "the default")
 
     @contextmanager
-    def open(self, timeout: int = PATIENCE, retries: int = 0) -> Iterator[None]:
+    def open(self, timeout: int = PATIENCE) -> Iterator[None]:
         """A context in which requests to MLflow are bounded.
 
         MLflow's own defaults wait for minutes. It takes these bounds from the environment only, which is restored
@@ -92,13 +94,12 @@ class Connection:
 
         Args:
             timeout: seconds that each request waits for an answer
-            retries: how often a request that failed is repeated
 
         Raises: UserError if MLflow cannot be reached or refuses.
         """
         bounds = {
             "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
             "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -138,6 +139,13 @@ class Connection:
                 return ask(MlflowClient(tracking_uri=self.uri))
 
         return wait_out("reach MLflow", attempt)
+
+    def patient(self, client: MlflowClient) -> MlflowClient:
+        """A client each of whose requests is repeated while it meets a fault that passes, as ``retries`` has it.
+
+        It raises what MLflow refuses as MLflow does; a fault that lasts, as a UserError.
+        """
+        return cast(MlflowClient, _PatientClient(self, client))
 
     def probe(self) -> None:
         """Reach a database once, where MLflow itself would try for two minutes; nothing is done for a server.
@@ -214,6 +222,31 @@ class Connection:
             "the default": "Repair or move the file, choose another folder, or set MLFLOW_TRACKING_URI.",
         }.get(self.origin, f"Start the server, or correct {self.origin}; without it a local file is used.")
         return f"{where} cannot be reached: {short}\n{advice}"
+
+
+class _PatientClient:
+    """What ``Connection.patient`` returns."""
+
+    def __init__(self, connection: Connection, client: MlflowClient) -> None:
+        self._connection, self._client = connection, client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        @wraps(method)
+        def request(*args: Any, **kwargs: Any) -> Any:
+            return wait_out("ask MLflow", lambda: self._attempt(method, *args, **kwargs))
+
+        return request if callable(method) else method
+
+    def _attempt(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            if not _passing(error):
+                raise
+            with self._connection.open():
+                raise
 
 
 def all_runs(client: MlflowClient, experiment_id: str, wanted: str, view: str = ViewType.ACTIVE_ONLY) -> list[Run]:

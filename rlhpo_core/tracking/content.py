@@ -134,6 +134,11 @@ def _value(parameter: Parameter, text: str) -> Value:
     raise ValueError(f"{parameter.name}: {text!r} is not one of {list(choices)}")
 
 
+def curve_key(spec: StudySpec) -> str:
+    """Name of the metric with a trial's learning curve."""
+    return f"curve.{_key(spec.objective.metric)}"
+
+
 def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
     """``objective`` (the same key in every study), what else was measured, the prediction, and the learning curve.
 
@@ -151,7 +156,7 @@ def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
         "seconds": trial.seconds,
     }
     time = ended_at(trial)
-    curve = f"curve.{_key(spec.objective.metric)}"
+    curve = curve_key(spec)
     return [
         *(Metric(key, float(value), time, 0) for key, value in values.items() if value is not None),
         *(Metric(curve, value, time, step) for step, value in trial.curve),

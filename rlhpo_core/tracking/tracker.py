@@ -214,13 +214,12 @@ class StudyTracker:
         """What MLflow lacks of these trials and rounds, for a person to read; the next ``sync`` writes it."""
         with self._writing():
             written = self._written = self._look()
-        lacking = 0
-        for trial in history.trials:
-            run = written.runs.get(trial.trial_id)
-            if trial.trial_id in written.ended and run is not None and not self._holds(run, with_curve(trial)):
-                written.ended.discard(trial.trial_id)
-                written.begun[trial.trial_id] = run.info.run_id
-            lacking += trial.trial_id not in written.ended
+            for trial in history.trials:
+                run = written.runs.get(trial.trial_id)
+                if trial.trial_id in written.ended and run is not None and not self._holds(run, with_curve(trial)):
+                    written.ended.discard(trial.trial_id)
+                    written.begun[trial.trial_id] = run.info.run_id
+        lacking = sum(trial.trial_id not in written.ended for trial in history.trials)
         points = sorted({metric.step for metric in content.best_metrics(history, after=0)} - written.points)
         if points:
             written.best = points[0] - 1
@@ -308,13 +307,19 @@ class StudyTracker:
         return True
 
     def _holds(self, run: Run, trial: Trial) -> bool:
-        """Whether all of the trial is in its run: parameters, tags, and the last value of each metric."""
+        """Whether all of the trial is in its run: parameters, tags, the last value of each metric, and as many points
+        as it has. What went in one request is there or not as a whole, so that only longer curves are counted.
+        """
         metrics = sorted(content.trial_metrics(trial, self.spec), key=lambda metric: (metric.step, metric.value))
         latest = {metric.key: metric.value for metric in metrics}
         params = {param.key: param.value for param in content.param_entities(_texts(trial))}
         # The note is left out: people may edit it.
         tags = {tag.key: tag.value for tag in content.tag_entities(content.trial_tags(trial)) if "note" not in tag.key}
-        held = run.data
+        held, curve = run.data, content.curve_key(self.spec)
+        if len(metrics) > _MAX_METRICS:
+            logged = {point.step for point in self.client.get_metric_history(run.info.run_id, curve)}
+            if not {step for step, _ in trial.curve or ()} <= logged:
+                return False
         return all(
             wanted.items() <= found.items()
             for wanted, found in ((params, held.params), (tags, held.tags), (latest, held.metrics))

@@ -1,7 +1,9 @@
-"""``rlhpo submit | schedule | runs`` against a KFP server on loopback."""
+"""``rlhpo submit | schedule | unschedule | compile`` against a KFP server on loopback."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,41 +14,29 @@ from typer.testing import CliRunner, Result
 from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
-from rlhpo_core.kubeflow import connection
+from rlhpo_core.execution.resources import Steps
+from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec, load_study
 from tests.helpers.kfp_server import KfpServer
 from tests.helpers.servers import shared_s3_server
-from tests.helpers.stepwise import study
+from tests.helpers.stepwise import DATA, study
 
 NIGHTLY = "0 30 2 * * *"
-
-
-@pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KfpServer]:
-    backend = KfpServer(tokens={"mine"}, namespaces={"team"})
-    for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(connection, "TOKEN_FILE", tmp_path / "no-token")
-    monkeypatch.setattr(connection, "_POD_NAMESPACE", tmp_path / "no-namespace")
-    monkeypatch.setenv("KFP_API_HOST", backend.url)
-    monkeypatch.setenv("RLHPO_KFP_NAMESPACE", "team")
-    monkeypatch.setenv("RLHPO_KFP_TOKEN", "mine")
-    yield backend
-    backend.stop()
+TABLE = ("--table", "s3://bucket/table.csv")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_once() -> Iterator[None]:
     """Compiling a pipeline takes seconds, so that of the same study and options is compiled once."""
-    kept: dict[tuple[str, int, bool], bytes] = {}
+    kept: dict[tuple[str, int, bool, Steps], bytes] = {}
     compile_pipeline = cluster._compile
 
-    def compile_once(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
-        key = (spec.model_dump_json(), rounds, retune)
+    def compile_once(spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps) -> Path:
+        key = (spec.model_dump_json(), rounds, retune, steps)
         if key not in kept:
-            kept[key] = compile_pipeline(spec, rounds, folder, retune).read_bytes()
+            kept[key] = compile_pipeline(spec, rounds, folder, retune, steps).read_bytes()
         path = folder / "pipeline.yaml"
         path.write_bytes(kept[key])
         return path
@@ -105,6 +95,7 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, stor
     }
     assert run["service_account"] == "rlhpo-runner"
     assert rounds_of(run) == 2
+    assert "comp-learn-and-propose" in run["pipeline_spec"]["pipeline_spec"]["components"]
     (experiment,) = backend.experiments.values()
     assert (experiment["display_name"], experiment["namespace"]) == ("tuning", "team")
 
@@ -113,7 +104,7 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, stor
 def test_a_run_that_is_to_stay_alone_sends_no_other(
     backend: KfpServer, file: Path, arguments: list[str], store: str
 ) -> None:
-    done = rlhpo("submit", file, "--store", store, *arguments)
+    done = rlhpo("submit", file, "--store", store, *TABLE, *arguments)
     assert done.exit_code == 0, done.output
     assert "follow" not in done.output
     (run,) = backend.runs.values()
@@ -121,52 +112,79 @@ def test_a_run_that_is_to_stay_alone_sends_no_other(
 
 
 def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path, store: str) -> None:
-    options = ["--store", store, "--rounds", "1", "--pipeline-version"]
+    options = ["--store", store, *TABLE, "--rounds", "1", "--pipeline-version"]
     assert rlhpo("submit", file, *options, "v1").exit_code == 0
     assert rlhpo("schedule", file, *options, "v2", "--cron", NIGHTLY).exit_code == 0
-    assert [one["name"] for one in backend.pipelines.values()] == ["rlhpo-hpo-loop"]
+    names = {one["name"]: one["pipeline_id"] for one in backend.pipelines.values()}
+    assert [name.rpartition("-")[0] for name in names] == ["rlhpo-hpo", "rlhpo-hpo-loop"]
     ids = {one["name"]: version for version, one in backend.versions.items()}
     (run,), (recurring,) = backend.runs.values(), backend.recurring_runs.values()
     assert run["pipeline_version_reference"]["pipeline_version_id"] == ids["v1"]
-    assert recurring["pipeline_version_reference"]["pipeline_version_id"] == ids["v2"]
-    again = rlhpo("submit", file, *options, "v1")
-    assert again.exit_code == 1
-    assert "has a version 'v1'; choose another name" in str(again.exception)
+    assert recurring["pipeline_version_reference"] == {"pipeline_id": backend.versions[ids["v2"]]["pipeline_id"]}
+    assert rlhpo("submit", file, *options, "v1").exit_code == 0, "the same content"
+    other = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "2", "--pipeline-version", "v1")
+    assert other.exit_code == 1
+    assert "has a version 'v1' with another content; choose another name" in str(other.exception)
+
+
+def test_a_round_of_five_steps_is_there_for_who_asks(backend: KfpServer, file: Path, store: str) -> None:
+    assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--steps", "five").exit_code == 0
+    (run,) = backend.runs.values()
+    assert "comp-ppo-update" in run["pipeline_spec"]["pipeline_spec"]["components"]
 
 
 def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path, store: str) -> None:
     for state, code in (("SUCCEEDED", 0), ("FAILED", 1)):
         backend.states = [state]
-        done = rlhpo("submit", file, "--store", store, "--rounds", "1", "--wait")
+        done = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--wait")
         assert done.exit_code == code, done.output
         assert f"stepwise: {state}" in done.output
-    assert "ended as FAILED: a step failed" in str(done.exception)
+    assert re.search(r"(?s)ended as FAILED\nits page says why: http://.*/runs/details/", str(done.exception))
+
+
+def test_programs_get_json(backend: KfpServer, file: Path, store: str) -> None:
+    backend.states = ["SUCCEEDED"]
+    done = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "2", "--wait", "--json")
+    (run,) = backend.runs.values()
+    sent = json.loads(done.stdout)
+    assert (sent["run"], sent["state"], sent["further_runs"]) == (run["run_id"], "SUCCEEDED", 1)
+    assert sent["created"].endswith("+00:00")
+    refused = rlhpo("submit", file, "--store", store, *TABLE, "--timeout", "soon", "--wait")
+    assert "--timeout: 'soon' is not a duration" in str(refused.exception)
+    assert len(backend.runs) == 1
 
 
 def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(backend: KfpServer, file: Path, store: str) -> None:
-    done = rlhpo("schedule", file, "--store", store, "--rounds", "1", "--cron", NIGHTLY)
+    done = rlhpo("schedule", file, "--store", store, *TABLE, "--rounds", "1", "--cron", NIGHTLY)
     assert done.exit_code == 0, done.output
     assert f"schedule stepwise: {NIGHTLY}" in done.output
     (one,) = backend.recurring_runs.values()
     assert one["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
     assert (one["max_concurrency"], one["no_catchup"]) == ("1", True)
     assert "further_runs" not in one["runtime_config"]["parameters"], "the next one comes by the clock"
-    wrong = rlhpo("schedule", file, "--store", store, "--rounds", "1", "--cron", "30 2 * * *")
+    assert "UTC" in done.output
+    wrong = rlhpo("schedule", file, "--store", store, *TABLE, "--rounds", "1", "--cron", "30 2 * * *")
     assert wrong.exit_code == 1
     assert "Did you mean '0 30 2 * * *'" in str(wrong.exception)
 
 
-def test_runs_are_listed(backend: KfpServer, file: Path, store: str) -> None:
-    assert "no runs" in rlhpo("runs").output
-    rlhpo("submit", file, "--store", store, "--rounds", "1", "--experiment", "a")
-    rlhpo("submit", file, "--store", store, "--rounds", "1", "--experiment", "b")
-    first, second = backend.runs
-    listed = rlhpo("runs").output
-    assert listed.index(second) < listed.index(first)
-    assert "2026-01-01 00:00" in listed
-    only = rlhpo("runs", "--experiment", "a").output
-    assert first in only
-    assert second not in only
+def test_a_schedule_under_way_is_not_replaced_unless_one_says_how(backend: KfpServer, file: Path, store: str) -> None:
+    arguments = ["schedule", file, "--store", store, *TABLE, "--rounds", "1", "--cron", NIGHTLY]
+    assert rlhpo(*arguments).exit_code == 0
+    (first,) = backend.recurring_runs
+    run = backend.tick(first)
+    assert run is not None
+    refused = rlhpo(*arguments)
+    assert "--under-way wait to let it end first" in str(refused.exception)
+    assert list(backend.recurring_runs) == [first]
+    backend.states = ["CANCELING", "FAILED"]
+    done = rlhpo(*arguments, "--under-way", "stop")
+    assert f"stopping run {run['run_id']}" in done.output, done.exception
+    assert backend.orphans == set()
+    (second,) = backend.recurring_runs
+    assert second != first
+    assert "schedule stepwise is removed" in rlhpo("unschedule", "stepwise").output
+    assert backend.recurring_runs == {}
 
 
 def test_options_go_before_the_environment(backend: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,48 +198,92 @@ def test_options_go_before_the_environment(backend: KfpServer, monkeypatch: pyte
 def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "long.yaml"
     path.write_text(study(trials=99))
-    done = rlhpo("submit", path, "--store", store, "--rounds", "21")
+    done = rlhpo("submit", path, "--store", store, *TABLE, "--rounds", "21")
     assert done.exit_code == 1
-    assert "--rounds: a run holds at most 14 rounds of 3 trials" in str(done.exception)
-    path.write_text(study(trials=400, tuner={"trials_per_round": 60}))
-    done = rlhpo("submit", path, "--store", store)
-    assert "tuner.trials_per_round: a round of 60 trials takes more than half" in str(done.exception)
+    assert "--rounds: a run holds at most 20 rounds of 3 trials" in str(done.exception)
+    path.write_text(study(trials=400, tuner={"trials_per_round": 100}))
+    done = rlhpo("submit", path, "--store", store, *TABLE)
+    assert "tuner.trials_per_round: a round of 100 trials takes more than half" in str(done.exception)
     assert backend.runs == {}
 
 
 def test_without_rounds_a_run_takes_half_of_what_argo_holds(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "long.yaml"
-    path.write_text(study(trials=45))
-    assert "up to 2 more follow" in rlhpo("submit", path, "--store", store).output
+    path.write_text(study(trials=75))
+    assert "up to 2 more follow" in rlhpo("submit", path, "--store", store, *TABLE).output
     (run,) = backend.runs.values()
-    assert rounds_of(run) == most_rounds(3) == 6
+    assert rounds_of(run) == most_rounds(3, steps=Steps.COMPACT)
 
 
 def test_retunings_are_runs_of_a_pipeline_of_their_own(
     backend: KfpServer, file: Path, tmp_path: Path, store: str
 ) -> None:
     for command in (["submit"], ["schedule", "--cron", NIGHTLY]):
-        done = rlhpo(*command, file, "--store", store, "--retune")
+        done = rlhpo(*command, file, "--store", store, *TABLE, "--retune")
         assert done.exit_code == 0, done.exception
     (run,), (recurring,) = backend.runs.values(), backend.recurring_runs.values()
     assert recurring["display_name"] == "stepwise-retune"
+    (version,) = backend.versions.values()
+    assert recurring["pipeline_version_reference"] == {"pipeline_id": version["pipeline_id"]}
     for one in (run, recurring):
-        assert one["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-retune"
+        sent = one.get("pipeline_spec") or version["pipeline_spec"]
+        assert sent["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-retune"
         assert one["runtime_config"]["parameters"].keys() == {"store", "table_source"}
     path = tmp_path / "other.yaml"
     path.write_text(study(trials=99))
     refused = rlhpo("submit", path, "--store", store, "--retune")
-    assert "a retuning is one run of at most 14 rounds; these are 33" in str(refused.exception)
+    assert "a retuning is one run of at most 20 rounds; these are 33" in str(refused.exception)
     path.write_text(study(registry={}))
-    refused = rlhpo("submit", path, "--store", store, "--retune")
+    refused = rlhpo("submit", path, "--store", store, *TABLE, "--retune")
     assert "registry.model: a retuning needs the name" in str(refused.exception)
 
 
 def test_pods_are_not_sent_a_file_of_this_machine(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "away.yaml"
     path.write_text(study(prior=str(tmp_path / "team.safetensors")))
-    refused = rlhpo("submit", path, "--store", store, "--rounds", "1")
+    refused = rlhpo("submit", path, "--store", store, *TABLE, "--rounds", "1")
     assert refused.exit_code == 1
     assert "prior: the pods cannot read" in str(refused.exception)
     assert "put it where they can" in str(refused.exception)
     assert backend.runs == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "said"),
+    [
+        ({}, ["--store", "runs/x", *TABLE], "--store: the pods share no folder with this machine"),
+        ({}, ["--store", "/mnt/pvc/x", *TABLE], "so /mnt/pvc/x is out of their reach"),
+        ({}, ["--store", "s3://b/it"], r"--table: the pods cannot read .*german_credit\.csv; put it into"),
+        ({}, ["--store", "s3://b/it", "--table", "https://x/car.csv"], "the pods cannot read https://x/car.csv"),
+        ({}, ["--store", "s3://b/it", "--table", "car.csv"], "or let --upload put it beside the study"),
+        ({}, ["--store", "s3://b/it", "--upload", *TABLE], "leave out --table, or --upload"),
+        ({"registry": {"store": "ledger"}}, ["--store", "s3://b/it", *TABLE], "registry.store: the pods share no"),
+        ({"warm_start": "runs/a"}, ["--store", "s3://b/it", *TABLE], "warm_start: the pods cannot read .*runs/a"),
+    ],
+)
+def test_what_only_this_machine_has_is_refused_before_anything_is_sent(
+    backend: KfpServer, tmp_path: Path, fields: dict[str, Any], options: list[str], said: str
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(study(**fields))
+    for command in (["submit"], ["schedule", "--cron", NIGHTLY]):
+        refused = rlhpo(*command, path, *options, "--rounds", "1")
+        assert re.search(said, str(refused.exception)), refused.exception
+    assert (backend.runs, backend.recurring_runs, backend.pipelines) == ({}, {}, {})
+
+
+def test_a_table_is_put_beside_the_study(backend: KfpServer, file: Path, store: str) -> None:
+    for _ in range(2):
+        assert rlhpo("submit", file, "--store", store, "--upload", "--rounds", "1").exit_code == 0
+    (source,) = {run["runtime_config"]["parameters"]["table_source"] for run in backend.runs.values()}
+    place, name = source.rsplit("/", 1)
+    assert place == f"{store}/tables"
+    assert re.fullmatch(r"[0-9a-f]{12}-german_credit\.csv", name)
+    assert open_store(place).read(name) == DATA.read_bytes()
+
+
+def test_a_pipeline_is_compiled_into_a_file(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pipeline.yaml"
+    assert "wrote" in rlhpo("compile", file, "--rounds", "1", "--out", out).output
+    assert read_package(out)["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-hpo-loop"
+    assert "overwrite it with --force" in str(rlhpo("compile", file, "--rounds", "1", "--out", out).exception)

@@ -50,15 +50,15 @@ def test_errors_that_a_user_can_mend_come_without_a_traceback(
 def test_status_of_a_folder_without_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no studies in runs"):
-        cli.status(Path("runs"))
+        cli.status("runs")
 
 
 def test_a_study_just_created_is_shown_as_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = load_study(EXAMPLES / "01-first-study.yaml")
     StudyFolder.create(tmp_path / "car", spec, StudyRecord.new(spec))
-    cli.status(tmp_path)
+    cli.status(str(tmp_path))
     assert "interrupted" in capsys.readouterr().out
-    cli.status(tmp_path / "car")
+    cli.status(str(tmp_path / "car"))
     assert "0 of 40" in capsys.readouterr().out
 
 

@@ -115,7 +115,8 @@ def retunings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the command has asked for; it gets the last of these."""
     asked: list[Any] = [None]
 
-    def retune(spec: StudySpec, path: Path, console: Any, engine: Engine, force: bool) -> Retuned:
+    def retune(spec: StudySpec, path: Path, console: Any, engine: Engine, force: bool, numbered: bool) -> Retuned:
+        assert numbered == (path == Path("runs/stepwise")), "the number is left to whoever makes the folder"
         outcome = asked.pop()
         asked.append((spec, path, engine, force))
         retuned: Retuned = outcome

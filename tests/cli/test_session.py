@@ -20,7 +20,7 @@ from rlhpo_core.report.study_report import Report
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.lock import LostLock
 from rlhpo_core.storage.study_folder import StudyFolder
-from rlhpo_core.study.spec import StudySpec, load_study
+from rlhpo_core.study.spec import StudySpec, TrackingSpec, load_study
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
 from tests.helpers.command_line import children, client, write_study
@@ -209,6 +209,55 @@ def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(StudyFolder, "write_trial", write_and_press)
     yield pressed
     assert pressed
+
+
+def test_an_error_while_tuning_leaves_no_run_that_seems_to_go_on(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: StudyFolder, trial: Trial) -> Trial:
+        raise UserError("cannot write the trial")
+
+    spec, path = study(place, "broken"), place / "runs" / "broken"
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyFolder, "write_trial", full)
+        with pytest.raises(UserError, match="cannot write the trial"):
+            session.start(spec, path, console)
+    assert tracked_run(place, path).info.status == "FAILED"
+    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+    assert session.resume(path, console).finished
+    assert tracked_run(place, path).info.status == "FINISHED"
+
+
+def test_a_conclusion_that_fails_leaves_none_either(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise UserError("the winner cannot be trained")
+
+    monkeypatch.setattr(session, "register_winner", fail)
+    result = session.start(study(place, "unconcluded"), place / "runs" / "unconcluded", console)
+    assert (result.finished, result.logged) == (True, False)
+    assert "the winner cannot be trained" in said(console)
+    assert tracked_run(place, result.folder.path).info.status == "FAILED"
+
+
+def tracked_run(place: Path, path: Path) -> Any:
+    """The study's own run, also of a study without a trial."""
+    store, study_id = client(place), StudyFolder.open(path).record().study_id
+    experiments = [experiment.experiment_id for experiment in store.search_experiments()]
+    wanted = f"tags.`rlhpo.study_id` = '{study_id}' and tags.`rlhpo.run` = 'study'"
+    (run,) = store.search_runs(experiments, wanted)
+    return run
+
+
+def test_studies_without_a_place_of_their_own_are_numbered(place: Path, console: Console) -> None:
+    spec = study(place, "many", budget={"trials": 1})
+    made = [session.start(spec, place / "runs" / "many", console, numbered=True).folder.path.name for _ in range(2)]
+    assert made == ["many", "many-2"]
+    elsewhere = spec.model_copy(update={"tracking": TrackingSpec(uri="http://127.0.0.1:9")})
+    with pytest.raises(UserError, match="cannot be reached"):
+        session.start(elsewhere, place / "runs" / "many", console, numbered=True)
+    assert sorted(path.name for path in (place / "runs").glob("many*")) == ["many", "many-2"]
 
 
 def test_ctrl_c_finishes_the_trials_at_hand(place: Path, console: Console, ctrl_c: list[int]) -> None:

@@ -53,3 +53,15 @@ def test_awkward_names_survive(tmp_path: Path) -> None:
 def test_without_a_target_the_columns_are_listed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--target: which column is to be predicted"):
         study_file(EXAMPLES / "data" / "car.csv", None, tmp_path)
+
+
+def test_rows_that_end_in_a_delimiter_are_refused(tmp_path: Path) -> None:
+    """Values would slide to the left, under the names of other columns."""
+    data = tmp_path / "table.csv"
+    data.write_text("churned,months,paid,plan\n" + "no,56,1118.46,plus,\nyes,53,1028.23,basic,\n" * 30)
+    with pytest.raises(UserError, match=r"row 1 has 5 fields and the header 4.*'no,56,1118\.46,plus,'"):
+        study_file(data, "churned", tmp_path)
+    data.write_text(data.read_text().replace(",\n", "\n"))
+    spec = written(data, "churned", tmp_path)
+    assert spec.data is not None
+    assert spec.data.task == "classification"

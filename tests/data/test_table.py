@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhpo_core.data.schema import ColumnSchema, TableSchema
 from rlhpo_core.data.table import Table, folds, load_table, split
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import DataSpec
@@ -228,7 +229,9 @@ def table_of(counts: list[int]) -> Table:
     target = np.repeat(np.arange(len(counts)), counts).astype(np.float64)
     target = np.random.default_rng(0).permutation(target)
     features = pd.DataFrame({"x": np.arange(len(target))})
-    return Table(features, target, "classification", tuple(range(len(counts))), "y", 0, "0" * 32)
+    classes = tuple(range(len(counts)))
+    schema = TableSchema(task="classification", classes=classes, columns={"x": ColumnSchema(kind="number")})
+    return Table(features, target, "classification", classes, "y", 0, "0" * 32, schema)
 
 
 @given(
@@ -302,3 +305,119 @@ def test_truth_values_with_gaps_stay_numbers(tmp_path: Path) -> None:
     assert with_gap.isna().tolist() == [i == 3 for i in range(40)]
     kept = with_gap.dropna()
     assert kept.tolist() == complete[kept.index].tolist()
+
+
+# -- by the schema of an earlier table ---------------------------------------------------------------------------------
+
+
+def by_schema(schema: TableSchema, raw: pd.DataFrame, folder: Path, **spec: object) -> Table:
+    path = folder / "later.csv"
+    raw.to_csv(path, index=False)
+    return load_table(DataSpec.model_validate({"path": path, "target": "target", **spec}), 0, schema)
+
+
+def awkward(rows: int = 60) -> pd.DataFrame:
+    """A column of each kind: with gaps, and with text that looks like numbers."""
+    cycle = np.arange(rows)
+    return frame(rows).assign(
+        flag=pd.Series(cycle % 2 == 0, dtype=object).where(cycle % 5 != 0, None),
+        code=np.array(["007", "8", "unknown"])[cycle % 3],
+        note=None,
+        count=cycle % 7,
+    )
+
+
+def test_the_first_table_is_the_same_when_read_by_its_schema(tmp_path: Path) -> None:
+    for raw in (frame(), awkward(), awkward().assign(target=np.arange(60) % 3), awkward().assign(target=np.arange(60))):
+        first = load(raw, tmp_path)
+        again = by_schema(first.schema, raw, tmp_path)
+        assert (again.digest, again.schema, again.changes) == (first.digest, first.schema, ())
+        pd.testing.assert_frame_equal(again.features, first.features)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_text_that_is_all_digits_this_time_stays_text(ending: str, tmp_path: Path) -> None:
+    first = load(awkward(), tmp_path)
+    digits = awkward()[lambda table: table["code"] != "unknown"]
+    path = tmp_path / f"later.{ending}"
+    if ending == "csv":
+        digits.to_csv(path, index=False)
+    else:
+        digits.astype({"code": int}).to_parquet(path)
+    later = load_table(DataSpec(path=path, target="target"), 0, first.schema)
+    assert later.features["code"].tolist() == digits["code"].tolist()
+    assert later.changes == ()
+
+
+def test_all_that_breaks_the_schema_is_named_with_rows(tmp_path: Path) -> None:
+    first = load(awkward(), tmp_path)
+    broken = awkward().rename(columns={"height": "heights"})
+    broken["flag"] = broken["flag"].where(broken.index != 3, "perhaps")
+    broken["count"] = broken["count"].astype(object).where(broken.index % 30 != 7, "many")
+    with pytest.raises(UserError) as caught:
+        by_schema(first.schema, broken, tmp_path)
+    message = str(caught.value)
+    assert "later.csv breaks the schema of the table that was tuned on first" in message
+    assert "column 'height' is gone (is 'heights' another name for it?)" in message
+    assert "column 'flag' should hold truth values, but row 4 of 60 has 'perhaps'" in message
+    assert "column 'count' should hold numbers, but rows 8, 38 of 60 have 'many'" in message
+
+
+def test_what_is_new_is_reported_with_rows_and_known_from_then_on(tmp_path: Path) -> None:
+    first = load(awkward(), tmp_path)
+    new = awkward().assign(region="north")
+    new.loc[[4, 9], "colour"] = "violet"
+    new.loc[20:24, "target"] = "maybe"
+    later = by_schema(first.schema, new, tmp_path)
+    assert [change.text for change in later.changes] == [
+        "column 'colour' has new categories 'violet' in rows 5, 10",
+        "column 'region' is new",
+        "column 'target' has new classes 'maybe' in rows 21, 22, 23, 24, 25",
+    ]
+    assert later.schema.classes == ("maybe", "no", "yes")
+    assert by_schema(later.schema, new, tmp_path).changes == ()
+    # What is merely absent this time is not forgotten.
+    assert by_schema(later.schema, new.iloc[26:], tmp_path).schema == later.schema
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "classes"),
+    [
+        ([0, 1], [0.0, 1.0], (0, 1)),
+        ([0, 1], ["0", "1", "unsure"], ("0", "1", "unsure")),
+        (["0", "1", "unsure"], [0, 1], ("0", "1")),
+        ([True, False], [1, 0], (False, True)),
+        (list(range(12)), list(range(10)), tuple(range(10))),
+    ],
+)
+def test_labels_are_spelt_as_they_first_were(
+    first: list[object], later: list[object], classes: tuple[object, ...], tmp_path: Path
+) -> None:
+    def labelled(labels: list[object]) -> pd.DataFrame:
+        return frame().assign(target=[labels[row % len(labels)] for row in range(60)])
+
+    schema = load(labelled(first), tmp_path).schema
+    path = tmp_path / "later.parquet"
+    labelled(later).astype({"target": str} if "unsure" in later else {}).to_parquet(path)
+    table = load_table(DataSpec(path=path, target="target"), 0, schema)
+    assert table.classes == classes
+    assert list(map(type, table.classes)) == list(map(type, classes))
+    assert table.task == "classification"
+    new = {"unsure"} & set(map(str, later)) - set(map(str, first))
+    assert {value for change in table.changes for value in change.values} == new
+
+
+def test_a_number_to_predict_stays_one_even_if_it_has_few_values(tmp_path: Path) -> None:
+    schema = load(frame().assign(target=np.arange(60)), tmp_path).schema
+    later = frame().assign(target=np.arange(60) % 5)
+    assert by_schema(schema, later, tmp_path).task == "regression"
+    later["target"] = later["target"].astype(object).where(later.index != 2, "none")
+    with pytest.raises(UserError, match=r"the target 'target' is not a number \('none' in row 3\)"):
+        by_schema(schema, later, tmp_path)
+
+
+def test_a_column_that_is_dropped_since_is_not_missed(tmp_path: Path) -> None:
+    schema = load(awkward(), tmp_path).schema
+    later = by_schema(schema, awkward(), tmp_path, drop=["code"])
+    assert "code" not in later.features
+    assert "code" not in later.schema.columns

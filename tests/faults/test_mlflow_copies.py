@@ -123,3 +123,26 @@ def test_first_starts_at_once_share_a_new_database(tmp_path: Path) -> None:
         process.stdin.flush()
     outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
+
+
+def test_a_long_curve_is_whole(network: Network, tmp_path: Path) -> None:
+    """It goes in several requests, and one of them may be answered from elsewhere."""
+    curve = tuple((step, float(step)) for step in range(1, 2001))
+    history = History(direction="minimize", trials=(TRIALS[0].model_copy(update={"curve": curve}),))
+    tracker = StudyTracker.open(
+        make_spec("long", tracking={"uri": network.url, "experiment": "long"}), "toy-1", tmp_path
+    )
+    batches: list[str] = []
+
+    def second_is_lost(request: str) -> str:
+        if "log-batch" not in request:
+            return PASS
+        batches.append(request)
+        return "{}" if len(batches) == 2 else PASS
+
+    network.weather = second_is_lost
+    tracker.sync(history, [])
+    (run,) = children(tracker).values()
+    assert len(points(tracker, run.info.run_id, "curve.log_loss")) < 2000
+    assert tracker.complete(history, []) == []
+    assert points(tracker, run.info.run_id, "curve.log_loss") == list(curve)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow import steps
 from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.production import promotion
+from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.retries import patiently
 from rlhpo_core.storage import object_store
 from rlhpo_core.storage.object_store import S3Store, open_store
@@ -22,7 +24,7 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import TrackingSpec, parse_study
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import Trial
-from tests.helpers.servers import shared_s3_server
+from tests.helpers.servers import shared_s3_server, shared_server
 from tests.helpers.weather import AWAY, LOST, PASS, FakeTime, Network
 
 
@@ -195,6 +197,28 @@ def test_which_answers_of_s3_are_waited_for(network: Network, tmp_path: Path, we
     assert (time.now > 5) == passes
 
 
+#: What stands between may answer in the server's place: in order, as XML has it, and not.
+PAGES = ["<html><body>Sign in</body></html>", "<!doctype html><html><body>Sign in<p>to go on</body></html>"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_in_place_of_s3_is_no_answer(network: Network, tmp_path: Path, page: str) -> None:
+    store, time = open_store(bucket(tmp_path)), FakeTime()
+    store.write("old", b"1")
+    requests: list[Callable[[], object]] = [
+        lambda: store.write("new", b"2"), lambda: store.create("made", b"3"), lambda: store.read("old"), store.keys
+    ]  # fmt: skip
+    expected = [None, True, b"1", ["made", "new", "old"]]
+    for request, answer in zip(requests, expected, strict=True):
+        time.now = 0.0
+        network.weather = lambda request: page if time.now < 5 else PASS
+        with time.waiting(600):
+            assert request() == answer
+        assert time.now > 5
+    assert any("is not S3" in line for line in time.said)
+    assert (store.read("new"), store.read("made")) == (b"2", b"3")
+
+
 def test_a_bucket_that_is_not_there_is_not_waited_for(network: Network) -> None:
     time = FakeTime()
     with time.waiting(600), pytest.raises(UserError, match="no such bucket"):
@@ -225,6 +249,34 @@ def test_first_contact_with_mlflow_is_waited_for(weather: str, passes: bool) -> 
             else:
                 with pytest.raises(UserError, match="denies access"):
                     connection.contact(lambda client: client.get_experiment_by_name("x"))
+    assert (time.now >= 60) == passes
+
+
+@pytest.mark.parametrize(("weather", "passes"), [(AWAY, True), ("503", True), ("403", False)])
+def test_the_registry_is_waited_for_at_every_request(weather: str, passes: bool, tmp_path: Path) -> None:
+    time, network = FakeTime(), Network(shared_server().port)
+    with network.open():
+        name = f"wine-{weather}"
+        model = RegisteredModel.open(name, TrackingSpec(uri=network.url), str(tmp_path), tmp_path)
+        model.client.create_registered_model(name)
+        model.client.create_model_version(name, source="s3://elsewhere/model", tags={"who": "one"})
+        assert promotion.champion_of(model.client, name) is None
+        network.weather = lambda request: weather if time.now < 60 else PASS
+        with pytest.raises(UserError):
+            model.tags("1")
+        with time.waiting(600):
+            if passes:
+                assert model.tags("1")["who"] == "one"
+                time.now = 0.0
+                with model.connection.open():
+                    record = promotion.promote(model.client, model.ledger, "1", "by hand")
+                assert (record.outcome, promotion.champion_of(model.client, name)) == ("promoted", "1")
+            else:
+                with pytest.raises(UserError, match="denies access"):
+                    model.tags("1")
+        network.weather = lambda request: PASS
+        with pytest.raises(UserError, match="not found"):
+            model.tags("77")
     assert (time.now >= 60) == passes
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from rlhpo_core.kubeflow import client
-from rlhpo_core.kubeflow.client import PipelineVersion, RunInfo, ScheduleInfo
+from rlhpo_core.kubeflow import client, schedules
+from rlhpo_core.kubeflow.client import PipelineVersion, RunInfo
 from rlhpo_core.kubeflow.connection import Server
+from rlhpo_core.kubeflow.schedules import ScheduleInfo
 
 NIGHTLY = "0 30 2 * * *"
 
@@ -41,14 +42,25 @@ def with_secret(text: str = "hello") -> None:
     kubernetes.use_secret_as_env(task, "store", {"key": "AWS_SECRET_ACCESS_KEY"})
 
 
+@dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
+def _look(store: str) -> None:
+    print(store)
+
+
+@dsl.pipeline(name="of-a-store")
+def of_a_store(store: str) -> None:
+    """It has the store of a study, as ours do."""
+    _look(store=store)
+
+
 def submit(server: Server, package: Path | PipelineVersion, name: str = "one", **options: Any) -> RunInfo:
     given: dict[str, Any] = {"parameters": {"text": "a"}, "experiment": "tuning"} | options
     return client.submit(server, package, name, **given)
 
 
-def schedule(server: Server, package: Path | PipelineVersion, name: str = "nightly", **options: Any) -> ScheduleInfo:
+def schedule(server: Server, package: Path, name: str = "nightly", **options: Any) -> ScheduleInfo:
     given: dict[str, Any] = {"parameters": {"text": "a"}, "experiment": "tuning", "cron": NIGHTLY} | options
-    return client.schedule(server, package, name, **given)
+    return schedules.schedule(server, package, "hello", name, **given)
 
 
 def cached_steps(spec: dict[str, Any]) -> list[bool]:

@@ -36,6 +36,8 @@ from tests.helpers.kfp_checks import (
 _NEVER = "1970-01-01T00:00:00Z"
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}
 _OPEN = ("PENDING", "RUNNING", "PAUSED")
+#: What a run has of its schedule.
+_JOB = ("pipeline_version_reference", "pipeline_spec", "runtime_config", "service_account")
 
 
 class KfpServer:
@@ -62,6 +64,10 @@ class KfpServer:
         self.states: list[str] = []
         """States that a run takes, one at each look at it."""
         self.hanging = False
+        self.mlflow_plugin = False
+        """As KFP's MLflow plugin has it: schedules of a pinned version or an inline pipeline lose their parameters."""
+        self.orphans: set[str] = set()
+        """Runs whose workflow was deleted with their schedule: for KFP they go on for ever."""
         self.login_page = False
         """Send who has no valid token to a page, as a gateway does."""
         self.silence = threading.Event()
@@ -147,7 +153,7 @@ class KfpServer:
 
     def get_run(self, run_id: str, query: dict[str, str], body: bytes) -> Any:
         run = self._run(run_id)
-        if self.states and run["state"] in (*_OPEN, "CANCELING"):
+        if self.states and run_id not in self.orphans and run["state"] in (*_OPEN, "CANCELING"):
             self.set_state(run_id, self.states.pop(0))
         return run
 
@@ -156,18 +162,43 @@ class KfpServer:
 
     def terminate_run(self, run_id: str, query: dict[str, str], body: bytes) -> Any:
         run = self._run(run_id)
+        if run_id in self.orphans:
+            run["state"] = "CANCELING"
+            raise RefusedError(500, f"Failed to terminate a run {run_id}: workflows.argoproj.io not found")
         if run["state"] not in _OPEN:
             raise RefusedError(400, f"Failed to terminate a run {run_id}. Row not found")
         run["state"] = "CANCELING"
         return {}
+
+    def set_steps(self, run_id: str, steps: dict[str, str]) -> None:
+        """The states of steps, as KFP makes them of Argo's nodes: a step is a graph of a driver and an executor.
+
+        A failed step has neither an exit code nor a message.
+        """
+        nodes: list[dict[str, Any]] = []
+        for step, state in steps.items():
+            ids = {part: f"{run_id}-{step}-{part}" for part in ("graph", "driver", "executor", "impl")}
+            names = {"graph": step, "driver": f"{step}-driver", "executor": "executor", "impl": "executor"}
+            below = {"graph": ["driver", "executor"], "executor": ["impl"]}
+            for part, task_id in ids.items():
+                nodes.append({
+                    "run_id": run_id, "task_id": task_id, "display_name": names[part],
+                    "state": "SUCCEEDED" if part == "driver" else state,
+                    "child_tasks": [{"task_id": ids[child]} for child in below.get(part, ())],
+                })  # fmt: skip
+        states = set(steps.values())
+        nodes.append({
+            "run_id": run_id, "task_id": run_id, "display_name": "root",
+            "state": "FAILED" if "FAILED" in states else "RUNNING",
+            "child_tasks": [{"task_id": f"{run_id}-{step}-graph"} for step in steps],
+        })  # fmt: skip
+        self.runs[run_id]["run_details"] = {"task_details": nodes}
 
     def set_state(self, run_id: str, state: str) -> None:
         run = self.runs[run_id]
         run["state"] = state
         if state not in (*_OPEN, "CANCELING"):
             run["finished_at"] = self._now()
-        if state == "FAILED":
-            run["error"] = {"code": 1, "message": "a step failed"}
 
     def create_recurring_run(self, query: dict[str, str], body: bytes) -> Any:
         given = parsed(body, "V2beta1RecurringRun")
@@ -196,9 +227,54 @@ class KfpServer:
         return page_of("recurringRuns", self._in_scope(self.recurring_runs, query), query)
 
     def delete_recurring_run(self, recurring_run_id: str, query: dict[str, str], body: bytes) -> Any:
+        """The schedule owns its workflows: those that are running go with it, and KFP does not notice."""
         self.get_recurring_run(recurring_run_id, query, body)
         del self.recurring_runs[recurring_run_id]
+        for run in self.runs.values():
+            if run.get("recurring_run_id") == recurring_run_id and run["state"] in (*_OPEN, "CANCELING"):
+                self.orphans.add(run["run_id"])
         return {}
+
+    def enable_recurring_run(self, recurring_run_id: str, query: dict[str, str], body: bytes) -> Any:
+        self.get_recurring_run(recurring_run_id, query, body).update(status="ENABLED", mode="ENABLE")
+        return {}
+
+    def disable_recurring_run(self, recurring_run_id: str, query: dict[str, str], body: bytes) -> Any:
+        self.get_recurring_run(recurring_run_id, query, body).update(status="DISABLED", mode="DISABLE")
+        return {}
+
+    def tick(self, recurring_run_id: str) -> dict[str, Any] | None:
+        """What KFP's controller does when a schedule comes due; the run, ``None`` if none could be started."""
+        one = self.recurring_runs[recurring_run_id]
+        under_way = [
+            run
+            for run in self.runs.values()
+            if run.get("recurring_run_id") == recurring_run_id and run["state"] in (*_OPEN, "CANCELING")
+        ]
+        if one["status"] != "ENABLED" or len(under_way) >= int(one["max_concurrency"]):
+            return None
+        given = {name: one[name] for name in _JOB if name in one}
+        reference = one.get("pipeline_version_reference") or {}
+        if self.mlflow_plugin and not (reference and not reference.get("pipeline_version_id")):
+            given = {name: value for name, value in given.items() if name not in ("pipeline_spec", "runtime_config")}
+        number = sum(run.get("recurring_run_id") == recurring_run_id for run in self.runs.values()) + 1
+        name = f"{one['display_name']}{recurring_run_id[:5]}-{number}-896226776"
+        try:
+            self._check_job(given)
+        except RefusedError:
+            return None
+        made = given | {
+            "run_id": _id(),
+            "display_name": name,
+            "recurring_run_id": recurring_run_id,
+            "experiment_id": one["experiment_id"],
+            "created_at": self._now(),
+            "finished_at": _NEVER,
+            "state": "RUNNING",
+            "storage_state": "AVAILABLE",
+        }
+        self.runs[made["run_id"]] = made
+        return made
 
     def create_pipeline(self, query: dict[str, str], body: bytes) -> Any:
         given = parsed(body, "V2beta1Pipeline")
@@ -242,6 +318,10 @@ class KfpServer:
         }
         self.versions[made["pipeline_version_id"]] = made
         return made
+
+    def list_versions(self, pipeline_id: str, query: dict[str, str], body: bytes) -> Any:
+        rows = [one for one in self.versions.values() if one["pipeline_id"] == pipeline_id]
+        return page_of("pipeline_versions", rows, query)
 
     def get_version(self, pipeline_id: str, version_id: str, query: dict[str, str], body: bytes) -> Any:
         found = self.versions.get(version_id)
@@ -288,7 +368,14 @@ class KfpServer:
         if (reference is None) == (spec is None):
             raise RefusedError(400, "Failed to fetch a template: give one pipeline source")
         if reference is not None:
-            version = self.versions.get(reference.get("pipeline_version_id", ""))
+            wanted = reference.get("pipeline_version_id")
+            if wanted:
+                version = self.versions.get(wanted)
+            else:
+                of_pipeline = [
+                    one for one in self.versions.values() if one["pipeline_id"] == reference.get("pipeline_id")
+                ]
+                version = of_pipeline[-1] if of_pipeline else None
             if version is None:
                 raise RefusedError(404, "Failed to get a pipeline version: PipelineVersion not found")
             if version["pipeline_id"] != reference.get("pipeline_id"):
@@ -318,9 +405,12 @@ _ROUTES: list[tuple[str, str, Callable[..., Any], str]] = [
     ("GET", f"{_V}/recurringruns", KfpServer.list_recurring_runs, "V2beta1ListRecurringRunsResponse"),
     ("GET", f"{_V}/recurringruns/([^/:]+)", KfpServer.get_recurring_run, "V2beta1RecurringRun"),
     ("DELETE", f"{_V}/recurringruns/([^/:]+)", KfpServer.delete_recurring_run, "object"),
+    ("POST", f"{_V}/recurringruns/([^/:]+):enable", KfpServer.enable_recurring_run, "object"),
+    ("POST", f"{_V}/recurringruns/([^/:]+):disable", KfpServer.disable_recurring_run, "object"),
     ("POST", f"{_V}/pipelines", KfpServer.create_pipeline, "V2beta1Pipeline"),
     ("GET", f"{_V}/pipelines/names/([^/]+)", KfpServer.get_pipeline_by_name, "V2beta1Pipeline"),
     ("POST", f"{_V}/pipelines/upload_version", KfpServer.upload_version, "V2beta1PipelineVersion"),
+    ("GET", f"{_V}/pipelines/([^/]+)/versions", KfpServer.list_versions, "V2beta1ListPipelineVersionsResponse"),
     ("GET", f"{_V}/pipelines/([^/]+)/versions/([^/]+)", KfpServer.get_version, "V2beta1PipelineVersion"),
 ]
 

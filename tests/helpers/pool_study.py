@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.execution import trial_pool
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.study.spec import StudySpec
@@ -46,11 +47,13 @@ def kept_workers() -> Iterator[None]:
     A step has a pool of its own, whose worker imports XGBoost and reads the table anew: seconds for each trial.
     """
 
-    def pool(spec: StudySpec, workers: int, threads: int) -> AbstractContextManager[TrialPool]:
+    def pool(
+        spec: StudySpec, workers: int, threads: int, schema: TableSchema | None = None
+    ) -> AbstractContextManager[TrialPool]:
         table = b"" if spec.data is None else spec.data.path.read_bytes()
         key = (spec.model_dump_json(exclude={"data": {"path"}}), hashlib.sha256(table).digest(), workers, threads)
         if key not in pools:
-            pools[key] = started.enter_context(TrialPool(spec, workers, threads))
+            pools[key] = started.enter_context(TrialPool(spec, workers, threads, schema))
         return nullcontext(pools[key])
 
     pools: dict[Any, TrialPool] = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.production.registered_model import RegisteredModel
@@ -48,26 +49,26 @@ def registered_model(spec: StudySpec) -> RegisteredModel:
     return RegisteredModel.of_study(spec, Path("unused"))
 
 
-def tuned(folder: Path, spec: StudySpec) -> tuple[StudyFolder, StudyTracker, Trial]:
-    """The study after its first trial, without a winner yet."""
+def tuned(folder: Path, spec: StudySpec, schema: TableSchema | None = None) -> tuple[StudyFolder, StudyTracker, Trial]:
+    """The study after its first trial, without a winner yet; its table is read by a schema, if one is given."""
     record = StudyRecord.new(spec)
-    files = StudyFolder.create(folder / "runs" / record.study_id, spec, record)
+    evaluator = build_evaluator(spec, 1, schema)
+    data = evaluator.data()
+    assert data is not None
+    files = StudyFolder.create(folder / "runs" / record.study_id, spec, record, data.schema)
     proposal = algorithm.propose(begin_study(files, spec))[0]
-    evaluator = build_evaluator(spec, threads=1)
     value = evaluator.evaluate(proposal.config, lambda step, value: None).value
     trial = Trial(proposal=proposal, status=TrialStatus.COMPLETE, value=value)
     files.write_trial(trial)
     tracker = StudyTracker.open(spec, record.study_id, folder)
-    data = evaluator.data()
-    assert data is not None
     tracker.log_data(data)
     return files, tracker, trial
 
 
-def finished(folder: Path, spec: StudySpec) -> tuple[StudyFolder, StudyTracker]:
+def finished(folder: Path, spec: StudySpec, schema: TableSchema | None = None) -> tuple[StudyFolder, StudyTracker]:
     """The study with its winner registered."""
-    files, tracker, trial = tuned(folder, spec)
-    assert register_winner(files, spec, build_evaluator(spec, threads=1), tracker, trial) is not None
+    files, tracker, trial = tuned(folder, spec, schema)
+    assert register_winner(files, spec, build_evaluator(spec, 1, files.schema()), tracker, trial) is not None
     return files, tracker
 
 

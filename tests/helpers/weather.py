@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from rlhpo_core.retries import Patience, current
 
-#: What a request meets: it passes; the connection breaks before the server hears of it, or before its answer arrives;
-#: a status; or a body of JSON with status 200.
-PASS, AWAY, LOST = "pass", "away", "lost"
+#: What a request meets: it passes; the connection breaks before the server hears of it, within the request, before its
+#: answer arrives, or within the answer; a status; or a body of JSON or HTML with status 200.
+PASS, AWAY, CUT, LOST, HALF = "pass", "away", "cut", "lost", "half"
 
 
 @dataclass
@@ -40,11 +42,25 @@ class FakeTime:
 
 
 class Network(ThreadingHTTPServer):
-    """Passes requests on to a port of this machine, unless ``weather`` says otherwise of "METHOD path"."""
+    """Passes requests on, unless ``weather`` says otherwise of "METHOD path".
 
-    def __init__(self, to: int, weather: Callable[[str], str] = lambda request: PASS) -> None:
-        super().__init__(("127.0.0.1", 0), _Passing)
-        self.to, self.weather = to, weather
+    Args:
+        to: A port of this machine, or "host:port".
+        listen: Where clients find it; "0.0.0.0" for pods.
+        renamed: Whether requests name the server as their host, for one that refuses other names. The signature of S3
+            covers the name of the host, so there they must not.
+    """
+
+    def __init__(
+        self,
+        to: int | str,
+        weather: Callable[[str], str] = lambda request: PASS,
+        listen: str = "127.0.0.1",
+        renamed: bool = False,
+    ) -> None:
+        super().__init__((listen, 0), _Passing)
+        self.to = f"127.0.0.1:{to}" if isinstance(to, int) else to
+        self.weather, self.renamed = weather, renamed
         self.requests: list[tuple[str, str]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -64,6 +80,8 @@ class Network(ThreadingHTTPServer):
 
 class _Passing(BaseHTTPRequestHandler):
     server: Network
+    #: As clients of S3 want it: they ask whether to go on before they send a body, and wait a second for the answer.
+    protocol_version = "HTTP/1.1"
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -76,32 +94,47 @@ class _Passing(BaseHTTPRequestHandler):
         if weather.isdigit():
             self._answer(int(weather), [], b"")
             return
-        if weather not in (PASS, LOST):
-            self._answer(200, [("Content-Type", "application/json")], weather.encode())
+        if weather not in (PASS, CUT, LOST, HALF):
+            kind = "text/html" if weather.startswith("<") else "application/json"
+            self._answer(200, [("Content-Type", kind)], weather.encode())
             return
-        onward = http.client.HTTPConnection("127.0.0.1", self.server.to, timeout=30)
-        # The signature of S3 covers the name of the host, so headers go on as they are.
+        onward = http.client.HTTPConnection(self.server.to, timeout=30)
         onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
-            if name.lower() != "expect":
+            if name.lower() == "host" and self.server.renamed:
+                onward.putheader("Host", self.server.to)
+            elif name.lower() != "expect":
                 onward.putheader(name, value)
+        if weather == CUT:
+            onward.endheaders(body[: len(body) // 2] or None)
+            onward.close()
+            self._reset()
+            return
         onward.endheaders(body or None)
         answer = onward.getresponse()
         content, headers = answer.read(), answer.getheaders()
         onward.close()
-        if weather == PASS:
-            kept = [
-                (k, v) for k, v in headers if k.lower() not in ("date", "server", "connection", "transfer-encoding")
-            ]
-            self._answer(answer.status, [(k, v) for k, v in kept if k.lower() != "content-length"], content)
+        if weather == LOST:
+            return
+        own = ("date", "server", "connection", "transfer-encoding", "content-length")
+        kept = [(name, value) for name, value in headers if name.lower() not in own]
+        self._answer(answer.status, kept, content, len(content) // 2 if weather == HALF else len(content))
+        if weather == HALF:
+            self._reset()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, sent: int | None = None) -> None:
+        """Answer; of the content, only so many bytes are sent."""
         self.send_response(status)
-        for name, value in [*headers, ("Content-Length", str(len(content)))]:
+        for name, value in [*headers, ("Content-Length", str(len(content))), ("Connection", "close")]:
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[:sent])
+
+    def _reset(self) -> None:
+        """End the connection as a crash does: with RST in place of FIN."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
     do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815
 

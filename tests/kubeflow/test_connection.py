@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.kubeflow import client, connection
+from rlhpo_core.kubeflow import client, connection, schedules
 from rlhpo_core.kubeflow.client import RunInfo
 from rlhpo_core.kubeflow.connection import Server
 from tests.helpers.kfp_pipelines import schedule, submit
@@ -39,7 +39,7 @@ def test_namespaces_of_a_server_with_several_users(start: Callable[..., KfpServe
     schedule(mine, package)
     assert [run.name for run in client.runs(mine)] == ["mine"]
     assert [run.name for run in client.runs(yours, "tuning")] == ["yours"]
-    assert client.schedules(yours) == []
+    assert schedules.schedules(yours) == []
     assert backend.pipelines[version.pipeline_id]["namespace"] == "team-a"
     with pytest.raises(UserError, match=r"(?s)has several users: give a --namespace"):
         submit(Server.of(backend.url), package)

@@ -199,6 +199,7 @@ RIGHTS = {
         ("pipelines.kubeflow.org", "pipelines", (), ("get",)),
         ("pipelines.kubeflow.org", "pipelines/versions", (), ("get",)),
         ("pipelines.kubeflow.org", "runs", (), ("create", "get", "list")),
+        ("pipelines.kubeflow.org", "jobs", (), ("disable",)),
     },
     "rlhpo-registrar": {("", "secrets", ("rlhpo-registry",), ("get",))},
     "rlhpo-submitter": {

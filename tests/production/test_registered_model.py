@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rlhpo_core.data import drift, holdout
+from rlhpo_core.data.schema import SCHEMA
 from rlhpo_core.data.table import load_table, split
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
@@ -47,12 +48,13 @@ def test_a_loaded_version_knows_what_it_was_trained_on(spec: StudySpec) -> None:
 
 
 def test_the_size_is_that_of_what_serves(spec: StudySpec) -> None:
-    """Fingerprints and profile grow with the table, and are not loaded where the model serves."""
+    """Fingerprints, profile and schema grow with the table, and are not loaded where the model serves."""
     model = registered_model(spec)
     refit = build_evaluator(spec, threads=1).refit(json.loads(model.tags("1")["rlhpo.config"]))
     assert refit is not None
-    serving = {name: len(data) for name, data in refit.files.items() if name not in (holdout.PROFILE, holdout.SEEN)}
-    assert len(serving) == len(refit.files) - 2
+    unserved = (holdout.PROFILE, holdout.SEEN, SCHEMA)
+    serving = {name: len(data) for name, data in refit.files.items() if name not in unserved}
+    assert len(serving) == len(refit.files) - len(unserved)
     with model.served("1") as served:
         assert served["1"].size == sum(serving.values())
 

@@ -8,6 +8,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from rlhpo_core.data.schema import ColumnSchema, TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription, Refit
 from rlhpo_core.production.registration import register
@@ -40,6 +41,7 @@ mlflow.models.set_model(Linear())
 DATA = DataDescription(
     name="toy", source=Path("toy.csv"), digest="d" * 32,
     rows={"train": 6, "validation": 2, "holdout": 2}, columns={"a": "float64", "b": "float64", "y": "float64"},
+    schema=TableSchema(task="regression", columns={"a": ColumnSchema(kind="number"), "b": ColumnSchema(kind="number")}),
 )  # fmt: skip
 
 

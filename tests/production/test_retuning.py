@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -360,3 +361,59 @@ def test_a_winner_of_no_use_is_refused_and_recorded(folder: Path, tmp_path: Path
     assert model.ledger.records() == [decided]
     assert [alert for alert, _ in sent] == ["kept"]
     assert tracker.client.get_run(tracker.run_id).data.tags["rlhpo.decision"] == "refused"
+
+
+# -- the schema of the champion's table --------------------------------------------------------------------------------
+
+
+def with_awkward_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Wines with a column of truth values, one of digits with a special value, and one that tells of the year."""
+    sweet = table["residual.sugar"] > 5 if "residual.sugar" in table else table.iloc[:, 3] > 5
+    bottle = np.array(["075", "150", "unknown"])[np.arange(len(table)) % 3]
+    return table.assign(sweet=sweet.astype(object), bottle=bottle, year=2000 + np.arange(len(table)) % 20)
+
+
+def test_columns_stay_what_they_were_when_the_champion_was_trained(folder: Path) -> None:
+    """A truth value with its first blank, a category without its special value, a column that is blank throughout."""
+    finished(folder, study(folder, with_awkward_columns(FIRST), "columns"))
+    later = with_awkward_columns(NEW).assign(bottle="075", year=None)
+    later.loc[later.index[[5, 90, 700]], "sweet"] = None
+    spec = study(folder, later, "columns")
+    model = registered_model(spec)
+    findings = check(spec, model)
+    assert findings.champion_score is not None, "the champion answers it"
+    assert findings.drift is not None
+    assert not findings.drift.schema_changed
+    champion = model.schema("1")
+    assert champion is not None
+    kinds = {name: champion.columns[name].kind for name in ("sweet", "bottle", "year")}
+    assert kinds == {"sweet": "boolean", "bottle": "category", "year": "number"}
+    files, tracker = finished(folder, spec, champion)
+    assert files.schema() == champion == model.schema("2")
+    decision = decide(spec, model, files, tracker, findings, print)
+    assert decision is not None
+    assert decision.outcome in ("kept", "promoted")
+
+
+def test_what_is_new_in_a_table_is_reported_with_its_rows(folder: Path) -> None:
+    later = with_awkward_columns(NEW).assign(cork="natural")
+    later.loc[later.index[[1, 3]], "bottle"] = "300"
+    spec = study(folder, later, "columns")
+    findings = check(spec, registered_model(spec))
+    assert findings.proceed
+    assert findings.champion_score is not None, "a category that is new to it counts as missing"
+    assert "new columns cork" in findings.reason
+    assert "column 'bottle' has new categories '300' in rows 2, 4" in findings.reason
+
+
+def test_a_table_that_breaks_the_schema_is_refused_with_rows(folder: Path) -> None:
+    later = with_awkward_columns(NEW).drop(columns="sweet")
+    later["year"] = later["year"].astype(object).where(later["year"] != 2003, "n. a.")
+    spec = study(folder, later, "columns")
+    model = registered_model(spec)
+    with pytest.raises(UserError) as caught, recording_failure(spec, model, print):
+        check(spec, model)
+    assert "column 'sweet' is gone" in str(caught.value)
+    assert "column 'year' should hold numbers, but rows 4, 24, 44, 64, 84 and 70 more of 1500" in str(caught.value)
+    (failed,) = [entry for entry in model.ledger.records() if entry.outcome == "failed"]
+    assert "'sweet' is gone" in failed.reason

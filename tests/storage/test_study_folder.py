@@ -6,7 +6,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, Thread
 
 import pytest
 
@@ -59,6 +59,22 @@ def test_of_several_that_begin_in_one_folder_at_once_one_succeeds(tmp_path: Path
             assert begun == [f"{folder.spec().seed} {folder.record().study_id}"]
 
 
+def test_several_that_begin_at_once_get_a_folder_each(tmp_path: Path) -> None:
+    at_once = Barrier(4)
+
+    def begin(seed: int) -> Path:
+        spec = study().model_copy(update={"seed": seed})
+        record = StudyRecord.new(spec)
+        at_once.wait()
+        folder = StudyFolder.create_numbered(tmp_path / "study", spec, record)
+        assert (folder.spec().seed, folder.record().study_id) == (seed, record.study_id)
+        return folder.path
+
+    with ThreadPoolExecutor(4) as threads:
+        made = [path for _ in range(10) for path in threads.map(begin, range(4))]
+    assert sorted(made) == sorted(tmp_path / name for name in ["study", *(f"study-{n}" for n in range(2, 41))])
+
+
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "code.py").write_text("")
     with pytest.raises(UserError, match="is not empty"):
@@ -91,6 +107,17 @@ def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
         folder.history()
 
 
+def test_what_a_killed_process_had_begun_to_write_is_cleared_away(tmp_path: Path) -> None:
+    folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
+    begun = [folder.path / ".study.json.0123456789abcdef", folder.path / "trials" / ".x.json.00000000deadbeef"]
+    others = [folder.path / ".hidden", folder.path / ".study.json.mine", folder.path / "trials" / ".gitkeep"]
+    for path in [*begun, *others]:
+        path.touch()
+    with folder.locked():
+        assert not any(path.exists() for path in begun)
+        assert all(path.exists() for path in others)
+
+
 def test_two_processes_cannot_tune_in_one_folder(tmp_path: Path) -> None:
     folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
     assert folder.busy() is None
@@ -100,3 +127,21 @@ def test_two_processes_cannot_tune_in_one_folder(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=re.escape(why)), StudyFolder(folder.path).locked():
             pytest.fail("the lease was given twice")
     assert folder.busy() is None
+
+
+def test_looking_whether_a_study_is_tuned_keeps_nobody_from_tuning(tmp_path: Path) -> None:
+    folder, done = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study())), Event()
+
+    def look() -> None:
+        while not done.is_set():
+            StudyFolder(folder.path).busy()
+
+    looking = Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(200):
+            with folder.locked():
+                pass
+    finally:
+        done.set()
+        looking.join()

@@ -55,8 +55,8 @@ def test_bounds_are_in_force_inside_only_and_those_of_the_user_always(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    with Connection.of(TrackingSpec(), tmp_path).open(timeout=3, retries=2):
-        assert [os.environ[name] for name in BOUNDS] == ["77", "2", "true"]
+    with Connection.of(TrackingSpec(), tmp_path).open(timeout=3):
+        assert [os.environ[name] for name in BOUNDS] == ["77", "0", "true"]
     assert [os.environ.get(name) for name in BOUNDS] == ["77", None, None]
 
 

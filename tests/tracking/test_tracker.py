@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Param
 
+from rlhpo_core.data.schema import ColumnSchema, TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.study.spec import load_study
@@ -181,6 +182,7 @@ def test_data_artifacts_and_note(store: Path, tmp_path: Path) -> None:
         name="titanic", source=tmp_path / "titanic.csv", digest="d" * 36,
         rows={"train": 60, "validation": 20, "holdout": 20},
         columns={"age": "float64", "sex": "category", "y": "int64"},
+        schema=TableSchema(task="classification", classes=(0, 1), columns={"age": ColumnSchema(kind="number")}),
     )  # fmt: skip
     tracker.log_data(data)
     tracker.log_data(data)

@@ -16,6 +16,7 @@ import xgboost as xgb
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.data import drift, holdout
+from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.data.table import Rows, Table, folds, load_table, split
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.metrics import check_metric, constant_scores, measure, score
@@ -60,8 +61,11 @@ class XGBoostEvaluator(Evaluator):
 
     has_model: ClassVar[bool] = True
 
-    def __init__(self, spec: StudySpec, threads: int) -> None:
+    def __init__(self, spec: StudySpec, threads: int, schema: TableSchema | None = None) -> None:
         """Load and divide the table.
+
+        Args:
+            schema: By which it is read; ``None`` to infer it.
 
         Raises: UserError if the table or a setting cannot be used.
         """
@@ -73,7 +77,7 @@ class XGBoostEvaluator(Evaluator):
         self.seed = spec.seed
         parameters.check_params(self.settings.params)
         self.source = spec.data.path
-        self.table = load_table(spec.data, spec.seed)
+        self.table = load_table(spec.data, spec.seed, schema)
         check_metric(self.metric, self.table)
         self.split = split(self.table, spec.data, spec.seed)
         self.unit = None if self.table.classes else TargetUnit.of(self.table.target[self.split.train])
@@ -102,6 +106,7 @@ class XGBoostEvaluator(Evaluator):
             digest=self.table.digest,
             rows={name: len(rows) for name, rows in parts.items()},
             columns={**dtypes, self.table.target_name: "category" if self.table.classes else "float64"},
+            schema=self.table.schema,
         )
 
     def evaluate(self, config: Config, report: Reporter) -> Evaluation:
@@ -144,7 +149,8 @@ class XGBoostEvaluator(Evaluator):
             files={
                 "model.ubj": bytes(booster.save_raw("ubj")),
                 "table.json": json.dumps(self._signature(), indent=1).encode(),
-                # Not for serving: what a later retuning compares its data and its holdout with.
+                # Not for serving: by what a later retuning reads its table, and what it compares that with.
+                SCHEMA: self.table.schema.model_dump_json().encode(),
                 holdout.PROFILE: drift.profile(self.table).model_dump_json().encode(),
                 holdout.SEEN: holdout.to_bytes(holdout.row_keys(self.table, rows)),
             },
@@ -250,6 +256,7 @@ class XGBoostEvaluator(Evaluator):
             "task": self.table.task,
             "target": self.table.target_name,
             "columns": columns,
+            "kinds": [self.table.schema.columns[name].kind for name in columns],
             "booster_columns": [_booster_name(i, name) for i, name in enumerate(columns)],
             "categories": self.table.categories,
             "classes": list(self.table.classes),

@@ -17,6 +17,8 @@ import xgboost as xgb
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+#: What is read in a column of truth values.
+_TRUTHS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 _SCALARS = (str, bool, np.bool_, numbers.Real, Decimal)
 
 
@@ -47,11 +49,14 @@ class XGBoostTableModel(PythonModel):  # type: ignore[misc]
         """
         rows = _rows(model_input, self.table["columns"])
         columns = {}
-        for name, booster_name in zip(self.table["columns"], self.table["booster_columns"], strict=True):
-            categories = self.table["categories"].get(name)
-            columns[booster_name] = (
-                numbers_of(name, rows[name]) if categories is None else categories_of(name, rows[name], categories)
-            )
+        described = zip(self.table["columns"], self.table["kinds"], self.table["booster_columns"], strict=True)
+        for name, kind, booster_name in described:
+            if kind == "category":
+                columns[booster_name] = categories_of(name, rows[name], self.table["categories"][name])
+            elif kind == "empty":  # Blank throughout in training: whatever it holds now tells the booster nothing.
+                columns[booster_name] = pd.Series(np.nan, index=rows.index)
+            else:
+                columns[booster_name] = (truths_of if kind == "boolean" else numbers_of)(name, rows[name])
         frame = pd.DataFrame(columns)
         if self.linear:  # It takes no categories: a column of 0 and 1 for each.
             frame = pd.get_dummies(frame, dtype="float64")
@@ -96,6 +101,21 @@ def numbers_of(name: str, values: pd.Series) -> pd.Series:
     if np.isinf(parsed).any():
         raise _refused(name, "holds infinite values; leave them blank if they are missing")
     return pd.Series(parsed, index=values.index)
+
+
+def truths_of(name: str, values: pd.Series) -> pd.Series:
+    """A column of truth values as 0 and 1; numbers and text that stand for them are taken.
+
+    Raises: MlflowException, naming the column, at any other value.
+    """
+    if pd.api.types.is_bool_dtype(values.dtype):
+        return pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan), index=values.index)
+    words = values.astype(str).str.strip().str.lower()
+    truths = words.map(_TRUTHS).where(values.notna()).astype("float64")
+    wrong = truths.isna() & values.notna() & (words != "")
+    if wrong.any():
+        raise _refused(name, f"was trained on truth values, and {values[wrong].iloc[0]!r} is none")
+    return truths
 
 
 def categories_of(name: str, values: pd.Series, categories: Sequence[str]) -> pd.Series:

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from rlhpo_core.evaluators.protocol import Refit
 from rlhpo_core.evaluators.xgboost import serving
-from rlhpo_core.evaluators.xgboost.serving import categories_of, numbers_of
+from rlhpo_core.evaluators.xgboost.serving import categories_of, numbers_of, truths_of
 from tests.helpers.input_forms import answers, compare, read_again
 from tests.helpers.served_models import credit_with_grades, expected_answers, save
 from tests.helpers.tables import CONFIG, EXAMPLES, LINEAR, build
@@ -180,6 +180,23 @@ def test_truth_values_are_zero_and_one() -> None:
     for column in (pd.Series([True, None]), pd.Series([True, None], dtype="boolean"), pd.Series([1, None])):
         assert numbers_of("flag", column).tolist()[0] == 1.0
         assert numbers_of("flag", column).isna().tolist() == [False, True]
+
+
+def test_truth_values_are_taken_as_such_or_as_the_words_for_them() -> None:
+    forms = ([True, None, False], [1, None, 0], ["TRUE", " ", "false"], ["1", None, "0.0"], [1.0, np.nan, 0.0])
+    for form in (*map(pd.Series, forms), pd.Series([True, None, False], dtype="bool[pyarrow]")):
+        np.testing.assert_array_equal(truths_of("flag", form).to_numpy(), [1, np.nan, 0])
+    for wrong in (["yes"], [2], [0.5], [[True]]):
+        with pytest.raises(MlflowException, match=r"column 'flag' was trained on truth values, and .* is none"):
+            truths_of("flag", pd.Series(wrong))
+
+
+def test_a_column_that_was_blank_in_training_may_hold_anything(tmp_path: Path) -> None:
+    raw = pd.read_csv(EXAMPLES / "german_credit.csv").assign(note=None)
+    raw.to_csv(tmp_path / "blank.csv", index=False)
+    refit = build(tmp_path / "blank.csv").refit(CONFIG)
+    served = serve(tmp_path, refit.files)(refit.input_example.assign(note="paid"))
+    pd.testing.assert_frame_equal(served, refit.output_example, check_exact=False, rtol=1e-5)
 
 
 def test_the_serving_script_imports_nothing_of_rlhpo() -> None:

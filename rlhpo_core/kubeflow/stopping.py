@@ -1,0 +1,61 @@
+"""Ending a study's runs on a cluster for good, so that nothing says that it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.kubeflow import client
+from rlhpo_core.kubeflow.connection import Server
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study.budget import spent
+
+#: Seconds within which a run that was stopped has to be over: the pods' grace of 30 seconds, and Argo's looks.
+_STOPPING = 300.0
+
+
+def stop_run(server: Server, run_id: str, tell: Callable[[str], None]) -> None:
+    """End a run at once: its pods get SIGTERM, and no other run follows it.
+
+    Its study's store is asked to start nothing more, and its run in MLflow ends as KILLED. What of these cannot be
+    reached from here is told, and no error: the run is stopped all the same.
+
+    Args:
+        tell: Takes lines for a person to read.
+
+    Raises: UserError if there is no such run, if it has ended already, or if it does not end within five minutes.
+    """
+    run = client.run(server, run_id)
+    if run.store:
+        try:
+            StudyFiles(open_store(run.store)).request_stop()
+        except UserError as error:
+            tell(f"warning: {run.store} was not asked to stop, so another run may follow: {error}")
+    client.terminate(server, run_id)
+    ended = client.wait(server, run_id, poll=2.0, timeout=_STOPPING)
+    # KFP says FAILED of a run that was stopped.
+    tell(f"run {run_id} is stopped ({ended.state})")
+    if run.store:
+        try:
+            mark_killed(StudyFiles(open_store(run.store)))
+        except UserError as error:
+            tell(f"warning: the study's run in MLflow was not ended: {error}")
+
+
+def mark_killed(files: StudyFiles) -> bool:
+    """End the study's run in MLflow as KILLED, unless the study is at its end or has none; whether it was done.
+
+    Raises: UserError if the store or MLflow cannot be reached.
+    """
+    from rlhpo_core.kubeflow.steps import tracked
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    spec = files.spec_or_none()
+    if spec is None or files.state_or_none() is None:
+        return False
+    record = files.record()
+    if spent(spec.budget, files.history(), record.seconds) is not None:
+        return False
+    StudyTracker.open(spec, record.study_id, tracked(spec)).finish("KILLED")
+    return True

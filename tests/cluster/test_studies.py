@@ -1,0 +1,114 @@
+"""Whole studies on a cluster, and one fault of each kind: the trials are those of one process in the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.places import SERVICES, Place
+from tests.cluster.studies import (
+    ENDED,
+    assert_mlflow_is_exact,
+    assert_trials_of_one_process,
+    files,
+    history,
+    runs_in_mlflow,
+    submit,
+    wait_for,
+    wait_for_end,
+    write_study,
+)
+
+#: Steps of the loop that `rlhpo submit` sends.
+STEPS = ("prepare-data", "propose", "train", "learn", "register-best", "go-on")
+
+
+@pytest.mark.quick
+def test_a_chain_of_two_runs_makes_the_trials_of_one_process(place: Place) -> None:
+    study, store = write_study(place.folder, "chain", rounds=2), place.store("chain")
+    submit(place, study, store, "--rounds", "1")
+    runs = wait_for_end(place, store, trials=4)
+    assert [run["state"] for run in runs] == ["SUCCEEDED"] * 2, place.look_at(store)
+    assert_trials_of_one_process(place, study, store)
+    assert_mlflow_is_exact(place, store)
+
+
+def strike(place: Place, store: str, fault: str, step: str) -> None:
+    """Wait for the step, and do it harm."""
+    pod = place.pod(step, store, place.patience / 2)
+    (place.delete if fault == "deleted" else place.kill)(pod)
+
+
+@pytest.mark.parametrize(
+    ("fault", "step"),
+    [pytest.param("killed", "train", marks=pytest.mark.quick), ("deleted", "train"), ("deleted", "driver")],
+)
+def test_a_pod_that_dies_costs_no_trial(place: Place, fault: str, step: str) -> None:
+    """Deleted, it runs again; killed by exit code 137, its run fails, and the next goes on."""
+    if step == "driver" and not hasattr(place, "addresses"):
+        pytest.skip("there are no drivers here")
+    study, store = write_study(place.folder, f"{fault}-{step}", rounds=1), place.store(f"{fault}-{step}")
+    submit(place, study, store, "--supervise")
+    strike(place, store, fault, step)
+    wait_for_end(place, store, trials=2)
+    assert_trials_of_one_process(place, study, store)
+    assert_mlflow_is_exact(place, store)
+
+
+@pytest.mark.every
+@pytest.mark.parametrize("fault", ["deleted", "killed"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_pod_that_dies_at_any_step_costs_no_trial(place: Place, fault: str, step: str) -> None:
+    study, store = write_study(place.folder, f"{fault}-{step}", rounds=2), place.store(f"{fault}-{step}")
+    submit(place, study, store, "--rounds", "1", "--supervise")
+    strike(place, store, fault, step)
+    wait_for_end(place, store, trials=4)
+    assert_trials_of_one_process(place, study, store)
+    assert_mlflow_is_exact(place, store)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_server_that_is_away_for_ninety_seconds_costs_no_trial(place: Place, service: str) -> None:
+    """From the moment at which the trials train: whoever writes next meets it, and waits."""
+    study, store = write_study(place.folder, f"{service}-away", rounds=2), place.store(f"{service}-away")
+    submit(place, study, store, "--rounds", "1")
+    # KFP is asked at the end of a run alone.
+    place.pod("register-best" if service == "kfp" else "train", store, place.patience / 2)
+    with place.away(service, 90):
+        runs = wait_for_end(place, store, trials=4)
+    assert [run["state"] for run in runs] == ["SUCCEEDED"] * 2, place.look_at(store)
+    assert_trials_of_one_process(place, study, store)
+    assert_mlflow_is_exact(place, store)
+
+
+@pytest.mark.every
+@pytest.mark.parametrize("service", ["s3", "mlflow"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_server_that_is_away_at_any_step_costs_no_trial(place: Place, service: str, step: str) -> None:
+    study, store = write_study(place.folder, f"{service}-{step}", rounds=2), place.store(f"{service}-{step}")
+    submit(place, study, store, "--rounds", "1")
+    place.pod(step, store, place.patience / 2)
+    with place.away(service, 90):
+        wait_for_end(place, store, trials=4)
+    assert_trials_of_one_process(place, study, store)
+    assert_mlflow_is_exact(place, store)
+
+
+def running(place: Place, study_id: str) -> list[str]:
+    """Runs of the study that MLflow takes for being under way."""
+    return [one.info.run_id for one in runs_in_mlflow(place.mlflow(), study_id) if one.info.status == "RUNNING"]
+
+
+def test_a_study_that_is_stopped_goes_on_when_it_is_submitted_again(place: Place) -> None:
+    study, store = write_study(place.folder, "stopped", rounds=2), place.store("stopped")
+    run = submit(place, study, store, "--rounds", "1")
+    place.pod("train", store, place.patience / 2)
+    place.rlhpo("stop", run)
+    wait_for(place, lambda: place.run(run)["state"] in ENDED, store)
+    assert len(place.runs_of(store)) == 1, "no run follows"
+    study_id = files(place, store).record().study_id
+    wait_for(place, lambda: not running(place, study_id), store)
+    assert len(history(place, store)) == 0
+    submit(place, study, store, "--rounds", "1")
+    wait_for_end(place, store, trials=4)
+    assert_trials_of_one_process(place, study, store)
+    assert_mlflow_is_exact(place, store)
