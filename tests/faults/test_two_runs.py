@@ -23,8 +23,8 @@ STUDY = {
     "evaluator": {"kind": "function", "function": "tests.helpers.functions:act"},
     "objective": {"metric": "score", "direction": "maximize"},
     "space": {"act": {"type": "fixed", "value": "noisy"}, "x": {"type": "float", "low": 0.0, "high": 1.0}},
-    "budget": {"trials": 9},
-    "tuner": {"trials_per_round": 3},
+    "budget": {"trials": 4},
+    "tuner": {"trials_per_round": 2},
     "execution": {"threads": 1},
     "tracking": {"experiment": "two-runs"},
 }
@@ -40,16 +40,20 @@ def test_they_agree_on_every_trial_and_round(tmp_path: Path, monkeypatch: pytest
     path.write_text(yaml.safe_dump(STUDY))
     command = [sys.executable, "-m", "tests.helpers.chunk", str(path), store]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    runs = [subprocess.Popen([*command, str(tmp_path / name), "3"], cwd=ROOT, env=environment) for name in ("a", "b")]
-    assert [run.wait(timeout=240) for run in runs] == [0, 0]
+    runs = [subprocess.Popen([*command, str(tmp_path / name), "2"], cwd=ROOT, env=environment) for name in ("a", "b")]
+    try:
+        assert [run.wait(timeout=600) for run in runs] == [0, 0]
+    finally:
+        for run in runs:
+            run.kill()
 
     files = StudyFiles(open_store(store))
     state, whole = files.state(), files.whole_history()
-    assert state.round == 3
+    assert state.round == 2
     values = {trial.trial_id: trial.value for trial in state.history.trials}
-    assert len(values) == 9
+    assert len(values) == 4
     assert {trial.trial_id: trial.value for trial in whole.trials} == values
-    assert [len(trial.curve or ()) for trial in whole.trials] == [1] * 9
+    assert [len(trial.curve or ()) for trial in whole.trials] == [1] * 4
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name("two-runs")
     found = client.search_runs([experiment.experiment_id], "tags.`rlhpo.run` = 'trial'")
