@@ -44,8 +44,7 @@ Rounds = Annotated[
     ),
 ]
 StepsOption = Annotated[
-    Steps,
-    typer.Option("--steps", help="Steps of a round: two that save time and pods, or five that show more. Same trials."),
+    Steps, typer.Option("--steps", help="Two steps a round, which saves time and pods, or five that show more.")
 ]
 Retune = Annotated[bool, typer.Option("--retune", help="Retune the deployed model, as `rlhpo retune` does.")]
 
@@ -203,8 +202,8 @@ def compile_pipeline(
     """Compile the pipeline of a study into a file, to be uploaded in KFP's pages or by another tool."""
     spec = load_study(study)
     with tempfile.TemporaryDirectory() as folder:
-        a_run = _rounds_of_run(spec, rounds, retune, steps)
-        content = _compile(spec, a_run, Path(folder), retune, steps).read_bytes()
+        path = _compile(spec, _rounds_of_run(spec, rounds, retune, steps), Path(folder), retune, steps)
+        content = path.read_bytes()
     write_file(out, content, force)
     console.print(f"wrote {escape(str(out))}", soft_wrap=True)
 
@@ -213,7 +212,8 @@ def _package(server: Server, spec: StudySpec, run: RunOptions, folder: Path) -> 
     """What is run: a package compiled into the folder, or the version of the pipeline that it becomes."""
     from rlhpo_core.kubeflow import client
 
-    path = _compile(spec, _rounds_of_run(spec, run.rounds, run.retune, run.steps), folder, run.retune, run.steps)
+    rounds = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
+    path = _compile(spec, rounds, folder, run.retune, run.steps)
     if run.pipeline_version is None:
         return path
     return client.upload(server, path, RETUNE if run.retune else PIPELINE, run.pipeline_version)

@@ -231,7 +231,7 @@ def test_retunings_are_runs_of_a_pipeline_of_their_own(
         assert one["runtime_config"]["parameters"].keys() == {"store", "table_source"}
     path = tmp_path / "other.yaml"
     path.write_text(study(trials=99))
-    refused = rlhpo("submit", path, "--store", store, "--retune")
+    refused = rlhpo("submit", path, "--store", store, *TABLE, "--retune")
     assert "a retuning is one run of at most 20 rounds; these are 33" in str(refused.exception)
     path.write_text(study(registry={}))
     refused = rlhpo("submit", path, "--store", store, *TABLE, "--retune")

@@ -88,8 +88,8 @@ def test_the_same_seed_draws_the_same() -> None:
 def test_a_fault_has_its_place_in_what_an_undisturbed_run_passes() -> None:
     passed = ["record", "trial", "S3 PUT trial", "trial", "MLflow runs/create"]
 
-    def place(kind: str, place: float, moment: float, disk: bool = True) -> tuple[str, int] | None:
-        armed = arm(Fault(kind, place, moment, after=True, seconds=1.0), 0, passed, [2.0, 6.0], disk)
+    def place(kind: str, place: float, moment: float) -> tuple[str, int] | None:
+        armed = arm(Fault(kind, place, moment, after=True, seconds=1.0), 0, passed, [2.0, 6.0])
         return None if armed is None else (armed.place, armed.count)
 
     assert place("SIGKILL", 0.2, 0.5) == (ANY_MOMENT, 2)
@@ -97,7 +97,6 @@ def test_a_fault_has_its_place_in_what_an_undisturbed_run_passes() -> None:
     assert place("slow", 0.1, 0.5) == ("MLflow runs/create", 1)
     assert place("foreign JSON", 0.9, 0.5) == ("MLflow runs/create", 1)
     assert place(DISK, 0.99, 0.2) == ("trial", 1)
-    assert place(DISK, 0.99, 0.2, disk=False) is None
 
 
 @pytest.mark.parametrize(

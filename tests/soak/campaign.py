@@ -24,6 +24,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.utils import requirements_utils
 
+from rlhpo_core.atomic_files import write_atomically
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import MlflowServer, S3Server
 from tests.soak import judging, results, routes
@@ -63,21 +64,24 @@ class Campaign:
     code: str = ""
     """Digest of the code."""
 
+    def train_champion(self, setup: Setup) -> None:
+        """Register the model that runs of this kind start from, unless there is one or they need none."""
+        if setup.route not in _NEEDS_CHAMPION or setup.tracking in self.champions:
+            return
+        name = f"champion-{setup.tracking}"
+        with Run(Setup("tune", "xgboost", FOLDER, setup.tracking), name, self.work / name, self.servers) as run:
+            routes.train_champion(run)
+        _import((run.folder / MODULES).read_text().split())
+        self.champions[setup.tracking] = run.folder
+
     def prepare(self, setup: Setup) -> None:
         """Do without faults what runs of this kind are compared with."""
         if setup in self.undisturbed:
             return
-        if setup.route in _NEEDS_CHAMPION and setup.tracking not in self.champions:
-            name = f"champion-{setup.tracking}"
-            run = Run(Setup("tune", "xgboost", FOLDER, setup.tracking), name, self.work / name, self.servers)
-            with run:
-                routes.train_champion(run)
-                _import((run.folder / MODULES).read_text().split())
-            self.champions[setup.tracking] = run.folder
         kept = self.work / "undisturbed" / self.code / f"{setup}.json"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(asdict(self._disturb_nothing(setup))))
+            write_atomically(kept, json.dumps(asdict(self._disturb_nothing(setup))).encode())
         known = Undisturbed(**json.loads(kept.read_text()))
         _import(known.imported)
         for other, each in self.undisturbed.items():
@@ -88,7 +92,7 @@ class Campaign:
         self.undisturbed[setup] = known
 
     def _disturb_nothing(self, setup: Setup) -> Undisturbed:
-        name = f"undisturbed-{str(setup).replace(', ', '-').replace(' ', '-')}"
+        name = f"undisturbed-{str(setup).replace(', ', '-').replace(' ', '-')}-{os.getpid()}"
         with Run(setup, name, self.work / name, self.servers) as run:
             routes.take(run, self.champion(setup))
             facts = run.direct(lambda: judging.facts(run))
@@ -107,8 +111,7 @@ class Campaign:
     def carry_out(self, plan: Plan, keep: bool = False) -> dict[str, Any]:
         """One run; returns its line of the results."""
         known, name = self.undisturbed[plan.setup], f"soak-{plan.seed}"
-        disk = plan.setup.store == FOLDER
-        wanted = [arm(fault, n, known.passed, known.seconds, disk) for n, fault in enumerate(plan.faults)]
+        wanted = [arm(fault, n, known.passed, known.seconds) for n, fault in enumerate(plan.faults)]
         armed = [fault for fault in wanted if fault is not None and (self.disks or fault.kind != DISK)]
         began, cpu, stuck = time.monotonic(), running.cpu_seconds(), None
         with Run(plan.setup, name, self.work / name, self.servers, armed, plan.anew) as run:
@@ -145,6 +148,7 @@ def repeat(seed: int, work: Path) -> int:
     with _campaign(work, [plan]) as campaign:
         print(f"{seed}: {plan.setup}", flush=True)
         campaign.disks = running.adopt()
+        campaign.prepare(plan.setup)
         line = campaign.carry_out(plan, keep=True)
     print(json.dumps(line, indent=1))
     print(f"its folder: {work.resolve() / f'soak-{seed}'}")
@@ -226,7 +230,7 @@ def _campaign(work: Path, plans: Iterable[Plan]) -> Iterator[Campaign]:
         _warm_up(folder)
         campaign = Campaign(work, Servers(s3, port, environment), disks=False, code=_digest())
         for plan in plans:
-            campaign.prepare(plan.setup)
+            campaign.train_champion(plan.setup)
         assert threading.active_count() == 1, "a fork would lose threads"
         yield campaign
 
