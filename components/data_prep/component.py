@@ -15,7 +15,7 @@ def data_prep(
     state: Output[Model],
     table_source: str = "",
     log_trials: bool = True,
-) -> NamedTuple("Outputs", run_id=str, table_name=str, more=str):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", run_id=str, table_name=str, proposals=list[str], more=str):  # type: ignore[valid-type]
     """Check a study and its table, and provide the state from which the study continues.
 
     Args:
@@ -28,7 +28,8 @@ def data_prep(
     Returns:
         run_id: The study's run in MLflow, to which later steps log; empty if they should not.
         table_name: The table's file name; its suffix says which format it has.
-        more: "yes" if a round is to follow, "no" if the budget is spent or a stop was asked for.
+        proposals: The proposals of the round under way, as agent_proposal returns them.
+        more: "yes" if there is something to train, "no" if the budget is spent or a stop was asked for.
     """
     from collections import namedtuple
     from pathlib import Path
@@ -36,4 +37,5 @@ def data_prep(
     from rlhpo_core.kubeflow import steps
 
     found = steps.prepare(store, table_source, Path(table.path), Path(state.path), log_trials)
-    return namedtuple("Outputs", ["run_id", "table_name", "more"])(found.run_id, found.table_name, found.more)
+    outputs = namedtuple("Outputs", ["run_id", "table_name", "proposals", "more"])
+    return outputs(found.run_id, found.table_name, found.proposals, found.more)

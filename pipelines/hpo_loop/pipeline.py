@@ -15,20 +15,27 @@ from components import IMAGE
 from components.agent_proposal.component import agent_proposal
 from components.data_prep.component import data_prep
 from components.evaluator_training.component import evaluator_training
+from components.learn_and_propose.component import learn_and_propose
 from components.ppo_update.component import ppo_update
 from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
 from components.submit_next.component import submit_next
 from pipelines.compiled import lean
 from pipelines.pods import KFP_SETTINGS, SETTINGS, TOKEN_LABEL, Pods
-from rlhpo_core.kubeflow import steps
+from rlhpo_core.execution.resources import Steps
+from rlhpo_core.kubeflow.steps import MORE
 
 #: Of a run anywhere. How many fit into what Argo holds depends on the trials in each: `pipelines.workflow_size`.
 MOST_ROUNDS = 20
 
 
 def build(
-    rounds: int, trials_per_round: int, parallelism: int = 0, accelerator: bool = False, cluster: bool = True
+    rounds: int,
+    trials_per_round: int,
+    parallelism: int = 0,
+    accelerator: bool = False,
+    cluster: bool = True,
+    steps: Steps = Steps.FIVE,
 ) -> BaseComponent:
     """The pipeline for a chunk of rounds.
 
@@ -39,6 +46,7 @@ def build(
         accelerator: Whether trials ask for an accelerator; its type and number are then parameters.
         cluster: Whether steps are pods, with image, resources and credentials, and whether a run sends the next. KFP's
             local runner knows none of these, and fails on resources that are set by parameters inside a loop.
+        steps: How a round is divided. KFP's local runner knows conditions on a step's only output alone: it takes FIVE.
 
     Raises: ValueError if a number is out of range.
     """
@@ -54,6 +62,7 @@ def build(
         store: str,
         run_id: str,
         table_name: str,
+        proposals: list[str],
         more: str,
         table: Input[Dataset],
         state: Input[Model],
@@ -71,10 +80,12 @@ def build(
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
         with ExitStack() as rest:
             for number in range(rounds):
-                rest.enter_context(dsl.If(more == steps.MORE, name=f"round {number + 1}"))
-                proposals = agent_proposal(store=store, state=state)
-                pods.place(proposals, "propose")
-                with dsl.ParallelFor(proposals.output, parallelism=at_once) as proposal:
+                rest.enter_context(dsl.If(more == MORE, name=f"round {number + 1}"))
+                if steps is Steps.FIVE:
+                    proposed = agent_proposal(store=store, state=state)
+                    pods.place(proposed, "propose")
+                    proposals = proposed.output
+                with dsl.ParallelFor(proposals, parallelism=at_once) as proposal:
                     training = evaluator_training(
                         store=store, run_id=run_id, proposal=proposal, table=table, table_name=table_name
                     )
@@ -84,11 +95,17 @@ def build(
                         kubernetes.add_toleration_json(training, trial_tolerations)
                     if cluster and accelerator:
                         training.set_accelerator_type(accelerator_type).set_accelerator_limit(accelerator_count)
-                fitted = reward_model_update(previous=state, trials=dsl.Collected(training.outputs["trial"]))
-                pods.place(fitted, "fit reward model")
-                updated = ppo_update(store=store, run_id=run_id, previous=fitted.outputs["state"])
-                pods.place(updated, "update policy")
-                state, more = updated.outputs["state"], updated.outputs["Output"]
+                trials = dsl.Collected(training.outputs["trial"])
+                if steps is Steps.COMPACT:
+                    learnt = learn_and_propose(store=store, run_id=run_id, previous=state, trials=trials)
+                    pods.place(learnt, "learn and propose")
+                    state, more, proposals = (learnt.outputs[name] for name in ("state", "more", "proposals"))
+                else:
+                    fitted = reward_model_update(previous=state, trials=trials)
+                    pods.place(fitted, "fit reward model")
+                    updated = ppo_update(store=store, run_id=run_id, previous=fitted.outputs["state"])
+                    pods.place(updated, "update policy")
+                    state, more = updated.outputs["state"], updated.outputs["Output"]
 
     @dsl.pipeline(name="rlhpo-hpo-loop", description=f"{rounds} rounds of a study; continues where the study stands.")
     def hpo_loop(
@@ -137,6 +154,7 @@ def build(
             store=store,
             run_id=data.outputs["run_id"],
             table_name=data.outputs["table_name"],
+            proposals=data.outputs["proposals"],
             more=data.outputs["more"],
             table=data.outputs["table"],
             state=data.outputs["state"],

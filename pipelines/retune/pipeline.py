@@ -12,11 +12,17 @@ from components.retune_decide.component import retune_decide
 from pipelines.compiled import lean
 from pipelines.hpo_loop.pipeline import build as build_loop
 from pipelines.pods import ALERT_KEYS, AUDIT_SETTINGS, SETTINGS, Late, Pods
+from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow import retune_steps
 
 
 def build(
-    rounds: int, trials_per_round: int, parallelism: int = 0, accelerator: bool = False, cluster: bool = True
+    rounds: int,
+    trials_per_round: int,
+    parallelism: int = 0,
+    accelerator: bool = False,
+    cluster: bool = True,
+    steps: Steps = Steps.FIVE,
 ) -> BaseComponent:
     """The pipeline for retunings of at most ``rounds`` rounds.
 
@@ -25,7 +31,7 @@ def build(
 
     Raises: ValueError if a number is out of range.
     """
-    loop = build_loop(rounds, trials_per_round, parallelism, accelerator, cluster)
+    loop = build_loop(rounds, trials_per_round, parallelism, accelerator, cluster, steps)
 
     @dsl.pipeline(name="rlhpo-retune", description=f"Retune a deployed model in at most {rounds} rounds, and decide.")
     def retune(

@@ -15,6 +15,15 @@ class Engine(StrEnum):
     KFP = "kfp"
 
 
+class Steps(StrEnum):
+    """Into how many steps a round on a cluster is divided. The trials are the same."""
+
+    FIVE = "five"
+    """Propose, train, fit the reward model, update the policy: each is a step of its own in KFP's pages."""
+    COMPACT = "compact"
+    """Train, and one step that learns from the round and proposes the next: fewer pods, and less time in between."""
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -46,8 +46,10 @@ class Prepared:
     """The study's run in MLflow; empty if the steps should not log to it."""
     table_name: str
     """File name of the table, whose ending tells its format; empty without a table."""
+    proposals: list[str]
+    """Of the round under way, as ``propose`` returns them."""
     more: str
-    """MORE, or OVER if there is nothing left to do in this run."""
+    """MORE, or OVER if there is nothing to train."""
 
 
 @patiently()
@@ -83,27 +85,25 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
     state_file.save(current, state)
     if data is not None:
         print(f"{name}: {sum(data.rows.values())} rows, digest {data.digest}", flush=True)
-    return Prepared(run_id, name, _more(files, spec, current.history))
+    return Prepared(run_id, name, *_proposed(files, spec, current))
 
 
 @patiently()
 def propose(store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
+    They are made once for a round: whoever comes to it again finds them in the store.
+
     Args:
         state: The tuner's state at the start of the round.
 
     Raises: UserError if the study's files or the state cannot be read.
     """
-    from rlhpo_core.tuner import algorithm, state_file
+    from rlhpo_core.tuner import state_file
 
-    files, current = _files(store), state_file.load(state)
-    spec = files.spec()
-    if _more(files, spec, current.history) == OVER:
-        return [NOTHING]
-    left = spec.budget.trials - len(current.history)
-    proposals = algorithm.propose(current, min(spec.tuner.trials_per_round, left))
-    return [proposal.model_dump_json() for proposal in proposals]
+    files = _files(store)
+    proposals, _ = _proposed(files, files.spec(), state_file.load(state))
+    return proposals
 
 
 @patiently()
@@ -237,6 +237,37 @@ def update_policy(store: str, run_id: str, previous: Path, state: Path) -> Round
     return RoundEnd(_more(files, spec, latest.history), values)
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """What a step hands on that ends a round and begins the next, apart from the state."""
+
+    proposals: list[str]
+    """Of the next round, as ``propose`` returns them."""
+    more: str
+    """MORE, or OVER if there is nothing to train."""
+    values: dict[str, float]
+    """What ``fit_reward_model`` and ``update_policy`` say of the round."""
+
+
+def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state: Path) -> Learnt:
+    """``fit_reward_model``, ``update_policy`` and the ``propose`` of the next round.
+
+    Args:
+        run_id: The study's run in MLflow; if empty, nothing is logged.
+        previous: The state with which the round was proposed.
+        trials: The round's files from ``train``.
+        state: Written: the state at the start of the next round.
+
+    Raises: UserError if the study's files cannot be read or written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = Path(folder) / "state"
+        diagnostics = fit_reward_model(previous, trials, fitted)
+        end = update_policy(store, run_id, fitted, state)
+    proposals = propose(store, state) if end.more == MORE else [NOTHING]
+    return Learnt(proposals, MORE if all(proposals) else OVER, {**diagnostics, **end.summary})
+
+
 @patiently()
 def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
     """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
@@ -347,6 +378,20 @@ def _begun(files: StudyFiles, spec: StudySpec, data: DataDescription | None) -> 
     if data is not None:
         files.claim_schema(data.schema)
     return begin_study(files, spec)
+
+
+def _proposed(files: StudyFiles, spec: StudySpec, state: TunerState) -> tuple[list[str], str]:
+    """As ``propose``, with MORE or OVER."""
+    from rlhpo_core.storage import proposals
+    from rlhpo_core.tuner import algorithm
+
+    if _more(files, spec, state.history) == OVER:
+        return [NOTHING], OVER
+    made = proposals.read(files.store, state.round)
+    if made is None:
+        made = proposals.claim(files.store, state.round, algorithm.propose(state))
+    left = spec.budget.trials - len(state.history)
+    return [proposal.model_dump_json() for proposal in made[:left]], MORE
 
 
 def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:

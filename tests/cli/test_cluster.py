@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
+from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
@@ -29,13 +30,13 @@ TABLE = ("--table", "s3://bucket/table.csv")
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_once() -> Iterator[None]:
     """Compiling a pipeline takes seconds, so that of the same study and options is compiled once."""
-    kept: dict[tuple[str, int, bool], bytes] = {}
+    kept: dict[tuple[str, int, bool, Steps], bytes] = {}
     compile_pipeline = cluster._compile
 
-    def compile_once(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
-        key = (spec.model_dump_json(), rounds, retune)
+    def compile_once(spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps) -> Path:
+        key = (spec.model_dump_json(), rounds, retune, steps)
         if key not in kept:
-            kept[key] = compile_pipeline(spec, rounds, folder, retune).read_bytes()
+            kept[key] = compile_pipeline(spec, rounds, folder, retune, steps).read_bytes()
         path = folder / "pipeline.yaml"
         path.write_bytes(kept[key])
         return path
@@ -94,6 +95,7 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, stor
     }
     assert run["service_account"] == "rlhpo-runner"
     assert rounds_of(run) == 2
+    assert "comp-learn-and-propose" in run["pipeline_spec"]["pipeline_spec"]["components"]
     (experiment,) = backend.experiments.values()
     assert (experiment["display_name"], experiment["namespace"]) == ("tuning", "team")
 
@@ -123,6 +125,12 @@ def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path, s
     other = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "2", "--pipeline-version", "v1")
     assert other.exit_code == 1
     assert "has a version 'v1' with another content; choose another name" in str(other.exception)
+
+
+def test_a_round_of_five_steps_is_there_for_who_asks(backend: KfpServer, file: Path, store: str) -> None:
+    assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--steps", "five").exit_code == 0
+    (run,) = backend.runs.values()
+    assert "comp-ppo-update" in run["pipeline_spec"]["pipeline_spec"]["components"]
 
 
 def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path, store: str) -> None:
@@ -192,19 +200,19 @@ def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path, s
     path.write_text(study(trials=99))
     done = rlhpo("submit", path, "--store", store, *TABLE, "--rounds", "21")
     assert done.exit_code == 1
-    assert "--rounds: a run holds at most 14 rounds of 3 trials" in str(done.exception)
-    path.write_text(study(trials=400, tuner={"trials_per_round": 60}))
+    assert "--rounds: a run holds at most 20 rounds of 3 trials" in str(done.exception)
+    path.write_text(study(trials=400, tuner={"trials_per_round": 100}))
     done = rlhpo("submit", path, "--store", store, *TABLE)
-    assert "tuner.trials_per_round: a round of 60 trials takes more than half" in str(done.exception)
+    assert "tuner.trials_per_round: a round of 100 trials takes more than half" in str(done.exception)
     assert backend.runs == {}
 
 
 def test_without_rounds_a_run_takes_half_of_what_argo_holds(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "long.yaml"
-    path.write_text(study(trials=45))
+    path.write_text(study(trials=75))
     assert "up to 2 more follow" in rlhpo("submit", path, "--store", store, *TABLE).output
     (run,) = backend.runs.values()
-    assert rounds_of(run) == most_rounds(3) == 6
+    assert rounds_of(run) == most_rounds(3, steps=Steps.COMPACT)
 
 
 def test_retunings_are_runs_of_a_pipeline_of_their_own(
@@ -224,7 +232,7 @@ def test_retunings_are_runs_of_a_pipeline_of_their_own(
     path = tmp_path / "other.yaml"
     path.write_text(study(trials=99))
     refused = rlhpo("submit", path, "--store", store, *TABLE, "--retune")
-    assert "a retuning is one run of at most 14 rounds; these are 33" in str(refused.exception)
+    assert "a retuning is one run of at most 20 rounds; these are 33" in str(refused.exception)
     path.write_text(study(registry={}))
     refused = rlhpo("submit", path, "--store", store, *TABLE, "--retune")
     assert "registry.model: a retuning needs the name" in str(refused.exception)
