@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.kubeflow.steps import fetch_table, tracked
-from rlhpo_core.retries import patiently
+from rlhpo_core.kubeflow import pod
+from rlhpo_core.kubeflow.steps import fetch_table, on_cpu, tracked
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
@@ -36,7 +37,7 @@ class Checked:
     """All that was found, as JSON."""
 
 
-@patiently()
+@pod.step
 def check(study: str, store: str, table_source: str, force: bool, note: Path) -> Checked:
     """Compare the current data with the champion's, and score the champion on it.
 
@@ -62,7 +63,7 @@ def check(study: str, store: str, table_source: str, force: bool, note: Path) ->
     return Checked(GO if findings.proceed else STOP, dump_study(tuned), place, findings.model_dump_json())
 
 
-@patiently()
+@pod.step
 def decide(study: str, store: str, model_store: str, table_source: str, findings: str, note: Path) -> dict[str, float]:
     """Let the gate decide about a study's winner; returns what it was decided by.
 
@@ -103,19 +104,21 @@ def decide(study: str, store: str, model_store: str, table_source: str, findings
 
 
 def _spec(study: str, store: str) -> StudySpec:
-    """The study, its ledger in the model's store."""
+    """The study, with the one ledger of its model: its own, else the cluster's, else that in the model's store."""
+    from rlhpo_core.production.ledger import STORE_VARIABLE
+
     spec = parse_study(study, "the study")
-    registry = spec.registry.model_copy(update={"store": f"{store.rstrip('/')}/registry"})
-    return spec.model_copy(update={"registry": registry})
+    ledger = spec.registry.store or os.environ.get(STORE_VARIABLE) or f"{store.rstrip('/')}/registry"
+    return spec.model_copy(update={"registry": spec.registry.model_copy(update={"store": ledger})})
 
 
 @contextmanager
 def _at_hand(spec: StudySpec, source: str) -> Iterator[StudySpec]:
-    """The study with its table in this file system."""
+    """The study with its table in this file system, and without an accelerator."""
     if spec.data is None:
         raise UserError("a retuning needs a table: the study has no data")
     wanted = source or str(spec.data.path)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(wanted).name
         fetch_table(wanted, path)
-        yield spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
+        yield on_cpu(spec).model_copy(update={"data": spec.data.model_copy(update={"path": path})})

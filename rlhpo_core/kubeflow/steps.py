@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
-from rlhpo_core.execution.resources import threads
+from rlhpo_core.kubeflow import pod
 from rlhpo_core.retries import patiently, wait_out
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
@@ -46,7 +46,7 @@ class Prepared:
     """Of the table; empty without one."""
 
 
-@patiently()
+@pod.step
 def prepare(study: str, store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
@@ -70,7 +70,8 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
         fetch_table(table_source or str(spec.data.path), table)
     else:
         table.write_bytes(b"")
-    with _with_table(spec, table, name) as local:
+    # Trains nothing, and its pod has no accelerator.
+    with _with_table(on_cpu(spec), table, name) as local:
         evaluator = build_evaluator(local, threads=1)
         evaluator.check_space(spec.space)
         data = evaluator.data()
@@ -82,7 +83,7 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
     return Prepared(run_id, name, rows, data.digest if data is not None else "")
 
 
-@patiently()
+@pod.step
 def propose(study: str, store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
@@ -101,7 +102,7 @@ def propose(study: str, store: str, state: Path) -> list[str]:
     return [proposal.model_dump_json() for proposal in proposals]
 
 
-@patiently()
+@pod.step
 def train(
     study: str, store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path
 ) -> Trial | None:
@@ -132,7 +133,7 @@ def train(
         trial.write_bytes(b"")
         return None
     if finished is None:
-        with _with_table(spec, table, table_name) as local, TrialPool(local, 1, threads(spec.execution)) as pool:
+        with _with_table(spec, table, table_name) as local, TrialPool(local, 1, pod.threads(spec.execution)) as pool:
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
@@ -177,7 +178,7 @@ def fit_reward_model(state: Path, trials: Sequence[Path], updated: Path) -> dict
     }
 
 
-@patiently()
+@pod.step
 def update_policy(study: str, store: str, run_id: str, state: Path, updated: Path) -> dict[str, float]:
     """Move the policy, end the round, and put the state into the store; returns the round's summary.
 
@@ -215,7 +216,7 @@ def update_policy(study: str, store: str, run_id: str, state: Path, updated: Pat
     return {name: float(value) for name, value in summary.items()}
 
 
-@patiently()
+@pod.step
 def conclude(study: str, store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
     """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
 
@@ -245,7 +246,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, threads(spec.execution))
+            evaluator = build_evaluator(local, pod.threads(spec.execution))
             if (data := evaluator.data()) is not None:
                 tracker.log_data(data)
             winner = register_winner(files, spec, evaluator, tracker, best)
@@ -262,7 +263,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     return registered
 
 
-@patiently()
+@pod.step
 def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs: int) -> str:
     """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
 
@@ -321,6 +322,11 @@ def _ensure(spec: StudySpec, store: str, table: str | None) -> StudyFiles:
     files.write_spec(spec)
     begin_study(files, spec)
     return files
+
+
+def on_cpu(spec: StudySpec) -> StudySpec:
+    """The study for a step that trains nothing: only trials and the winner's refit have an accelerator."""
+    return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": "cpu"})})
 
 
 def fetch_table(source: str, table: Path) -> None:

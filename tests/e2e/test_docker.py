@@ -181,7 +181,7 @@ local.init(
     raise_on_error=True,
 )
 study = open({str(place / "05-pipeline.yaml")!r}).read()
-pipeline = build({rounds}, {EACH}, cluster=False)
+pipeline = build({rounds}, {EACH}, cluster=None)
 pipeline(study=study, store="{bucket}/loop", table_source="{bucket}/tables/car.csv")
 """
     log = place / f"run-{rounds}.log"

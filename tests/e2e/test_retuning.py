@@ -161,7 +161,7 @@ from pipelines.retune.pipeline import build
 
 study, store, root = sys.argv[1:]
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-build(1, 2, cluster=False)(study=Path(study).read_text(), store=store)
+build(1, 2, cluster=None)(study=Path(study).read_text(), store=store)
 """
 
 
