@@ -50,8 +50,9 @@ contracts: install ## which module may import which
 packages: install ## the tree of packages: layers, sizes, imports, and what is wrong with it
 	$(BIN)/python -m tools.packages
 
+# Three workers on two cores: a third of their time they wait for processes and servers.
 unit: install ## unit and property-based tests, whole studies in one process, one by the command line
-	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist worksteal --durations=10
+	$(BIN)/python -m pytest -m 'not e2e' -n 3 --dist worksteal --durations=10
 
 e2e: install ## whole studies by the command line, as pipelines by KFP's local runner, and in a browser
 	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --durations=10

@@ -4,7 +4,7 @@
     python examples/07-one-component.py pipeline.yaml    # compiles it for a cluster
 
 Each configuration is trained in a separate process with a time limit. A failed training is a result and stops nothing.
-Without a store and a run in MLflow, the trials exist only as artifacts of the pipeline.
+The study file lies in a store, where the trials are kept as well: on a cluster an address such as s3://bucket/by-hand.
 """
 
 import json
@@ -18,7 +18,6 @@ from components import IMAGE
 from components.evaluator_training.component import evaluator_training
 
 DATA = Path(__file__).parent / "data" / "car.csv"
-# On one line: KFP writes defaults into the head of the compiled file as they are, and line breaks would spoil it.
 STUDY = json.dumps(
     {
         "name": "by-hand",
@@ -36,11 +35,14 @@ STUDY = json.dumps(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def read_table(source: str, table: Output[Dataset]):
-    """Stands for however a team comes by its table."""
+def read_table(source: str, study: str, store: str, table: Output[Dataset]):
+    """Stands for however a team comes by its table, and puts the study file where the trainings read it."""
     import shutil
 
+    from rlhpo_core.storage.object_store import open_store
+
     shutil.copyfile(source, table.path)
+    open_store(store).write("study.yaml", study.encode())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -71,11 +73,11 @@ def compare(trials: Input[list[Artifact]], table: Output[Markdown]) -> float:
 
 
 @dsl.pipeline(name="by-hand")
-def by_hand(source: str, study: str = STUDY) -> float:
-    table = read_table(source=source)
+def by_hand(source: str, store: str) -> float:
+    read = read_table(source=source, study=STUDY, store=store)
     with dsl.ParallelFor(choose().output) as configuration:
         training = evaluator_training(
-            study=study, proposal=configuration, table=table.outputs["table"], table_name="car.csv"
+            store=store, proposal=configuration, table=read.outputs["table"], table_name="car.csv"
         )
     return compare(trials=dsl.Collected(training.outputs["trial"])).outputs["Output"]
 
@@ -85,4 +87,4 @@ if __name__ == "__main__":
         compiler.Compiler().compile(by_hand, sys.argv[1])
     else:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root="runs/by-hand", raise_on_error=True)
-        print("best:", by_hand(source=str(DATA)).output)
+        print("best:", by_hand(source=str(DATA), store=str(Path("runs/by-hand/store").resolve())).output)

@@ -62,8 +62,11 @@ class Trial(Frozen):
     status: TrialStatus
     value: FiniteFloat | None = None
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
-    curve: tuple[tuple[int, FiniteFloat], ...] = ()
-    """Intermediate values of the objective as (step, value), for XGBoost (boosting round, validation score)."""
+    curve: tuple[tuple[int, FiniteFloat], ...] | None = ()
+    """Intermediate values of the objective as (step, value), for XGBoost (boosting round, validation score).
+
+    ``None`` if it is not at hand: the tuner keeps none of earlier rounds; the trial's file has it.
+    """
     started_at: float = 0.0
     """Unix time in seconds."""
     seconds: Annotated[float, Field(ge=0)] = 0.0
@@ -88,6 +91,10 @@ class Trial(Frozen):
     def config(self) -> Config:
         """That of the proposal."""
         return self.proposal.config
+
+    def without_curve(self) -> Trial:
+        """The trial with its curve left out."""
+        return self if self.curve is None else self.model_copy(update={"curve": None})
 
     @property
     def cause(self) -> str | None:

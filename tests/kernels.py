@@ -56,11 +56,6 @@ TWO_THREADS = {"OMP_NUM_THREADS": "2"}
 SETTINGS: dict[str, dict[str, str]] = {
     "as it is": {},
     "two threads": TWO_THREADS,
-    **{
-        f"{name}={processor[name]}": {name: processor[name]}
-        for name in ("ATEN_CPU_CAPABILITY", "MKL_CBWR")
-        for processor in (OLDER, PLAINEST)
-    },
     "an older processor": OLDER,
     "the plainest": PLAINEST,
     "the plainest, two threads": PLAINEST | TWO_THREADS,

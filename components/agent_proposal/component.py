@@ -7,12 +7,11 @@ from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def agent_proposal(study: str, store: str, state: Input[Model]) -> list[str]:
+def agent_proposal(store: str, state: Input[Model]) -> list[str]:
     """Propose the configurations of a round.
 
     Args:
-        study: The text of the study file, YAML or JSON.
-        store: Where the study's files are.
+        store: Where the study's files are, study.yaml among them.
         state: The tuner's state.
 
     Returns:
@@ -22,4 +21,4 @@ def agent_proposal(study: str, store: str, state: Input[Model]) -> list[str]:
 
     from rlhpo_core.kubeflow import steps
 
-    return steps.propose(study, store, Path(state.path))
+    return steps.propose(store, Path(state.path))

@@ -10,18 +10,16 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def data_prep(
-    study: str,
     store: str,
     table: Output[Dataset],
     state: Output[Model],
     table_source: str = "",
     log_trials: bool = True,
-) -> NamedTuple("Outputs", run_id=str, table_name=str):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", run_id=str, table_name=str, more=str):  # type: ignore[valid-type]
     """Check a study and its table, and provide the state from which the study continues.
 
     Args:
-        study: The text of the study file, YAML or JSON.
-        store: Where the study's files are: s3://bucket/prefix, or a folder that all steps share.
+        store: Where the study's files are, study.yaml among them: s3://bucket/prefix, or a folder that all steps share.
         table: The table as it was read.
         state: The tuner's state: new, or as an earlier run of the study left it.
         table_source: A path or s3:// address, used in place of data.path in the study.
@@ -30,12 +28,12 @@ def data_prep(
     Returns:
         run_id: The study's run in MLflow, to which later steps log; empty if they should not.
         table_name: The table's file name; its suffix says which format it has.
+        more: "yes" if a round is to follow, "no" if the budget is spent or a stop was asked for.
     """
     from collections import namedtuple
     from pathlib import Path
 
     from rlhpo_core.kubeflow import steps
 
-    prepared = steps.prepare(study, store, table_source, Path(table.path), Path(state.path), log_trials)
-    table.metadata.update({"rows": prepared.rows, "digest": prepared.digest, "file": prepared.table_name})
-    return namedtuple("Outputs", ["run_id", "table_name"])(prepared.run_id, prepared.table_name)
+    found = steps.prepare(store, table_source, Path(table.path), Path(state.path), log_trials)
+    return namedtuple("Outputs", ["run_id", "table_name", "more"])(found.run_id, found.table_name, found.more)

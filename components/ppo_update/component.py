@@ -8,27 +8,28 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def ppo_update(
-    study: str,
     store: str,
-    state: Input[Model],
-    updated: Output[Model],
+    previous: Input[Model],
+    state: Output[Model],
     metrics: Output[Metrics],
     run_id: str = "",
-):
+) -> str:
     """Update the policy by PPO on real and imagined trials, end the round, and save the state.
 
     Args:
-        study: The text of the study file, YAML or JSON.
-        store: Where the study's files are.
-        state: The state from reward_model_update.
-        updated: The state at the start of the next round.
+        store: Where the study's files are, study.yaml among them.
+        previous: The state from reward_model_update.
+        state: The state at the start of the next round.
         metrics: The round's summary: best value so far, entropy, KL divergence, number of imagined updates.
         run_id: The study's run in MLflow; empty to log nothing.
+
+    Returns:
+        "yes" if another round is to follow, "no" if the budget is spent or a stop was asked for.
     """
     from pathlib import Path
 
     from rlhpo_core.kubeflow import steps
 
-    summary = steps.update_policy(study, store, run_id, Path(state.path), Path(updated.path))
-    for name, value in summary.items():
-        metrics.log_metric(name, value)
+    end = steps.update_policy(store, run_id, Path(previous.path), Path(state.path))
+    metrics.metadata.update(end.summary)
+    return end.more

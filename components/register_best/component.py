@@ -1,16 +1,14 @@
 """Refit the best trial, score it on the holdout, register it and write the report."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Dataset, Input, Markdown, Model, Output
+from kfp.dsl import HTML, Dataset, Input, Markdown, Output
 
 from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def register_best(
-    study: str,
     store: str,
-    state: Input[Model],
     table: Input[Dataset],
     table_name: str,
     report: Output[HTML],
@@ -19,9 +17,7 @@ def register_best(
     """Refit the best trial, score it on the holdout and register it. While budget is left, only write the report.
 
     Args:
-        study: The text of the study file, YAML or JSON.
-        store: Where the study's files are.
-        state: The state after the last round, which this step waits for.
+        store: Where the study's files are, study.yaml among them.
         table: The table from data_prep.
         table_name: The table's file name; its suffix says which format it has.
         report: The study on one page, with figures.
@@ -34,4 +30,4 @@ def register_best(
 
     from rlhpo_core.kubeflow import steps
 
-    return steps.conclude(study, store, Path(table.path), table_name, Path(report.path), Path(note.path))
+    return steps.conclude(store, Path(table.path), table_name, Path(report.path), Path(note.path))

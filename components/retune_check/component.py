@@ -10,24 +10,19 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def retune_check(
-    study: str,
     store: str,
     note: Output[Markdown],
-    tuned_study: dsl.OutputPath(str),  # type: ignore[valid-type]
     tuned_store: dsl.OutputPath(str),  # type: ignore[valid-type]
-    findings: dsl.OutputPath(str),  # type: ignore[valid-type]
     table_source: str = "",
     force: bool = False,
 ) -> str:
     """Compare the current data of a deployed model with the champion's data, and score the champion on it.
 
     Args:
-        study: The text of the study file, YAML or JSON; it names the registered model.
-        store: The model's place: s3://bucket/prefix, or a folder that all steps share.
+        store: The model's place: s3://bucket/prefix, or a folder that all steps share. Its study.yaml says how the
+            model is tuned, and names the registered model.
         note: A summary of the comparison.
-        tuned_study: The study, completed with what it starts from.
-        tuned_store: Where the files of this retuning are.
-        findings: The whole comparison as JSON.
+        tuned_store: Where the files of this retuning are: the study as it is to be tuned, and what was found.
         table_source: A path or s3:// address of the current table, in place of data.path in the study.
         force: Whether to tune even if nothing has changed.
 
@@ -38,7 +33,6 @@ def retune_check(
 
     from rlhpo_core.kubeflow import retune_steps
 
-    checked = retune_steps.check(study, store, table_source, force, Path(note.path))
-    for path, text in ((tuned_study, checked.study), (tuned_store, checked.store), (findings, checked.findings)):
-        Path(path).write_text(text, encoding="utf-8")
-    return checked.action
+    found = retune_steps.check(store, table_source, force, Path(note.path))
+    Path(tuned_store).write_text(found.store, encoding="utf-8")
+    return found.action

@@ -8,10 +8,8 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def retune_decide(
-    study: str,
     store: str,
     model_store: str,
-    findings: str,
     winner: str,
     note: Output[Markdown],
     decision: Output[Metrics],
@@ -20,10 +18,8 @@ def retune_decide(
     """Decide at the gate whether a retuning's winner becomes champion; promote it, or keep the champion.
 
     Args:
-        study: The study from retune_check.
-        store: Where the files of this retuning are.
+        store: Where the files of this retuning are, from retune_check.
         model_store: The model's place, as given to retune_check.
-        findings: The comparison from retune_check.
         winner: What register_best registered, which this step waits for.
         note: The decision and its reason.
         decision: The scores, the gain and its interval.
@@ -33,6 +29,4 @@ def retune_decide(
 
     from rlhpo_core.kubeflow import retune_steps
 
-    values = retune_steps.decide(study, store, model_store, table_source, findings, Path(note.path))
-    for name, value in values.items():
-        decision.log_metric(name, value)
+    decision.metadata.update(retune_steps.decide(store, model_store, table_source, Path(note.path)))

@@ -8,17 +8,17 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def reward_model_update(
-    state: Input[Model],
+    previous: Input[Model],
     trials: Input[list[Artifact]],
-    updated: Output[Model],
+    state: Output[Model],
     metrics: Output[Metrics],
 ):
     """Add a round's trials to the history and fit the reward model.
 
     Args:
-        state: The state from which the round was proposed.
+        previous: The state from which the round was proposed.
         trials: The round's trials, from evaluator_training.
-        updated: The state with the trials and the fitted model.
+        state: The state with the trials and the fitted model.
         metrics: How well the model predicts held-out trials.
     """
     from pathlib import Path
@@ -26,5 +26,4 @@ def reward_model_update(
     from rlhpo_core.kubeflow import steps
 
     paths = [Path(trial.path) for trial in trials]
-    for name, value in steps.fit_reward_model(Path(state.path), paths, Path(updated.path)).items():
-        metrics.log_metric(name, value)
+    metrics.metadata.update(steps.fit_reward_model(Path(previous.path), paths, Path(state.path)))

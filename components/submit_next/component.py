@@ -7,14 +7,13 @@ from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def submit_next(study: str, store: str, start: Input[Model], kfp_run: str, further_runs: int) -> str:
+def submit_next(store: str, start: Input[Model], kfp_run: str, further_runs: int) -> str:
     """Start the run that continues a study, a copy of this one. Does nothing when the budget is spent.
 
     At most one run follows, however often the step is repeated, and none if this run finished no round.
 
     Args:
-        study: The text of the study file, YAML or JSON.
-        store: Where the study's files are.
+        store: Where the study's files are, study.yaml among them.
         start: The state from data_prep, with which this run began.
         kfp_run: This run's id in KFP.
         further_runs: How many runs may follow this one. The next run gets one fewer.
@@ -26,4 +25,4 @@ def submit_next(study: str, store: str, start: Input[Model], kfp_run: str, furth
 
     from rlhpo_core.kubeflow import steps
 
-    return steps.submit_next(study, store, Path(start.path), kfp_run, further_runs)
+    return steps.submit_next(store, Path(start.path), kfp_run, further_runs)

@@ -1,8 +1,11 @@
 """The looping pipeline. KFP has no loop that carries state, so rounds are unrolled when it is compiled.
 
 One run holds a chunk of a study; the state lies in the study's store after every round, so the next run goes on from
-there. A round whose budget is spent passes its state through. The last step sends the next run while budget is left.
+there. Each round stands inside a condition of the one before it, so once the budget is spent one pod stands for all
+that is left. The last step sends the next run while budget is left.
 """
+
+from contextlib import ExitStack
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model
@@ -16,7 +19,9 @@ from components.ppo_update.component import ppo_update
 from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
 from components.submit_next.component import submit_next
+from pipelines.compiled import lean
 from pipelines.pods import Pods, deadline
+from rlhpo_core.kubeflow import steps
 from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
 #: Of a run anywhere. How many fit into what Argo holds depends on the trials in each: `pipelines.workflow_size`.
@@ -49,32 +54,36 @@ def build(
         raise ValueError("a round has at least one trial, and parallelism is 0 (all at once) or more")
     at_once = min(parallelism or trials_per_round, trials_per_round)
 
-    @dsl.pipeline(name="round")
-    def one_round(
-        study: str,
+    # Nothing outside may refer to a task inside a condition, so all rounds are one nested pipeline.
+    @dsl.pipeline(name="rounds")
+    def all_rounds(
         store: str,
         run_id: str,
         table_name: str,
+        more: str,
         table: Input[Dataset],
         state: Input[Model],
         image: str,
         config_map: str,
         store_secret: str,
         mlflow_secret: str,
-    ) -> Model:
+    ):  # type: ignore[no-untyped-def]
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
-        proposals = agent_proposal(study=study, store=store, state=state)
-        pods.place(proposals, "propose")
-        with dsl.ParallelFor(proposals.output, parallelism=at_once) as proposal:
-            training = evaluator_training(
-                study=study, store=store, run_id=run_id, proposal=proposal, table=table, table_name=table_name
-            )
-            pods.place(training, "train", trains=True)
-        fitted = reward_model_update(state=state, trials=dsl.Collected(training.outputs["trial"]))
-        pods.place(fitted, "fit reward model")
-        updated = ppo_update(study=study, store=store, run_id=run_id, state=fitted.outputs["updated"])
-        pods.place(updated, "update policy")
-        return updated.outputs["updated"]
+        with ExitStack() as rest:
+            for number in range(rounds):
+                rest.enter_context(dsl.If(more == steps.MORE, name=f"round {number + 1}"))
+                proposals = agent_proposal(store=store, state=state)
+                pods.place(proposals, "propose")
+                with dsl.ParallelFor(proposals.output, parallelism=at_once) as proposal:
+                    training = evaluator_training(
+                        store=store, run_id=run_id, proposal=proposal, table=table, table_name=table_name
+                    )
+                    pods.place(training, "train", trains=True)
+                fitted = reward_model_update(previous=state, trials=dsl.Collected(training.outputs["trial"]))
+                pods.place(fitted, "fit reward model")
+                updated = ppo_update(store=store, run_id=run_id, previous=fitted.outputs["state"])
+                pods.place(updated, "update policy")
+                state, more = updated.outputs["state"], updated.outputs["Output"]
 
     @dsl.pipeline(
         name="rlhpo-hpo-loop",
@@ -82,7 +91,6 @@ def build(
         pipeline_config=deadline(cluster),
     )
     def hpo_loop(
-        study: str,
         store: str,
         table_source: str = "",
         image: str = IMAGE,
@@ -97,8 +105,8 @@ def build(
         """Tune hyperparameters, one chunk of rounds.
 
         Args:
-            study: The study file's text, YAML or JSON.
-            store: Where the study's files live: s3://bucket/prefix, or a folder that all steps share.
+            store: Where the study's files live, study.yaml among them: s3://bucket/prefix, or a folder that all steps
+                share.
             table_source: A path or s3:// address that takes the place of data.path in the study.
             image: The image of all steps.
             config_map: Name of the config map with settings, such as MLFLOW_TRACKING_URI and the S3 endpoint.
@@ -112,35 +120,25 @@ def build(
                 so itself, which spares each step the time it takes to import MLflow.
         """
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
-        data = data_prep(study=study, store=store, table_source=table_source, log_trials=log_trials)
+        data = data_prep(store=store, table_source=table_source, log_trials=log_trials)
         pods.place(data, "prepare data")
-        state = data.outputs["state"]
-        for number in range(rounds):
-            turn = one_round(
-                study=study,
-                store=store,
-                run_id=data.outputs["run_id"],
-                table_name=data.outputs["table_name"],
-                table=data.outputs["table"],
-                state=state,
-                image=image,
-                config_map=config_map,
-                store_secret=store_secret,
-                mlflow_secret=mlflow_secret,
-            )
-            turn.set_display_name(f"round {number + 1}")
-            state = turn.output
-        best = register_best(
-            study=study,
+        turns = all_rounds(
             store=store,
-            state=state,
-            table=data.outputs["table"],
+            run_id=data.outputs["run_id"],
             table_name=data.outputs["table_name"],
+            more=data.outputs["more"],
+            table=data.outputs["table"],
+            state=data.outputs["state"],
+            image=image,
+            config_map=config_map,
+            store_secret=store_secret,
+            mlflow_secret=mlflow_secret,
         )
+        best = register_best(store=store, table=data.outputs["table"], table_name=data.outputs["table_name"])
+        best.after(turns)
         pods.place(best, "register best", trains=True, registry_secret=registry_secret)
         if cluster is not None:
             following = submit_next(
-                study=study,
                 store=store,
                 start=data.outputs["state"],
                 kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
@@ -151,4 +149,4 @@ def build(
             following.set_retry(3, backoff_duration="30s")
         return best.outputs["Output"]
 
-    return hpo_loop
+    return lean(hpo_loop)

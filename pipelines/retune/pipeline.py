@@ -9,8 +9,10 @@ from kfp.dsl.base_component import BaseComponent
 from components import IMAGE
 from components.retune_check.component import retune_check
 from components.retune_decide.component import retune_decide
+from pipelines.compiled import lean
 from pipelines.hpo_loop.pipeline import build as build_loop
 from pipelines.pods import Pods, deadline
+from rlhpo_core.kubeflow import retune_steps
 from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
 
@@ -39,7 +41,6 @@ def build(
         pipeline_config=deadline(cluster),
     )
     def retune(
-        study: str,
         store: str,
         table_source: str = "",
         force: bool = False,
@@ -53,8 +54,8 @@ def build(
         """Retune a deployed model if its data has changed, and promote the winner only if it is surely better.
 
         Args:
-            study: The study file's text, YAML or JSON; it names the registered model.
-            store: Place of the model: s3://bucket/prefix, or a folder that all steps share.
+            store: Place of the model: s3://bucket/prefix, or a folder that all steps share. Its study.yaml names the
+                registered model.
             table_source: A path or s3:// address of the current table, in place of data.path in the study.
             force: Whether to tune even if nothing has changed.
             image: The image of all steps.
@@ -66,11 +67,10 @@ def build(
             alert_secret: Name of the secret with the webhook's address and the key of its signature, if there is one.
         """
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
-        checked = retune_check(study=study, store=store, table_source=table_source, force=force)
+        checked = retune_check(store=store, table_source=table_source, force=force)
         pods.place(checked, "look at the data", alert_secret=alert_secret)
-        with dsl.If(checked.outputs["Output"] == "tune", name="something to do"):
+        with dsl.If(checked.outputs["Output"] == retune_steps.GO, name="something to do"):
             tuned = loop(
-                study=checked.outputs["tuned_study"],
                 store=checked.outputs["tuned_store"],
                 table_source=table_source,
                 image=image,
@@ -82,13 +82,11 @@ def build(
             )
             tuned.set_display_name("tune")
             decided = retune_decide(
-                study=checked.outputs["tuned_study"],
                 store=checked.outputs["tuned_store"],
                 model_store=store,
-                findings=checked.outputs["findings"],
                 winner=tuned.output,
                 table_source=table_source,
             )
             pods.place(decided, "decide", registry_secret=registry_secret, alert_secret=alert_secret)
 
-    return retune
+    return lean(retune)

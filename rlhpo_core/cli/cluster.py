@@ -20,7 +20,7 @@ from rlhpo_core.cli.cluster_runs import Artifacts, AsJson, Watch, as_data, failu
 from rlhpo_core.cli.options import Force, ServerOptions, StudyFile, console, errors, grouped, seconds, write_file
 from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow.schedules import RunUnderWay
-from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, dump_study, load_study
+from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, load_study
 
 # KFP is slow to import, too: only the commands do.
 if TYPE_CHECKING:
@@ -97,17 +97,19 @@ def submit(
     is one run: look whether the data is new, tune from what is known, let the gate decide; the store is then the place
     of the model.
 
-    The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
+    The study file is put into the store, from where the pods read it, so this machine needs access to the store as
+    well. The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
     they come from the secrets that docs/operations.md names.
     """
     from rlhpo_core.kubeflow import client
-    from rlhpo_core.kubeflow.next_run import FURTHER
+    from rlhpo_core.kubeflow.next_run import FURTHER, put_study
 
     given = parsed_settings(run.settings)
     spec, kfp, patience = load_study(study, given.overrides), server.server(), seconds(timeout, "--timeout")
     with tempfile.TemporaryDirectory() as folder:
         parameters, further = _parameters(spec, run, given), 0
         package = _package(kfp, spec, run, given, Path(folder))
+        put_study(run.store, spec)
         if not run.retune:
             a_run = _rounds_of_run(spec, run.rounds, run.retune)
             further = math.ceil(_rounds(spec) / a_run) - 1 if go_on else 0
@@ -151,14 +153,18 @@ def schedule(
     the model.
     """
     from rlhpo_core.kubeflow import schedules
+    from rlhpo_core.kubeflow.next_run import put_study
 
     given = parsed_settings(run.settings)
     spec, kfp = load_study(study, given.overrides), server.server()
     with tempfile.TemporaryDirectory() as folder:
         parameters = _parameters(spec, run, given)
+        a_run = _rounds_of_run(spec, run.rounds, run.retune)
+        package = _compile(spec, a_run, Path(folder), run.retune, given.pull_secret)
+        put_study(run.store, spec)
         made = schedules.schedule(
             kfp,
-            _compile(spec, _rounds_of_run(spec, run.rounds, run.retune), Path(folder), run.retune, given.pull_secret),
+            package,
             RETUNE if run.retune else PIPELINE,
             f"{spec.name}-retune" if run.retune else spec.name,
             parameters,
@@ -298,7 +304,7 @@ def _parameters(spec: StudySpec, run: RunOptions, given: ClusterSettings) -> dic
             f"prior: the pods cannot read {spec.prior}; put it where they can (s3://bucket/NAME{PRIOR_FILE}), or "
             "register it (`rlhpo prior register`) and name it as models:/NAME@ALIAS"
         )
-    parameters: dict[str, Any] = {"study": dump_study(spec), "store": run.store, "table_source": _table(spec, run)}
+    parameters: dict[str, Any] = {"store": run.store, "table_source": _table(spec, run)}
     return {**parameters, **given.names, **({} if run.image is None else {"image": run.image})}
 
 

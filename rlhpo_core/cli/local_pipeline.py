@@ -23,7 +23,7 @@ from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.runner import Listener, Outcome
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.budget import spent
-from rlhpo_core.study.spec import StudySpec, dump_study
+from rlhpo_core.study.spec import StudySpec
 
 #: Seconds between two looks at the study's files.
 _POLL = 0.5
@@ -48,6 +48,7 @@ def run(
     Raises: UserError if the pipeline fails, with the end of its log.
     """
     pipeline_module()
+    folder.clear_stop()
     watch = _Watch(folder, listeners)
     while (reason := watch.spent(spec)) is None:
         before = watch.state.round
@@ -66,18 +67,17 @@ def run(
     return Outcome(watch.state, reason, finished=True)
 
 
-def chunk(study: str, store: str, rounds: int, trials_per_round: int, root: str) -> None:
+def chunk(store: str, rounds: int, trials_per_round: int, root: str) -> None:
     """Run one chunk in this process, which becomes KFP's.
 
     Args:
-        study: The study file's text.
-        store: Where the study's files live.
+        store: Where the study's files live, its study file among them.
         root: The folder in which KFP keeps the run's artifacts.
     """
     from kfp import local
 
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-    pipeline_module().build(rounds, trials_per_round, cluster=None)(study=study, store=store, log_trials=False)
+    pipeline_module().build(rounds, trials_per_round, cluster=None)(store=store, log_trials=False)
 
 
 def pipeline_module() -> ModuleType:
@@ -103,7 +103,6 @@ class _Watch:
     def __init__(self, folder: StudyFolder, listeners: Sequence[Listener]) -> None:
         self._folder = folder
         self._listeners = listeners
-        self._version = folder.state_version()
         self.state = folder.state()
         """As of the latest look."""
         self._seen = {trial.trial_id for trial in folder.history(self.state).trials}
@@ -113,10 +112,10 @@ class _Watch:
         return spent(spec.budget, self.state.history, self._folder.record().seconds)
 
     def look(self) -> None:
-        """Read the files anew, the state only if it was replaced, and pass on trials and rounds that are new."""
+        """Read the files anew, the state only if there is a newer one, and pass on trials and rounds that are new."""
         rounds = len(self.state.summaries)
-        if (version := self._folder.state_version()) != self._version:
-            self._version, self.state = version, self._folder.state()
+        if self._folder.latest_round() != self.state.round:
+            self.state = self._folder.state()
         new = [trial for trial in self._folder.history(self.state).trials if trial.trial_id not in self._seen]
         self._seen.update(trial.trial_id for trial in new)
         for listener in self._listeners:
@@ -174,8 +173,10 @@ def _end_of_log(folder: StudyFolder, lines: int = 30) -> str:
 def main() -> None:
     """``python -m rlhpo_core.cli.local_pipeline FOLDER ROUNDS TRIALS_PER_ROUND``: what ``run`` starts."""
     path, rounds, trials_per_round = sys.argv[1:]
-    spec = StudyFolder.open(Path(path)).spec()
-    chunk(dump_study(spec), path, int(rounds), int(trials_per_round), str(Path(path) / "pipeline"))
+    folder = StudyFolder.open(Path(path))
+    # The steps do not know the folder, to which paths in the study file may be relative.
+    folder.write_spec(folder.spec())
+    chunk(path, int(rounds), int(trials_per_round), str(Path(path) / "pipeline"))
 
 
 if __name__ == "__main__":

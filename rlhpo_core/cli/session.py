@@ -218,7 +218,8 @@ def _conduct(
 ) -> Result:
     """Tune with the display and MLflow as listeners, then conclude. Raises: UserError if no trial has succeeded."""
     display = LiveProgress(console, spec, folder.history())
-    mirror = TrackingListener(tracker, folder.history(), folder.state().summaries, display.warn)
+    begun = folder.state().summaries
+    mirror = TrackingListener(tracker, folder.history(), begun, display.warn, folder.with_curve)
     _log_inputs(tracker, evaluator, folder.state().prior, console)
     with _Interrupts(display.warn) as interrupts:
         try:

@@ -32,7 +32,7 @@ def begin_study(files: StudyFiles, spec: StudySpec) -> TunerState:
     if (begun := files.state_or_none()) is not None:
         return begun
     # Of several processes that begin one study at once, all go on from what the first has written.
-    return files.claim_state(_first_state(files, spec))
+    return files.write_state(_first_state(files, spec))
 
 
 def _first_state(files: StudyFiles, spec: StudySpec) -> TunerState:

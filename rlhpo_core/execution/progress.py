@@ -35,7 +35,7 @@ class LiveProgress:
     def __init__(self, console: Console, spec: StudySpec, history: History) -> None:
         self.console = console
         self.spec = spec
-        self.trials = {trial.proposal.number: trial for trial in history.trials}
+        self.trials = {trial.proposal.number: trial.without_curve() for trial in history.trials}
         self.running: dict[int, float] = {}
         """Trials that have reported, by number, with their latest value."""
         self.phase = Text()
@@ -70,7 +70,7 @@ class LiveProgress:
     def trial_finished(self, trial: Trial) -> None:
         """Count the trial; print a line if it is the best so far, if it failed, or if there is no terminal."""
         number = trial.proposal.number
-        self.trials[number] = trial
+        self.trials[number] = trial.without_curve()
         self.running.pop(number, None)
         self.ends.append(time.monotonic())
         self.bar.update(self.task, completed=len(self.trials))

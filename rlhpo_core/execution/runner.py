@@ -77,11 +77,13 @@ def run(
         if interrupted() and len(trials) < len(proposals):
             return Outcome(state, "interrupted", finished=False)
         if trials:
+            rounds = len(state.summaries)
             state = algorithm.update_policy(algorithm.fit_reward_model(algorithm.observe(state, trials)))
             with patiently(give_up=lambda: pool.cancelled):
-                files.write_state(state)
-            for listener in listeners:
-                listener.round_finished(state.summaries[-1])
+                state = files.write_state(state)
+            for summary in state.summaries[rounds:]:
+                for listener in listeners:
+                    listener.round_finished(summary)
         if interrupted():
             return Outcome(state, "interrupted", finished=spent(spec.budget, state.history, seconds()) is not None)
     return Outcome(state, reason, finished=True)

@@ -16,6 +16,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.kubeflow import client
 from rlhpo_core.kubeflow.connection import Server, ServerError, call
+from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
@@ -41,6 +42,20 @@ class _Claim(Frozen):
     name: str
     run_id: str = ""
     """Empty until it is known."""
+
+
+def put_study(store: str, spec: StudySpec) -> None:
+    """Put the study file into the store, from where the steps read it, and take back a request to stop.
+
+    Args:
+        store: Where the study's files live; for a retuning, the place of the model.
+
+    Raises: UserError if the store holds another study, or if it cannot be written.
+    """
+    files = StudyFiles(open_store(store))
+    files.check_unchanged(spec)
+    files.write_spec(spec)
+    files.clear_stop()
 
 
 def send_next(server: Server, files: StudyFiles, spec: StudySpec, run_id: str, began: int, further: int) -> Next:

@@ -15,12 +15,14 @@ from rlhpo_core.kubeflow import pod
 from rlhpo_core.kubeflow.steps import fetch_table, on_cpu, tracked
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
-from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
+from rlhpo_core.study.spec import StudySpec
 
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it, as in steps.
 
 #: What the first step says is to be done; the pipeline's condition compares with ``GO``.
 GO, STOP = "tune", "stop"
+#: What was found, beside the study's files in the folder of a retuning.
+FINDINGS = "findings.json"
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,17 @@ class Checked:
 
     action: str
     """GO or STOP."""
-    study: str
-    """The study as it is to be tuned: with what it starts from."""
     store: str
-    """Where the files of this retuning live."""
-    findings: str
-    """All that was found, as JSON."""
+    """Where the files of this retuning live: the study as it is to be tuned, and all that was found."""
 
 
 @pod.step
-def check(study: str, store: str, table_source: str, force: bool, note: Path) -> Checked:
+def check(store: str, table_source: str, force: bool, note: Path) -> Checked:
     """Compare the current data with the champion's, and score the champion on it.
 
     Args:
-        study: The study file's text.
-        store: The place of the model: its ledger lies below it, and each retuning has a folder of its own there.
+        store: The place of the model: its study file lies in it, its ledger below it, and each retuning has a folder of
+            its own there.
         table_source: A path or an address (``s3://…``) of the current table; empty for ``data.path``.
         force: Whether to tune even if nothing has changed.
         note: Written: what was found, as Markdown.
@@ -53,28 +51,29 @@ def check(study: str, store: str, table_source: str, force: bool, note: Path) ->
     from rlhpo_core.production import retuning
     from rlhpo_core.production.registered_model import RegisteredModel
 
-    spec = _spec(study, store)
+    spec = _spec(store, store)
     model = RegisteredModel.of_study(spec, tracked(spec))
     with retuning.recording_failure(spec, model, print), _at_hand(spec, table_source) as local:
         findings = retuning.check(local, model, force)
     note.write_text(f"# {spec.name}\n\n{findings.reason}\n", encoding="utf-8")
-    tuned = spec.model_copy(update={"warm_start": findings.warm_start})
     place = f"{store.rstrip('/')}/studies/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{findings.digest[:8]}"
-    return Checked(GO if findings.proceed else STOP, dump_study(tuned), place, findings.model_dump_json())
+    if findings.proceed:
+        files = StudyFiles(open_store(place))
+        files.write_spec(spec.model_copy(update={"warm_start": findings.warm_start}))
+        files.store.write(FINDINGS, findings.model_dump_json().encode())
+    return Checked(GO if findings.proceed else STOP, place)
 
 
 @pod.step
-def decide(study: str, store: str, model_store: str, table_source: str, findings: str, note: Path) -> dict[str, float]:
+def decide(store: str, model_store: str, table_source: str, note: Path) -> dict[str, float]:
     """Let the gate decide about a study's winner; returns what it was decided by.
 
     A study with budget left has no winner yet: nothing is decided, and the result is empty.
 
     Args:
-        study: As ``check`` has handed it on.
-        store: Where the files of this retuning live.
+        store: Where the files of this retuning live, as ``check`` has handed it on.
         model_store: The place of the model, as ``check`` had it.
         table_source: As ``check`` had it; the table must be the same.
-        findings: What ``check`` has found, as JSON.
         note: Written: the decision and its reason, as Markdown.
 
     Raises: UserError if the study's files, its data, MLflow or the registry cannot be used.
@@ -83,11 +82,11 @@ def decide(study: str, store: str, model_store: str, table_source: str, findings
     from rlhpo_core.production.registered_model import RegisteredModel
     from rlhpo_core.tracking.tracker import StudyTracker
 
-    spec, files = _spec(study, model_store), StudyFiles(open_store(store))
+    spec, files = _spec(store, model_store), StudyFiles(open_store(store))
     model = RegisteredModel.of_study(spec, tracked(spec))
     with retuning.recording_failure(spec, model, print), _at_hand(spec, table_source) as local:
         tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
-        found = retuning.Findings.model_validate_json(findings)
+        found = retuning.Findings.model_validate_json(_found(files))
         record = retuning.decide(local, model, files, tracker, found, print)
         tracker.finish("FINISHED")
         if record is not None:
@@ -103,12 +102,12 @@ def decide(study: str, store: str, model_store: str, table_source: str, findings
     return values
 
 
-def _spec(study: str, store: str) -> StudySpec:
-    """The study, with the one ledger of its model: its own, else the cluster's, else that in the model's store."""
+def _spec(store: str, model_store: str) -> StudySpec:
+    """The study in a store, with the one ledger of its model: as it says, else the cluster's, else the store's."""
     from rlhpo_core.production.ledger import STORE_VARIABLE
 
-    spec = parse_study(study, "the study")
-    ledger = spec.registry.store or os.environ.get(STORE_VARIABLE) or f"{store.rstrip('/')}/registry"
+    spec = StudyFiles(open_store(store)).spec()
+    ledger = spec.registry.store or os.environ.get(STORE_VARIABLE) or f"{model_store.rstrip('/')}/registry"
     return spec.model_copy(update={"registry": spec.registry.model_copy(update={"store": ledger})})
 
 
@@ -122,3 +121,10 @@ def _at_hand(spec: StudySpec, source: str) -> Iterator[StudySpec]:
         path = Path(folder) / Path(wanted).name
         fetch_table(wanted, path)
         yield on_cpu(spec).model_copy(update={"data": spec.data.model_copy(update={"path": path})})
+
+
+def _found(files: StudyFiles) -> bytes:
+    """What ``check`` has found, as JSON."""
+    if (data := files.store.read(FINDINGS)) is None:
+        raise UserError(f"{files.store.uri}/{FINDINGS} is missing: what was found before the tuning was removed")
+    return data

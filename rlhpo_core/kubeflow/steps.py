@@ -1,6 +1,7 @@
 """The steps of the looping pipeline, as functions from files to files; components/ wraps each for Kubeflow.
 
-They call the same functions of the tuner as the runner on one machine does, on the same seeds. So, on machines of one
+Each reads the study from its store, so a run's parameters hold its address alone, however long the study file is. They
+call the same functions of the tuner as the runner on one machine does, on the same seeds. So, on machines of one
 kind, the same study has the same trials here and there. What must outlive a pod lies in the study's store: every
 finished trial, and the state after every round. A step that is run again finds there what it had done: a trial is not
 trained twice, a round not learnt from twice.
@@ -13,8 +14,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
@@ -23,13 +25,17 @@ from rlhpo_core.retries import patiently, wait_out
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.budget import spent
-from rlhpo_core.study.spec import StudySpec, parse_study
-from rlhpo_core.trial import Proposal, Trial
+from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.trial import History, Proposal, Trial
 
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it: each has a process of its own.
+if TYPE_CHECKING:
+    from rlhpo_core.tuner.algorithm import TunerState
 
 #: Takes the place of a proposal when the budget is spent: a loop over no items would fail.
 NOTHING = ""
+#: Whether another round follows: what the pipeline's conditions compare with.
+MORE, OVER = "yes", "no"
 
 
 @dataclass(frozen=True)
@@ -40,31 +46,29 @@ class Prepared:
     """The study's run in MLflow; empty if the steps should not log to it."""
     table_name: str
     """File name of the table, whose ending tells its format; empty without a table."""
-    rows: int
-    """Of the table, in all parts of its split; 0 without a table."""
-    digest: str
-    """Of the table; empty without one."""
+    more: str
+    """MORE, or OVER if there is nothing left to do in this run."""
 
 
 @pod.step
-def prepare(study: str, store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
+def prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
     Args:
-        study: The study file's text, here as in all steps.
-        store: Where the study's files live, here as in all steps.
+        store: Where the study's files live, its study file among them, here as in all steps.
         table_source: A path or an address (``s3://…``) that takes the place of ``data.path``; empty for that itself.
         table: Written: the table, empty without one.
         state: Written: the tuner's state.
         log_trials: Whether the steps log to MLflow.
 
-    Raises: UserError if the study, its data or its space cannot be used, or if MLflow cannot be reached.
+    Raises: UserError if there is no study in the store, if its data or its space cannot be used, or if MLflow cannot be
+    reached.
     """
     from rlhpo_core.evaluators.kinds import build_evaluator
     from rlhpo_core.tuner import state_file
 
-    spec = _parse(study)
-    name = ""
+    files = _files(store)
+    spec, name = files.spec(), ""
     if spec.data is not None:
         name = Path(table_source or spec.data.path).name
         fetch_table(table_source or str(spec.data.path), table)
@@ -75,16 +79,16 @@ def prepare(study: str, store: str, table_source: str, table: Path, state: Path,
         evaluator = build_evaluator(local, threads=1)
         evaluator.check_space(spec.space)
         data = evaluator.data()
-        files = _ensure(spec, store, data.digest if data is not None else None)
+        current = _begun(files, spec, data.digest if data is not None else None)
         run_id = _open_run(spec, files, data) if log_trials else ""
-    files.clear_stop()
-    state_file.save(files.state(), state)
-    rows = sum(data.rows.values()) if data is not None else 0
-    return Prepared(run_id, name, rows, data.digest if data is not None else "")
+    state_file.save(current, state)
+    if data is not None:
+        print(f"{name}: {sum(data.rows.values())} rows, digest {data.digest}", flush=True)
+    return Prepared(run_id, name, _more(files, spec, current.history))
 
 
 @pod.step
-def propose(study: str, store: str, state: Path) -> list[str]:
+def propose(store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
     Args:
@@ -94,8 +98,9 @@ def propose(study: str, store: str, state: Path) -> list[str]:
     """
     from rlhpo_core.tuner import algorithm, state_file
 
-    spec, files, current = _parse(study), _files(store), state_file.load(state)
-    if files.stop_requested() or spent(spec.budget, current.history, files.record().seconds) is not None:
+    files, current = _files(store), state_file.load(state)
+    spec = files.spec()
+    if _more(files, spec, current.history) == OVER:
         return [NOTHING]
     left = spec.budget.trials - len(current.history)
     proposals = algorithm.propose(current, min(spec.tuner.trials_per_round, left))
@@ -103,13 +108,10 @@ def propose(study: str, store: str, state: Path) -> list[str]:
 
 
 @pod.step
-def train(
-    study: str, store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path
-) -> Trial | None:
+def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path) -> Trial | None:
     """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
 
     Args:
-        store: If empty, the trial is kept in the file alone.
         run_id: The study's run in MLflow; if empty, nothing is logged.
         proposal: JSON of ``propose``, or ``NOTHING``.
         table: The table of ``prepare``.
@@ -126,10 +128,9 @@ def train(
         return None
     from rlhpo_core.execution.trial_pool import TrialPool
 
-    spec, wanted = _parse(study), Proposal.model_validate_json(proposal)
-    files = _files(store) if store else None
-    finished = files.trial(wanted.trial_id) if files is not None else None
-    if finished is None and files is not None and files.stop_requested():
+    files, wanted = _files(store), Proposal.model_validate_json(proposal)
+    spec, finished = files.spec(), files.trial(wanted.trial_id)
+    if finished is None and files.stop_requested():
         trial.write_bytes(b"")
         return None
     if finished is None:
@@ -137,23 +138,31 @@ def train(
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
-        if files is not None:
-            finished = _keep(files, finished)
+        finished = _keep(files, finished)
     trial.write_text(finished.model_dump_json(), encoding="utf-8")
     if run_id:
         _log(spec, run_id, finished)
     return finished
 
 
-def fit_reward_model(state: Path, trials: Sequence[Path], updated: Path) -> dict[str, float]:
+def scores(trial: Trial | None) -> dict[str, float]:
+    """What KFP shows of a trial of ``train``: its number, counted from 1, its value, and its other scores."""
+    if trial is None:
+        return {}
+    value = {} if trial.value is None else {"objective": trial.value}
+    return {"trial": float(trial.proposal.number + 1), **value, **trial.metrics}
+
+
+@pod.step
+def fit_reward_model(previous: Path, trials: Sequence[Path], state: Path) -> dict[str, float]:
     """Take the round's trials into the state and fit F; returns its diagnostics.
 
     The state stays as it was if one of the trials is missing: a round that was stopped is gone through again later.
 
     Args:
-        state: The state with which the round was proposed.
+        previous: The state with which the round was proposed.
         trials: The round's files from ``train``.
-        updated: Written: the state with the trials and a fitted model.
+        state: Written: the state with the trials and a fitted model.
 
     Returns: R² and rank correlation on trials that the model was not fitted on, coverage of its intervals (a share),
     and the number of trials; empty if there is no model yet.
@@ -162,11 +171,11 @@ def fit_reward_model(state: Path, trials: Sequence[Path], updated: Path) -> dict
 
     texts = [path.read_bytes() for path in trials]
     if not all(texts):
-        shutil.copyfile(state, updated)
+        shutil.copyfile(previous, state)
         return {}
     finished = [Trial.model_validate_json(text) for text in texts]
-    fitted = algorithm.fit_reward_model(algorithm.observe(state_file.load(state), finished))
-    state_file.save(fitted, updated)
+    fitted = algorithm.fit_reward_model(algorithm.observe(state_file.load(previous), finished))
+    state_file.save(fitted, state)
     diagnostics = fitted.model.diagnostics if fitted.model is not None else None
     if diagnostics is None:
         return {}
@@ -178,46 +187,56 @@ def fit_reward_model(state: Path, trials: Sequence[Path], updated: Path) -> dict
     }
 
 
-@pod.step
-def update_policy(study: str, store: str, run_id: str, state: Path, updated: Path) -> dict[str, float]:
-    """Move the policy, end the round, and put the state into the store; returns the round's summary.
+@dataclass(frozen=True)
+class RoundEnd:
+    """What the last step of a round hands on, apart from the state."""
 
-    Without trials in the round, the state stays as it was, and the summary is empty.
+    more: str
+    """MORE or OVER."""
+    summary: dict[str, float]
+    """Of the round; empty if it has no trials."""
+
+
+@pod.step
+def update_policy(store: str, run_id: str, previous: Path, state: Path) -> RoundEnd:
+    """Move the policy, end the round, and put the state into the store.
+
+    Without trials in the round, the state stays as it was.
 
     Args:
         run_id: The study's run in MLflow; if empty, nothing is logged.
-        state: The state of ``fit_reward_model``.
-        updated: Written: the state at the start of the next round.
+        previous: The state of ``fit_reward_model``.
+        state: Written: the state at the start of the next round.
 
     Raises: UserError if the study's files cannot be read or written.
     """
     from rlhpo_core.tuner import algorithm, state_file
 
-    before = state_file.load(state)
+    before = state_file.load(previous)
     trials = [trial for trial in before.history.trials if trial.proposal.round == before.round]
     if not trials:
-        shutil.copyfile(state, updated)
-        return {}
-    after = algorithm.update_policy(before)
-    state_file.save(after, updated)
-    spec, files = _parse(study), _files(store)
-    if files.state().round < after.round:
+        shutil.copyfile(previous, state)
+        return RoundEnd(OVER, {})
+    files = _files(store)
+    spec, latest = files.spec(), files.state()
+    if latest.round <= before.round:
         # The time is counted before the state says that the round is over: a step run again counts it at most twice.
         seconds = max(t.started_at + t.seconds for t in trials) - min(t.started_at for t in trials)
         record = files.record()
         files.write_record(record.model_copy(update={"seconds": record.seconds + seconds}))
-        for trial in trials:
-            if files.trial(trial.trial_id) is None:
-                files.write_trial(trial)
-        files.write_state(after)
+        kept = [files.trial(trial.trial_id) or files.write_trial(trial) for trial in trials]
+        latest = files.write_state(algorithm.update_policy(before if kept == trials else _learnt_from(before, kept)))
+    # Where another run was first, both go on from what that one wrote.
+    state_file.save(latest, state)
     if run_id:
         _catch_up(spec, files, run_id)
-    summary = after.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
-    return {name: float(value) for name, value in summary.items()}
+    summary = latest.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
+    values = {name: float(value) for name, value in summary.items()}
+    return RoundEnd(_more(files, spec, latest.history), values)
 
 
 @pod.step
-def conclude(study: str, store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
+def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
     """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
 
     While budget is left, only reports.
@@ -237,10 +256,11 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
     from rlhpo_core.report.study_report import failure_report, log_report, make_report
     from rlhpo_core.tracking.tracker import StudyTracker
 
-    spec, files = _parse(study), _files(store)
+    files = _files(store)
+    spec = files.spec()
     tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     history = files.history()
-    if missing := tracker.complete(history, files.state().summaries):
+    if missing := tracker.complete(history, files.state().summaries, files.with_curve):
         print(f"warning: MLflow misses a part of the study ({', '.join(missing)}); the store has it all", flush=True)
     over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
     best, registered = history.best(), ""
@@ -264,7 +284,7 @@ def conclude(study: str, store: str, table: Path, table_name: str, html: Path, m
 
 
 @pod.step
-def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs: int) -> str:
+def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str:
     """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
 
     Args:
@@ -282,7 +302,8 @@ def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs:
         print(line, flush=True)
 
     began = state_file.load(start).round
-    server, files, spec = Server.of(), _files(store), _parse(study)
+    server, files = Server.of(), _files(store)
+    spec = files.spec()
     # A request whose answer was lost is looked for by its name, once the server has had time to carry it out.
     following = wait_out(
         "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
@@ -294,19 +315,24 @@ def submit_next(study: str, store: str, start: Path, kfp_run: str, further_runs:
     return following.run_id
 
 
+def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:
+    """The state with other trials of the round under way: those that another run was first to write."""
+    from rlhpo_core.tuner import algorithm
+
+    earlier = tuple(trial for trial in state.history.trials if trial.proposal.round < state.round)
+    before = replace(state, history=History(direction=state.history.direction, trials=earlier))
+    return algorithm.fit_reward_model(algorithm.observe(before, trials))
+
+
 # -- the study's files, its table and its run ------------------------------------------------------------------------
-
-
-def _parse(study: str) -> StudySpec:
-    return parse_study(study, "the study")
 
 
 def _files(store: str) -> StudyFiles:
     return StudyFiles(open_store(store))
 
 
-def _ensure(spec: StudySpec, store: str, table: str | None) -> StudyFiles:
-    """The study's files, begun if there are none.
+def _begun(files: StudyFiles, spec: StudySpec, table: str | None) -> TunerState:
+    """The state of the study, which is begun if it has not.
 
     Args:
         table: Digest of the table.
@@ -315,13 +341,16 @@ def _ensure(spec: StudySpec, store: str, table: str | None) -> StudyFiles:
     """
     from rlhpo_core.execution.beginning import begin_study
 
-    files = _files(store)
     if not files.claim(StudyRecord.new(spec, table)):
         files.check_unchanged(spec)
         files.check_table(table)
-    files.write_spec(spec)
-    begin_study(files, spec)
-    return files
+    return begin_study(files, spec)
+
+
+def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:
+    """MORE if another round is to follow these trials; OVER if the budget is spent or a stop was asked for."""
+    over = files.stop_requested() or spent(spec.budget, history, files.record().seconds) is not None
+    return OVER if over else MORE
 
 
 def on_cpu(spec: StudySpec) -> StudySpec:
@@ -373,7 +402,7 @@ def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) 
     state = files.state()
     if state.prior is not None:
         tracker.log_prior(state.prior)
-    tracker.sync(files.history(), state.summaries)
+    tracker.sync(files.history(), state.summaries, files.with_curve)
     return tracker.run_id
 
 
@@ -403,6 +432,6 @@ def _catch_up(spec: StudySpec, files: StudyFiles, run_id: str) -> None:
     history, summaries = files.history(), files.state().summaries
     try:
         with patiently(0):
-            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries)
+            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries, files.with_curve)
     except UserError as error:
         print(f"warning: MLflow misses a part, which a later round will log: {error}", flush=True)

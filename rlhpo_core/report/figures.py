@@ -347,10 +347,10 @@ def _updates_panel(ax: Axes, spec: StudySpec, rounds: Floats, values: Floats) ->
 
 
 def _curves(spec: StudySpec, history: History) -> Figure | None:
-    trials = [trial for trial in history.trials if trial.curve]
-    if not trials:
+    curves = {trial.trial_id: np.clip(trial.curve, -1e300, 1e300) for trial in history.trials if trial.curve}
+    if not curves:
         return None
-    curves = {trial.trial_id: np.clip(trial.curve, -1e300, 1e300) for trial in trials}
+    trials = [trial for trial in history.trials if trial.trial_id in curves]
     steps, values = np.concatenate(list(curves.values())).T
     figure = canvas(8, 4.2)
     ax = figure.subplots()

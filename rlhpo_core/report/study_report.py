@@ -34,7 +34,7 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
 
     Raises: UserError if a file of the study is missing or cannot be read.
     """
-    history, summaries = files.history(), files.state().summaries
+    history, summaries = files.whole_history(), files.state().summaries
     record = files.record()
     ending = page.Ending(
         reason=spent(spec.budget, history, record.seconds),

@@ -1,16 +1,18 @@
 """A study's files, wherever they lie: the truth about a study.
 
-They are ``study.yaml``, ``study.json`` (identity, time spent, winner), ``state.safetensors`` (the tuner at the start of
-the round under way) and ``trials/<id>.json`` (every finished trial). Each is replaced in one atomic step, so a study
-may be killed at any moment: the round under way is then proposed again, to the same trials, and those that have a file
-are not trained again. State and trials carry checksums, so what a disk or a network has changed is found out. MLflow is
-written from these files and catches up after an outage.
+They are ``study.yaml``, ``study.json`` (identity, time spent, winner), ``state/<round>.safetensors`` (the tuner at the
+start of that round) and ``trials/<id>.json`` (every finished trial). Each is written in one atomic step, so a study may
+be killed at any moment: the round under way is then proposed again, to the same trials, and those that have a file are
+not trained again. States and trials are made once and never changed: of several runs that come to the same one, the
+first has it, and all go on from what that one wrote. They carry checksums, so what a disk or a network has changed is
+found out. MLflow is written from these files and catches up after an outage.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +34,11 @@ if TYPE_CHECKING:
 #: Keys of the study's files, as the module's docstring has them.
 SPEC = "study.yaml"
 RECORD = "study.json"
-STATE = "state.safetensors"
+STATES = "state/"
 TRIALS = "trials/"
+_STATE_KEY = re.compile(r"state/(\d{6,})\.safetensors")
+#: Latest states that are kept; older ones are removed. A run that reads may be a round behind.
+_KEPT = 3
 #: Name of the checksum in a trial's file.
 _DIGEST = "sha256"
 #: There while pipelines are asked to stop.
@@ -78,7 +83,7 @@ class StudyRecord(Frozen):
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """Reads and writes one study's files; every write replaces a file in one step.
+    """Reads and writes one study's files; every write makes or replaces a file in one step.
 
     Every method raises ``UserError`` if the store fails; reading, also if a file is missing or damaged.
     """
@@ -160,50 +165,63 @@ class StudyFiles:
         self.store.write(RECORD, _json(record))
 
     def state(self) -> TunerState:
-        """The tuner at the start of the round under way; `execution.beginning` writes the first."""
+        """The latest state: the tuner at the start of the round under way; `execution.beginning` writes the first."""
         if (state := self.state_or_none()) is None:
-            raise UserError(f"{self._where(STATE)} is missing: the study has not begun, or a part of it was removed")
+            raise UserError(f"{self._where(STATES)} is empty: the study has not begun, or a part of it was removed")
         return state
 
     def state_or_none(self) -> TunerState | None:
         """As ``state``; ``None`` if the study has not begun."""
         from rlhpo_core.tuner import state_file
 
-        if (data := self.store.read(STATE)) is None:
-            return None
-        try:
-            return state_file.from_bytes(data)
-        except UserError as error:
-            raise UserError(f"{self._where(STATE)}: {error}") from error
+        while (round_ := self.latest_round()) is not None:
+            # A state that is gone once it is to be read was cleared away, since there are newer ones.
+            if (data := self.store.read(_state_key(round_))) is not None:
+                try:
+                    return state_file.from_bytes(data)
+                except UserError as error:
+                    advice = "remove it, and the study goes on from the state before it: " if round_ else ""
+                    raise UserError(f"{self._where(_state_key(round_))}: {advice}{error}") from error
+        return None
 
-    def claim_state(self, state: TunerState) -> TunerState:
-        """Write the first state unless there is one; returns the state that is there afterwards."""
+    def latest_round(self) -> int | None:
+        """The round under way, counted from 0, without reading its state; ``None`` if the study has not begun."""
+        return max(self._rounds(), default=None)
+
+    def write_state(self, state: TunerState) -> TunerState:
+        """Keep the state at the start of a round.
+
+        Returns: the latest state that is there afterwards. It is another one if another run was first to write that of
+        this round, or is further already; both then go on from there.
+        """
         from rlhpo_core.tuner import state_file
 
-        return state if self.store.create(STATE, state_file.to_bytes(state)) else self.state()
-
-    def write_state(self, state: TunerState) -> None:
-        """Replace the state: a round is over."""
-        from rlhpo_core.tuner import state_file
-
-        self.store.write(STATE, state_file.to_bytes(state))
+        made = self.store.create(_state_key(state.round), state_file.to_bytes(state))
+        rounds = sorted(self._rounds())
+        if not made or rounds[-1] != state.round:
+            return self.state()
+        for old in rounds[:-_KEPT]:
+            self.store.delete(_state_key(old))
+        return state
 
     def trial(self, trial_id: str) -> Trial | None:
         """A finished trial. Raises: UserError if its file is damaged."""
         return self._read_trial(f"{TRIALS}{trial_id}.json")
 
     def write_trial(self, trial: Trial) -> Trial:
-        """Keep a finished trial: from then on it is not trained again.
+        """Keep a finished trial, with its curve: from then on it is not trained again.
 
         Returns: the trial that is kept. Of several runs that trained it, the first to be done has it, and all go on
         with that one's outcome.
         """
+        if trial.curve is None:
+            raise ValueError(f"trial {trial.trial_id} would be kept without its curve")
         content = {**trial.model_dump(mode="json"), _DIGEST: _digest(trial)}
         made = self.store.create(f"{TRIALS}{trial.trial_id}.json", json.dumps(content).encode())
         return trial if made else self.trial(trial.trial_id) or trial
 
     def history(self, state: TunerState | None = None) -> History:
-        """All finished trials, those of an unfinished round included.
+        """All finished trials, those of an unfinished round included; curves of earlier rounds are left out.
 
         Args:
             state: The study's state, if it was just read; else it is read here.
@@ -214,6 +232,21 @@ class StudyFiles:
         keys = [key for key in self.store.keys(TRIALS) if key.endswith(".json") and key not in known]
         pending = [trial for key in keys if (trial := self._read_trial(key)) is not None]
         return learnt.extended(sorted(pending, key=lambda trial: trial.proposal.number))
+
+    def whole_history(self) -> History:
+        """All finished trials with their curves: each one's file is read."""
+        history = self.history()
+        return history.model_copy(update={"trials": tuple(map(self.with_curve, history.trials))})
+
+    def with_curve(self, trial: Trial) -> Trial:
+        """The trial with its curve, from its file unless it has it; without points if the file was removed.
+
+        Raises: UserError if the file is damaged.
+        """
+        if trial.curve is not None:
+            return trial
+        kept = self.trial(trial.trial_id)
+        return trial.model_copy(update={"curve": () if kept is None else kept.curve})
 
     def request_stop(self) -> None:
         """Have a running pipeline end after the trials at hand."""
@@ -227,6 +260,11 @@ class StudyFiles:
         """Let pipelines run again."""
         self.store.delete(STOP)
 
+    def _rounds(self) -> list[int]:
+        """Of the states that are kept, in no order."""
+        found = (_STATE_KEY.fullmatch(key) for key in self.store.keys(STATES))
+        return [int(match[1]) for match in found if match is not None]
+
     def _read_trial(self, key: str) -> Trial | None:
         data = self.store.read(key)
         if data is None:
@@ -235,14 +273,19 @@ class StudyFiles:
             content = json.loads(data)
             digest = content.pop(_DIGEST)
             trial = Trial.model_validate_json(json.dumps(content))
-            if digest != _digest(trial):
-                raise ValueError("its content does not match its checksum")
+            if digest != _digest(trial) or trial.curve is None:
+                raise ValueError("its content does not match its checksum, or is not whole")
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise UserError(f"{self._where(key)} is damaged; remove it to have the trial run again: {error}") from error
+            advice = "remove it to have the trial run again, or to go on without its curve if its round is over"
+            raise UserError(f"{self._where(key)} is damaged; {advice}: {error}") from error
         return trial
 
     def _where(self, key: str) -> str:
         return f"{self.store.uri}/{key}"
+
+
+def _state_key(round_: int) -> str:
+    return f"{STATES}{round_:06d}.safetensors"
 
 
 def _digest(trial: Trial) -> str:

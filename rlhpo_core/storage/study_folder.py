@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.storage.object_store import FolderStore
-from rlhpo_core.storage.study_files import RECORD, SPEC, STATE, StudyFiles, StudyRecord
+from rlhpo_core.storage.study_files import RECORD, SPEC, STATES, StudyFiles, StudyRecord
 from rlhpo_core.study.spec import StudySpec, load_study
 
 _LOCK = "lock"
@@ -64,9 +64,10 @@ class StudyFolder(StudyFiles):
 
         Raises: UserError if a file cannot be removed.
         """
-        for key in (SPEC, STATE, _LOCK):
+        for key in (SPEC, *self.store.keys(STATES), _LOCK):
             self.store.delete(key)
-        _remove_if_empty(self.path / "trials")
+        for name in ("trials", "state"):
+            _remove_if_empty(self.path / name)
         # Last: as long as it is there, no other process can begin a study here.
         self.store.delete(RECORD)
         if not keep_folder:
@@ -85,14 +86,6 @@ class StudyFolder(StudyFiles):
         spec = load_study(self.study_file)
         self.check_unchanged(spec)
         return spec
-
-    def state_version(self) -> tuple[int, int]:
-        """Differs once the state was replaced, and costs no reading of it. Raises: UserError if there is no state."""
-        try:
-            file = (self.path / STATE).stat()
-        except OSError as error:
-            raise UserError(f"cannot read {self.path / STATE}: {error}") from error
-        return file.st_ino, file.st_mtime_ns
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -139,6 +139,8 @@ def trial_metrics(trial: Trial, spec: StudySpec) -> list[Metric]:
 
     All in the user's units: the reward model's view of a loss is its reward with the sign turned.
     """
+    if trial.curve is None:
+        raise ValueError(f"the curve of trial {trial.trial_id} is not at hand; read its file")
     predicted = trial.proposal.predicted
     values: dict[str, float | None] = {
         **{_key(name): value for name, value in trial.metrics.items()},

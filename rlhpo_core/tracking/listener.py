@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.tracking.tracker import StudyTracker
+from rlhpo_core.tracking.tracker import StudyTracker, WithCurve
 from rlhpo_core.trial import History, Proposal, RoundSummary, Trial
 
 #: Seconds between attempts to reach a server that is away.
@@ -25,6 +25,7 @@ class TrackingListener:
         history: the trials that are finished already
         summaries: of the rounds that are finished already
         warn: shows a message to the user
+        with_curve: gives a trial its curve, from the study's files: in memory, all of them may be too much
         probe_every: seconds between attempts to reach a server that is away
     """
 
@@ -34,14 +35,16 @@ class TrackingListener:
         history: History,
         summaries: Sequence[RoundSummary],
         warn: Callable[[str], None],
+        with_curve: WithCurve,
         probe_every: float = PROBE_EVERY,
     ) -> None:
         self.tracker = tracker
         self.warn = warn
         self.probe_every = probe_every
+        self.with_curve = with_curve
         self.pending = True
         """Whether something is left to write."""
-        self._trials = {trial.trial_id: trial for trial in history.trials}
+        self._trials = {trial.trial_id: trial.without_curve() for trial in history.trials}
         self._summaries = {summary.round: summary for summary in summaries}
         self._offline_since: float | None = None
         self._probed = -math.inf
@@ -54,7 +57,7 @@ class TrackingListener:
 
     def trial_finished(self, trial: Trial) -> None:
         """Log the trial, and whatever is still missing."""
-        self._trials[trial.trial_id] = trial
+        self._trials[trial.trial_id] = trial.without_curve()
         self._catch_up(now=False)
 
     def round_finished(self, summary: RoundSummary) -> None:
@@ -68,7 +71,7 @@ class TrackingListener:
         missing = ""
         if not self.pending:
             try:
-                missing = ", ".join(self.tracker.complete(*self._known()))
+                missing = ", ".join(self.tracker.complete(*self._known(), self.with_curve))
             except UserError as error:
                 missing = str(error)
             self.pending = bool(missing)
@@ -89,7 +92,7 @@ class TrackingListener:
         if self._offline_since is not None and not now and time.monotonic() - self._probed < self.probe_every:
             return
         try:
-            count = self.tracker.sync(*self._known())
+            count = self.tracker.sync(*self._known(), self.with_curve)
         except UserError as error:
             self._probed = time.monotonic()
             if self._offline_since is None:

@@ -36,8 +36,16 @@ if TYPE_CHECKING:
 #: What MLflow takes in one request: 100 parameters and 100 tags, and 1000 of everything.
 _MAX_METRICS, _MAX_PARAMS = 800, 100
 
+#: Gives a trial its curve, if it has been left out.
+WithCurve = Callable[[Trial], Trial]
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def itself(trial: Trial) -> Trial:
+    """The trial as it is, for histories in which no curve is left out."""
+    return trial
 
 
 def _waited_out(method: Callable[P, R]) -> Callable[P, R]:
@@ -176,38 +184,44 @@ class StudyTracker:
             return self._log_round(summary)
 
     @_waited_out
-    def sync(self, history: History, summaries: Sequence[RoundSummary]) -> int:
-        """Write whatever is missing; returns the number of trials that were written."""
+    def sync(self, history: History, summaries: Sequence[RoundSummary], with_curve: WithCurve = itself) -> int:
+        """Write whatever is missing; returns the number of trials that were written.
+
+        Args:
+            with_curve: Asked for those trials only that are to be written.
+        """
         if self._written is None:
             with self.connection.open(timeout=CONTACT):
                 self.client.get_run(self.run_id)
         with self._writing():
-            count = sum(self._log_trial(trial) for trial in history.trials)
+            count = sum(self._log_trial(trial, with_curve) for trial in history.trials)
             self._log_best(history)
             for summary in summaries:
                 self._log_round(summary)
         return count
 
-    def complete(self, history: History, summaries: Sequence[RoundSummary]) -> list[str]:
+    def complete(
+        self, history: History, summaries: Sequence[RoundSummary], with_curve: WithCurve = itself
+    ) -> list[str]:
         """``sync``, and read back what has arrived: an answer with status 200 may come from elsewhere than MLflow.
 
         What is missing is written once more. Returns: what is missing then, for a person to read.
         """
-        self.sync(history, summaries)
-        if not self.verify(history, summaries):
+        self.sync(history, summaries, with_curve)
+        if not self.verify(history, summaries, with_curve):
             return []
-        self.sync(history, summaries)
-        return self.verify(history, summaries)
+        self.sync(history, summaries, with_curve)
+        return self.verify(history, summaries, with_curve)
 
     @_waited_out
-    def verify(self, history: History, summaries: Sequence[RoundSummary]) -> list[str]:
+    def verify(self, history: History, summaries: Sequence[RoundSummary], with_curve: WithCurve = itself) -> list[str]:
         """What MLflow lacks of these trials and rounds, for a person to read; the next ``sync`` writes it."""
         with self._writing():
             written = self._written = self._look()
         lacking = 0
         for trial in history.trials:
             run = written.runs.get(trial.trial_id)
-            if trial.trial_id in written.ended and run is not None and not self._holds(run, trial):
+            if trial.trial_id in written.ended and run is not None and not self._holds(run, with_curve(trial)):
                 written.ended.discard(trial.trial_id)
                 written.begun[trial.trial_id] = run.info.run_id
             lacking += trial.trial_id not in written.ended
@@ -270,10 +284,11 @@ class StudyTracker:
 
     # -- one request each, inside an open connection ------------------------------------------------------------------
 
-    def _log_trial(self, trial: Trial) -> bool:
+    def _log_trial(self, trial: Trial, with_curve: WithCurve = itself) -> bool:
         written = self._known()
         if trial.trial_id in written.ended:
             return False
+        trial = with_curve(trial)
         run_id = written.begun.get(trial.trial_id)
         if run_id is None:
             identity = {"rlhpo.run": "trial", "rlhpo.trial_id": trial.trial_id, "mlflow.parentRunId": self.run_id}

@@ -49,6 +49,7 @@ class TunerState:
     round: int
     """The round under way, counted from 0: the next ``propose`` is for it."""
     history: History
+    """Trials of earlier rounds without their curves."""
     agent: Agent
     optimizer: torch.optim.Adam
     """Of the agent's parameters."""
@@ -355,9 +356,10 @@ def update_policy(state: TunerState) -> TunerState:
         summary = summary.model_copy(update={"entropy": entropy})
     if state.settings.mode == "mbrl_sdp":
         summary = _model_phase(agent, optimizer, state, summary)
-    return replace(
-        state, round=state.round + 1, agent=agent, optimizer=optimizer, summaries=(*state.summaries, summary)
-    )
+    # The tuner has no use for curves, of which each may hold thousands of points: from here on, the files have them.
+    history = state.history.model_copy(update={"trials": tuple(t.without_curve() for t in state.history.trials)})
+    summaries = (*state.summaries, summary)
+    return replace(state, round=state.round + 1, history=history, agent=agent, optimizer=optimizer, summaries=summaries)
 
 
 def _copy_optimizer(optimizer: torch.optim.Adam, agent: Agent, settings: PPOSettings) -> torch.optim.Adam:

@@ -15,10 +15,11 @@ from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
-from rlhpo_core.storage import object_store
-from rlhpo_core.storage.object_store import FolderStore
-from rlhpo_core.study.spec import StudySpec, parse_study
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study.spec import StudySpec, load_study
 from tests.helpers.kfp_server import KfpServer
+from tests.helpers.servers import shared_s3_server
 from tests.helpers.stepwise import DATA, study
 
 NIGHTLY = "0 30 2 * * *"
@@ -52,15 +53,31 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A place that this machine and the pods can reach."""
+    server = shared_s3_server()
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{server.bucket}/{tmp_path.name}"
+
+
+def rounds_of(run: dict[str, Any]) -> int:
+    """How many rounds a run's pipeline has."""
+    components = run["pipeline_spec"]["pipeline_spec"]["components"].values()
+    tasks = [task for component in components for task in component.get("dag", {}).get("tasks", {}).values()]
+    return len([task for task in tasks if task["taskInfo"]["name"].startswith("round ")])
+
+
 def rlhpo(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
-def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path) -> None:
+def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, store: str) -> None:
     done = rlhpo(
         "submit",
         file,
-        *("--store", "s3://bucket/it", "--table", "s3://bucket/table.csv", "--rounds", "2"),
+        *("--store", store, "--table", "s3://bucket/table.csv", "--rounds", "2"),
         *("--image", "registry.example.com/rlhpo:2", "--experiment", "tuning", "--service-account", "rlhpo-runner"),
     )
     assert done.exit_code == 0, done.output
@@ -68,31 +85,32 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path) -> N
     assert f"run {run['run_id']}  {backend.url}/#/runs/details/{run['run_id']}" in done.output
     assert "up to 1 more follow by themselves" in done.output
     parameters = run["runtime_config"]["parameters"]
-    assert parse_study(parameters.pop("study"), "sent").name == "stepwise"
+    assert StudyFiles(open_store(store)).spec() == load_study(file)
     assert parameters == {
-        "store": "s3://bucket/it",
+        "store": store,
         "table_source": "s3://bucket/table.csv",
         "image": "registry.example.com/rlhpo:2",
         "further_runs": 1,
     }
     assert run["service_account"] == "rlhpo-runner"
-    rounds = [name for name in run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"] if "round" in name]
-    assert len(rounds) == 2
+    assert rounds_of(run) == 2
     (experiment,) = backend.experiments.values()
     assert (experiment["display_name"], experiment["namespace"]) == ("tuning", "team")
 
 
 @pytest.mark.parametrize("arguments", [["--no-continue", "--rounds", "1"], ["--rounds", "3"], []])
-def test_a_run_that_is_to_stay_alone_sends_no_other(backend: KfpServer, file: Path, arguments: list[str]) -> None:
-    done = rlhpo("submit", file, "--store", "s3://bucket/it", *TABLE, *arguments)
+def test_a_run_that_is_to_stay_alone_sends_no_other(
+    backend: KfpServer, file: Path, arguments: list[str], store: str
+) -> None:
+    done = rlhpo("submit", file, "--store", store, *TABLE, *arguments)
     assert done.exit_code == 0, done.output
     assert "follow" not in done.output
     (run,) = backend.runs.values()
     assert run["runtime_config"]["parameters"]["further_runs"] == 0
 
 
-def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path) -> None:
-    options = ["--store", "s3://bucket/it", *TABLE, "--rounds", "1", "--pipeline-version"]
+def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path, store: str) -> None:
+    options = ["--store", store, *TABLE, "--rounds", "1", "--pipeline-version"]
     assert rlhpo("submit", file, *options, "v1").exit_code == 0
     assert rlhpo("schedule", file, *options, "v2", "--cron", NIGHTLY).exit_code == 0
     names = {one["name"]: one["pipeline_id"] for one in backend.pipelines.values()}
@@ -102,48 +120,47 @@ def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path) -
     assert run["pipeline_version_reference"]["pipeline_version_id"] == ids["v1"]
     assert recurring["pipeline_version_reference"] == {"pipeline_id": backend.versions[ids["v2"]]["pipeline_id"]}
     assert rlhpo("submit", file, *options, "v1").exit_code == 0, "the same content"
-    other = rlhpo("submit", file, "--store", "s3://bucket/it", *TABLE, "--rounds", "2", "--pipeline-version", "v1")
+    other = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "2", "--pipeline-version", "v1")
     assert other.exit_code == 1
     assert "has a version 'v1' with another content; choose another name" in str(other.exception)
 
 
-def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path) -> None:
+def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path, store: str) -> None:
     for state, code in (("SUCCEEDED", 0), ("FAILED", 1)):
         backend.states = [state]
-        done = rlhpo("submit", file, "--store", "s3://bucket/it", *TABLE, "--rounds", "1", "--wait")
+        done = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--wait")
         assert done.exit_code == code, done.output
         assert f"stepwise: {state}" in done.output
     assert re.search(r"(?s)ended as FAILED\nits page says why: http://.*/runs/details/", str(done.exception))
 
 
-def test_programs_get_json(backend: KfpServer, file: Path) -> None:
+def test_programs_get_json(backend: KfpServer, file: Path, store: str) -> None:
     backend.states = ["SUCCEEDED"]
-    done = rlhpo("submit", file, "--store", "s3://bucket/it", *TABLE, "--rounds", "2", "--wait", "--json")
+    done = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "2", "--wait", "--json")
     (run,) = backend.runs.values()
     sent = json.loads(done.stdout)
     assert (sent["run"], sent["state"], sent["further_runs"]) == (run["run_id"], "SUCCEEDED", 1)
     assert sent["created"].endswith("+00:00")
-    refused = rlhpo("submit", file, "--store", "s3://bucket/it", *TABLE, "--timeout", "soon", "--wait")
+    refused = rlhpo("submit", file, "--store", store, *TABLE, "--timeout", "soon", "--wait")
     assert "--timeout: 'soon' is not a duration" in str(refused.exception)
     assert len(backend.runs) == 1
 
 
-def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(backend: KfpServer, file: Path) -> None:
-    done = rlhpo("schedule", file, "--store", "s3://bucket/it", *TABLE, "--rounds", "1", "--cron", NIGHTLY)
+def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(backend: KfpServer, file: Path, store: str) -> None:
+    done = rlhpo("schedule", file, "--store", store, *TABLE, "--rounds", "1", "--cron", NIGHTLY)
     assert done.exit_code == 0, done.output
-    assert f"schedule stepwise: {NIGHTLY}" in done.output
+    assert f"schedule stepwise: {NIGHTLY} (UTC" in done.output
     (one,) = backend.recurring_runs.values()
     assert one["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
     assert (one["max_concurrency"], one["no_catchup"]) == ("1", True)
     assert "further_runs" not in one["runtime_config"]["parameters"], "the next one comes by the clock"
-    assert "UTC" in done.output
-    wrong = rlhpo("schedule", file, "--store", "s3://bucket/it", *TABLE, "--rounds", "1", "--cron", "30 2 * * *")
+    wrong = rlhpo("schedule", file, "--store", store, *TABLE, "--rounds", "1", "--cron", "30 2 * * *")
     assert wrong.exit_code == 1
     assert "Did you mean '0 30 2 * * *'" in str(wrong.exception)
 
 
-def test_a_schedule_under_way_is_not_replaced_unless_one_says_how(backend: KfpServer, file: Path) -> None:
-    arguments = ["schedule", file, "--store", "s3://bucket/it", *TABLE, "--rounds", "1", "--cron", NIGHTLY]
+def test_a_schedule_under_way_is_not_replaced_unless_one_says_how(backend: KfpServer, file: Path, store: str) -> None:
+    arguments = ["schedule", file, "--store", store, *TABLE, "--rounds", "1", "--cron", NIGHTLY]
     assert rlhpo(*arguments).exit_code == 0
     (first,) = backend.recurring_runs
     run = backend.tick(first)
@@ -169,30 +186,31 @@ def test_options_go_before_the_environment(backend: KfpServer, monkeypatch: pyte
     assert "no runs" in done.output, done.exception
 
 
-def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path) -> None:
+def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "long.yaml"
     path.write_text(study(trials=99))
-    done = rlhpo("submit", path, "--store", "s3://bucket/it", *TABLE, "--rounds", "21")
+    done = rlhpo("submit", path, "--store", store, *TABLE, "--rounds", "21")
     assert done.exit_code == 1
-    assert "--rounds: a run holds at most 12 rounds of 3 trials" in str(done.exception)
+    assert "--rounds: a run holds at most 15 rounds of 3 trials" in str(done.exception)
     path.write_text(study(trials=400, tuner={"trials_per_round": 60}))
-    done = rlhpo("submit", path, "--store", "s3://bucket/it", *TABLE)
+    done = rlhpo("submit", path, "--store", store, *TABLE)
     assert "tuner.trials_per_round: a round of 60 trials takes more than half" in str(done.exception)
     assert backend.runs == {}
 
 
-def test_without_rounds_a_run_takes_half_of_what_argo_holds(backend: KfpServer, tmp_path: Path) -> None:
+def test_without_rounds_a_run_takes_half_of_what_argo_holds(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "long.yaml"
     path.write_text(study(trials=45))
-    assert "up to 2 more follow" in rlhpo("submit", path, "--store", "s3://bucket/it", *TABLE).output
+    assert "up to 2 more follow" in rlhpo("submit", path, "--store", store, *TABLE).output
     (run,) = backend.runs.values()
-    tasks = run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-    assert len([name for name in tasks if "round" in name]) == most_rounds(3) == 5
+    assert rounds_of(run) == most_rounds(3) == 7
 
 
-def test_retunings_are_runs_of_a_pipeline_of_their_own(backend: KfpServer, file: Path, tmp_path: Path) -> None:
+def test_retunings_are_runs_of_a_pipeline_of_their_own(
+    backend: KfpServer, file: Path, tmp_path: Path, store: str
+) -> None:
     for command in (["submit"], ["schedule", "--cron", NIGHTLY]):
-        done = rlhpo(*command, file, "--store", "s3://bucket/it", *TABLE, "--retune")
+        done = rlhpo(*command, file, "--store", store, *TABLE, "--retune")
         assert done.exit_code == 0, done.exception
     (run,), (recurring,) = backend.runs.values(), backend.recurring_runs.values()
     assert recurring["display_name"] == "stepwise-retune"
@@ -201,20 +219,20 @@ def test_retunings_are_runs_of_a_pipeline_of_their_own(backend: KfpServer, file:
     for one in (run, recurring):
         sent = one.get("pipeline_spec") or version["pipeline_spec"]
         assert sent["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-retune"
-        assert one["runtime_config"]["parameters"].keys() == {"study", "store", "table_source"}
+        assert one["runtime_config"]["parameters"].keys() == {"store", "table_source"}
     path = tmp_path / "other.yaml"
     path.write_text(study(trials=99))
-    refused = rlhpo("submit", path, "--store", "s3://bucket/it", *TABLE, "--retune")
-    assert "a retuning is one run of at most 12 rounds; these are 33" in str(refused.exception)
+    refused = rlhpo("submit", path, "--store", store, *TABLE, "--retune")
+    assert "a retuning is one run of at most 15 rounds; these are 33" in str(refused.exception)
     path.write_text(study(registry={}))
-    refused = rlhpo("submit", path, "--store", "s3://bucket/it", *TABLE, "--retune")
+    refused = rlhpo("submit", path, "--store", store, *TABLE, "--retune")
     assert "registry.model: a retuning needs the name" in str(refused.exception)
 
 
-def test_pods_are_not_sent_a_file_of_this_machine(backend: KfpServer, tmp_path: Path) -> None:
+def test_pods_are_not_sent_a_file_of_this_machine(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "away.yaml"
     path.write_text(study(prior=str(tmp_path / "team.safetensors")))
-    refused = rlhpo("submit", path, "--store", "s3://bucket/it", *TABLE, "--rounds", "1")
+    refused = rlhpo("submit", path, "--store", store, *TABLE, "--rounds", "1")
     assert refused.exit_code == 1
     assert "prior: the pods cannot read" in str(refused.exception)
     assert "put it where they can" in str(refused.exception)
@@ -245,15 +263,14 @@ def test_what_only_this_machine_has_is_refused_before_anything_is_sent(
     assert (backend.runs, backend.recurring_runs, backend.pipelines) == ({}, {}, {})
 
 
-def test_a_table_is_put_beside_the_study(
-    backend: KfpServer, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(object_store, "open_store", lambda uri: FolderStore(tmp_path / uri.removeprefix("s3://")))
+def test_a_table_is_put_beside_the_study(backend: KfpServer, file: Path, store: str) -> None:
     for _ in range(2):
-        assert rlhpo("submit", file, "--store", "s3://bucket/it", "--upload", "--rounds", "1").exit_code == 0
+        assert rlhpo("submit", file, "--store", store, "--upload", "--rounds", "1").exit_code == 0
     (source,) = {run["runtime_config"]["parameters"]["table_source"] for run in backend.runs.values()}
-    assert re.fullmatch(r"s3://bucket/it/tables/[0-9a-f]{12}-german_credit\.csv", source)
-    assert (tmp_path / source.removeprefix("s3://")).read_bytes() == DATA.read_bytes()
+    place, _, name = source.rpartition("/")
+    assert place == f"{store}/tables"
+    assert re.fullmatch(r"[0-9a-f]{12}-german_credit\.csv", name)
+    assert open_store(place).read(name) == DATA.read_bytes()
 
 
 def test_a_pipeline_is_compiled_into_a_file(file: Path, tmp_path: Path) -> None:
@@ -279,7 +296,7 @@ def executors(run: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, 
     }
 
 
-def test_a_study_says_what_its_pods_are_given(backend: KfpServer, tmp_path: Path) -> None:
+def test_a_study_says_what_its_pods_are_given(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "study.yaml"
     cluster_section = {
         "trial_cpu": 2, "trial_memory": "4Gi", "step_memory": "1Gi",
@@ -289,7 +306,7 @@ def test_a_study_says_what_its_pods_are_given(backend: KfpServer, tmp_path: Path
     }  # fmt: skip
     path.write_text(study(cluster=cluster_section, execution={"device": "cuda"}))
     done = rlhpo(
-        "submit", path, "--store", "s3://bucket/it", *TABLE, "--rounds", "1", "--set", "trial_memory=8G",
+        "submit", path, "--store", store, *TABLE, "--rounds", "1", "--set", "trial_memory=8G",
         "--set", "pull_secret=registry-key", "--set", "store_secret=ours", "--set", "node_selector={zone: a}",
     )  # fmt: skip
     assert done.exit_code == 0, done.exception
@@ -328,8 +345,10 @@ def test_a_study_says_what_its_pods_are_given(backend: KfpServer, tmp_path: Path
         ("store_secret=rlhpo-mlflow", "a pod cannot mount rlhpo-mlflow twice"),
     ],
 )
-def test_settings_that_pods_could_not_have_are_refused(backend: KfpServer, file: Path, setting: str, said: str) -> None:
-    refused = rlhpo("submit", file, "--store", "s3://bucket/it", *TABLE, "--rounds", "1", "--set", setting)
+def test_settings_that_pods_could_not_have_are_refused(
+    backend: KfpServer, file: Path, setting: str, said: str, store: str
+) -> None:
+    refused = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--set", setting)
     assert said in str(refused.exception)
     assert backend.runs == {}
 
@@ -342,10 +361,10 @@ def test_a_study_file_chooses_no_credentials(tmp_path: Path) -> None:
 
 
 def test_the_image_of_the_cluster_is_that_of_its_runs(
-    backend: KfpServer, file: Path, monkeypatch: pytest.MonkeyPatch
+    backend: KfpServer, file: Path, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
     """As the recurring retuning has it, from the config map."""
     monkeypatch.setenv("RLHPO_IMAGE", "registry.example.com/rlhpo@sha256:1")
-    assert rlhpo("submit", file, "--store", "s3://bucket/it", *TABLE, "--rounds", "1").exit_code == 0
+    assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1").exit_code == 0
     (run,) = backend.runs.values()
     assert run["runtime_config"]["parameters"]["image"] == "registry.example.com/rlhpo@sha256:1"

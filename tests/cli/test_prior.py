@@ -143,7 +143,7 @@ def test_studies_of_different_objectives_do_not_mix(
     if objective["direction"] == "minimize":
         state = folder.state()
         turned = state.history.model_copy(update={"direction": "minimize"})
-        folder.write_state(replace(state, history=turned))
+        folder.write_state(replace(state, round=state.round + 1, history=turned))
     with pytest.raises(UserError, match=message):
         rlhpo("train", "runs/one", str(tmp_path / "odd"), "--out", str(tmp_path / "p.safetensors"))
 

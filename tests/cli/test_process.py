@@ -36,4 +36,4 @@ def test_a_study_that_is_killed_goes_on_to_the_same_trials(tmp_path: Path) -> No
     assert len(children(client(tmp_path), killed)) == 5
 
     whole = session.start(load_study(study), tmp_path / "runs" / "whole", Console(file=StringIO()))
-    assert comparable(trials(killed)) == comparable(whole.folder.history().trials)
+    assert comparable(trials(killed)) == comparable(whole.folder.whole_history().trials)

@@ -18,6 +18,8 @@ from components.evaluator_training.component import evaluator_training
 from components.ppo_update.component import ppo_update
 from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
+from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.study.spec import parse_study
 from rlhpo_core.tuner.state_file import load
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.pool_study import kept_workers
@@ -36,13 +38,14 @@ def artifact(kind: type[Any], path: Path) -> Any:
 
 
 def test_a_round_of_components(tracking: None, tmp_path: Path) -> None:
-    text, store = study(trials=3), str(tmp_path / "store")
+    store = str(tmp_path / "store")
+    put_study(store, parse_study(study(trials=3), "sent"))
     table, state = artifact(dsl.Dataset, tmp_path / "table"), artifact(dsl.Model, tmp_path / "state")
-    prepared = data_prep.python_func(study=text, store=store, table=table, state=state)
-    assert table.metadata["rows"] == 200
+    prepared = data_prep.python_func(store=store, table=table, state=state)
+    assert prepared.more == "yes"
     assert prepared.table_name == "german_credit.csv"
 
-    proposals = agent_proposal.python_func(study=text, store=store, state=state)
+    proposals = agent_proposal.python_func(store=store, state=state)
     assert [json.loads(proposal)["number"] for proposal in proposals] == [0, 1, 2]
 
     trials = []
@@ -50,7 +53,6 @@ def test_a_round_of_components(tracking: None, tmp_path: Path) -> None:
         trial = artifact(dsl.Artifact, tmp_path / f"trial-{number}")
         metrics = artifact(dsl.Metrics, tmp_path / f"metrics-{number}")
         evaluator_training.python_func(
-            study=text,
             proposal=proposal,
             table=table,
             table_name=prepared.table_name,
@@ -59,24 +61,21 @@ def test_a_round_of_components(tracking: None, tmp_path: Path) -> None:
             store=store,
             run_id=prepared.run_id,
         )
-        assert ("objective" in metrics.metadata) == (trial.metadata["status"] == "complete")
+        assert metrics.metadata["trial"] == number + 1
+        assert ("objective" in metrics.metadata) == (number != 1), "the second is made to fail"
         trials.append(trial)
-    assert [trial.metadata["status"] for trial in trials] == ["complete", "failed", "complete"]
 
     fitted, quality = artifact(dsl.Model, tmp_path / "fitted"), artifact(dsl.Metrics, tmp_path / "quality")
-    reward_model_update.python_func(state=state, trials=trials, updated=fitted, metrics=quality)
+    reward_model_update.python_func(previous=state, trials=trials, state=fitted, metrics=quality)
     updated, summary = artifact(dsl.Model, tmp_path / "updated"), artifact(dsl.Metrics, tmp_path / "summary")
-    ppo_update.python_func(
-        study=text, store=store, state=fitted, updated=updated, metrics=summary, run_id=prepared.run_id
-    )
+    more = ppo_update.python_func(store=store, previous=fitted, state=updated, metrics=summary, run_id=prepared.run_id)
+    assert more == "no", "all three trials are done"
     assert load(Path(updated.path)).round == 1
     assert summary.metadata["trials"] == 3
 
     report, note = artifact(dsl.HTML, tmp_path / "report"), artifact(dsl.Markdown, tmp_path / "note")
     registered = register_best.python_func(
-        study=text,
         store=store,
-        state=updated,
         table=table,
         table_name=prepared.table_name,
         report=report,

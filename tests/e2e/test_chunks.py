@@ -26,8 +26,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 ROUNDS, CHUNK, EACH = 30, 10, 2
 #: Trials after which the second run is killed: in the middle of its sixth round.
 KILLED_AFTER = 2 * 15 + 1
-BY_KFP = "from rlhpo_core.cli.local_pipeline import chunk; import sys; a = sys.argv; "
-BY_KFP += f"chunk(open(a[1]).read(), a[2], int(a[4]), {EACH}, a[3])"
+BY_KFP = f"""
+import sys
+from pathlib import Path
+from rlhpo_core.cli.local_pipeline import chunk
+from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.study.spec import load_study
+put_study(sys.argv[2], load_study(Path(sys.argv[1])))
+chunk(sys.argv[2], int(sys.argv[4]), {EACH}, sys.argv[3])
+"""
 
 
 def command(engine: str, *arguments: str | Path) -> list[str]:

@@ -127,6 +127,7 @@ def test_a_study_in_containers_has_the_trials_of_one_without(
 
     s3.client().upload_file(str(ROOT / "examples" / "data" / "car.csv"), s3.bucket, "tables/car.csv")
     there = StudyFiles(S3Store(s3.bucket, "loop", s3.client()))
+    there.write_spec(spec)
     # The second run finds what the first has left in S3, and ends the study.
     for rounds, trials in ((2, 2 * EACH), (1, TRIALS)):
         environment = s3.environment() | {"MLFLOW_TRACKING_URI": mlflow.url, "OMP_NUM_THREADS": "1"}
@@ -153,7 +154,7 @@ def test_a_study_in_containers_has_the_trials_of_one_without(
 
 def found(files: StudyFiles, spec: StudySpec) -> list[dict[str, Any]]:
     """The study's trials, without the errors' texts, which name paths of the machine."""
-    return [{**one, "error": None} for one in comparable(files.history().trials)]
+    return [{**one, "error": None} for one in comparable(files.whole_history().trials)]
 
 
 def start(engine: Engine, place: Path, bucket: str, rounds: int, environment: dict[str, str]) -> None:
@@ -180,9 +181,8 @@ local.init(
     pipeline_root={str(root)!r},
     raise_on_error=True,
 )
-study = open({str(place / "05-pipeline.yaml")!r}).read()
 pipeline = build({rounds}, {EACH}, cluster=None)
-pipeline(study=study, store="{bucket}/loop", table_source="{bucket}/tables/car.csv")
+pipeline(store="{bucket}/loop", table_source="{bucket}/tables/car.csv")
 """
     log = place / f"run-{rounds}.log"
     with log.open("wb") as out:

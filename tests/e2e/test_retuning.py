@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 
 from rlhpo_core.production.ledger import Ledger, Record
 from rlhpo_core.storage.study_folder import StudyFolder
-from rlhpo_core.study.spec import dump_study, load_study
 from tests.helpers.command_line import ROOT, children, client, environment, rlhpo
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.webhooks import Hook
@@ -158,10 +157,13 @@ import sys
 from pathlib import Path
 from kfp import local
 from pipelines.retune.pipeline import build
+from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.study.spec import load_study
 
 study, store, root = sys.argv[1:]
+put_study(store, load_study(Path(study)))
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-build(1, 2, cluster=None)(study=Path(study).read_text(), store=store)
+build(1, 2, cluster=None)(store=store)
 """
 
 
@@ -173,11 +175,9 @@ def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
     arrive(tmp_path, 0)
     rlhpo("tune", study, cwd=tmp_path, **uri)
     arrive(tmp_path, 2)
-    text = tmp_path / "text.yaml"
-    text.write_text(dump_study(load_study(study)))
 
     def run() -> str:
-        command = [sys.executable, "-c", PIPELINE, str(text), str(tmp_path / "place"), str(tmp_path / "root")]
+        command = [sys.executable, "-c", PIPELINE, str(study), str(tmp_path / "place"), str(tmp_path / "root")]
         process = subprocess.run(command, env=environment(**uri), cwd=tmp_path, text=True, capture_output=True)
         assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
         return process.stdout + process.stderr

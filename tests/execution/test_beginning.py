@@ -90,5 +90,5 @@ def test_of_several_that_begin_at_once_all_go_on_from_one_state(tmp_path: Path) 
     folder = begun(tmp_path, "race", spec)
     others = [initial_state("race", seed, CUBE, "maximize", SETTINGS) for seed in range(8)]
     with ThreadPoolExecutor(8) as threads:
-        found = {to_bytes(state) for state in threads.map(folder.claim_state, others)}
+        found = {to_bytes(state) for state in threads.map(folder.write_state, others)}
     assert found == {to_bytes(folder.state())}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -98,7 +102,7 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(mode: str, tmp_path:
     log = Log()
     assert tune(pool, parts, spec, log).finished
     assert len(log.finished) <= 6
-    assert comparable(parts.history().trials) == comparable(whole.history().trials)
+    assert comparable(parts.whole_history().trials) == comparable(whole.whole_history().trials)
     assert len(list((parts.path / "trials").iterdir())) == 17
 
 
@@ -167,6 +171,45 @@ def test_a_trial_at_hand_that_succeeds_lets_the_round_go_on(tmp_path: Path) -> N
     outcome = tune(TwoAtOnce(), folder, spec)  # type: ignore[arg-type]
     assert outcome.reason == "all 9 trials done"
     assert [summary.trials for summary in outcome.state.summaries] == [9], "one whole round"
+
+
+class Noisy:
+    """A pool whose trials score otherwise each time; it waits, for a moment, until the other run is as far."""
+
+    cancelled = False
+
+    def __init__(self, draw: random.Random, both: Barrier, trained: list[int]) -> None:
+        self._draw, self._both, self._trained = draw, both, trained
+
+    def run(self, proposals: Sequence[Proposal], stop: object, report: object) -> Iterator[Trial]:
+        for proposal in proposals:
+            with suppress(BrokenBarrierError):
+                self._both.wait(0.2)
+            self._trained.append(proposal.number)
+            yield Trial(proposal=proposal, status=TrialStatus.COMPLETE, value=self._draw.random())
+
+
+def test_two_runs_that_tune_one_study_at_once_agree_on_every_trial_and_round(tmp_path: Path) -> None:
+    spec = study(budget={"trials": 12}, tuner={"mode": "random", "trials_per_round": 3})
+    folder = StudyFolder.create(tmp_path / "a", spec, StudyRecord.new(spec))
+    both, logs = Barrier(2), (Log(), Log())
+    trained: tuple[list[int], list[int]] = ([], [])
+
+    def tune_too(which: int) -> Outcome:
+        pool = Noisy(random.Random(which), both, trained[which])  # noqa: S311
+        return tune(pool, StudyFolder(folder.path), spec, logs[which])  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(2) as threads:
+        outcomes = list(threads.map(tune_too, (0, 1)))
+    kept = folder.state().history
+    assert sum(map(len, trained)) > 12, "both have trained some of the trials"
+    assert [trial.proposal.number for trial in kept.trials] == list(range(12))
+    assert all(folder.trial(trial.trial_id) == trial for trial in folder.whole_history().trials)
+    assert [trial.value for trial in folder.whole_history().trials] == [trial.value for trial in kept.trials]
+    for outcome, log in zip(outcomes, logs, strict=True):
+        assert outcome.finished
+        assert outcome.state.history == kept
+        assert log.summaries == list(folder.state().summaries), "each hears of each round once"
 
 
 def test_files_of_a_study_are_plain_json(tmp_path: Path, pool: TrialPool) -> None:

@@ -14,7 +14,7 @@ from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import History, RoundSummary
 from tests.helpers.servers import shared_server
-from tests.helpers.tracked_studies import children, make_history, make_spec, points
+from tests.helpers.tracked_studies import children, files_of, make_history, make_spec, points
 from tests.helpers.weather import LOST, PASS, Network
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
@@ -36,7 +36,8 @@ def play(
     """A study of three rounds, with that weather from its third trial until another."""
     spec = make_spec(name, tracking={"uri": network.url, "experiment": name})
     tracker, said = StudyTracker.open(spec, "toy-1", tmp_path), list[str]()
-    listener = TrackingListener(tracker, History(direction="minimize"), (), said.append, probe_every=0)
+    empty = History(direction="minimize")
+    listener = TrackingListener(tracker, empty, (), said.append, files_of(TRIALS), probe_every=0)
     for number, trial in enumerate(TRIALS):
         network.weather = weather if 2 <= number < until else lambda request: PASS
         listener.trial_finished(trial)

@@ -13,6 +13,8 @@ from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow import steps
+from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.retries import patiently
 from rlhpo_core.storage import object_store
 from rlhpo_core.storage.object_store import S3Store, open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
@@ -68,13 +70,15 @@ class Pods:
     """The steps up to training, each with files of its own."""
 
     def __init__(self, folder: Path, store: str) -> None:
-        self.text, self.store, self.folder = study(folder), store, folder
-        steps.prepare(self.text, store, "", folder / "table", folder / "state", log_trials=False)
-        self.proposals = steps.propose(self.text, store, folder / "state")
+        self.store, self.folder = store, folder
+        with patiently():
+            put_study(store, parse_study(study(folder), "sent"))
+        steps.prepare(store, "", folder / "table", folder / "state", log_trials=False)
+        self.proposals = steps.propose(store, folder / "state")
 
     def train(self, number: int) -> Path:
         artifact = self.folder / f"trial-{number}"
-        steps.train(self.text, self.store, "", self.proposals[number], self.folder / "table", "", artifact)
+        steps.train(self.store, "", self.proposals[number], self.folder / "table", "", artifact)
         return artifact
 
     def trained(self) -> int:
@@ -124,10 +128,10 @@ def test_a_trial_that_the_store_refuses_goes_on_as_an_artifact(
         away.unlink()
         kept = [Trial.model_validate_json(path.read_bytes()) for path in artifacts]
         steps.fit_reward_model(tmp_path / "state", artifacts, tmp_path / "fitted")
-        steps.update_policy(pods.text, pods.store, "", tmp_path / "fitted", tmp_path / "after")
+        steps.update_policy(pods.store, "", tmp_path / "fitted", tmp_path / "after")
     files = StudyFiles(open_store(pods.store))
     assert [files.trial(trial.trial_id) for trial in kept] == kept
-    assert list(files.history().trials) == kept
+    assert list(files.whole_history().trials) == kept
     assert pods.trained() == 2
 
 

@@ -10,24 +10,29 @@ import sys
 from pathlib import Path
 
 
-def main(study: str, store: str, folder: Path, rounds: int) -> None:
+def main(store: str, folder: Path, rounds: int, table_source: str = "") -> None:
     # Not above: the worker process of each trial imports this module, and need not import what the steps do.
     from rlhpo_core.kubeflow import steps
 
     folder.mkdir()
     table, state = folder / "table", folder / "state-0"
-    prepared = steps.prepare(study, store, "", table, state)
-    for number in range(1, rounds + 1):
+    prepared = steps.prepare(store, table_source, table, state)
+    number, more = 1, prepared.more
+    while number <= rounds and more == steps.MORE:
         trials = []
-        for index, proposal in enumerate(steps.propose(study, store, state)):
+        for index, proposal in enumerate(steps.propose(store, state)):
             trials.append(folder / f"trial-{number}-{index}")
-            steps.train(study, store, prepared.run_id, proposal, table, prepared.table_name, trials[-1])
+            steps.train(store, prepared.run_id, proposal, table, prepared.table_name, trials[-1])
         fitted, after = folder / f"fitted-{number}", folder / f"state-{number}"
         steps.fit_reward_model(state, trials, fitted)
-        steps.update_policy(study, store, prepared.run_id, fitted, after)
-        state = after
-    steps.conclude(study, store, table, prepared.table_name, folder / "report", folder / "note")
+        more = steps.update_policy(store, prepared.run_id, fitted, after).more
+        state, number = after, number + 1
+    steps.conclude(store, table, prepared.table_name, folder / "report", folder / "note")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).read_text(), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+    from rlhpo_core.kubeflow.next_run import put_study
+    from rlhpo_core.study.spec import load_study
+
+    put_study(sys.argv[2], load_study(Path(sys.argv[1])))
+    main(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))

@@ -60,7 +60,7 @@ def write_study(folder: Path, name: str = "toy", **fields: Any) -> Path:
 
 def trials(folder: Path) -> list[Trial]:
     """The finished trials of a study, in the order of their numbers."""
-    return list(StudyFolder.open(folder).history().trials)
+    return list(StudyFolder.open(folder).whole_history().trials)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:

@@ -52,7 +52,7 @@ def tuned(runs: Path, spec: StudySpec, tracked: bool = True) -> StudyFolder:
             run(folder, spec, pool, [])
     if tracked:
         tracker = StudyTracker.open(spec, folder.record().study_id, runs)
-        tracker.sync(folder.history(), folder.state().summaries)
+        tracker.sync(folder.history(), folder.state().summaries, folder.with_curve)
         tracker.finish()
     return folder
 

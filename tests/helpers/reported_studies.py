@@ -61,6 +61,7 @@ def tuned(direction: Direction, rounds: int = 7) -> Study:
     """The tuner at work on a conditional space in which trials fail, score NaN, are pruned or diverge."""
     spec = make_spec(RICH_SPACE, direction, budget={"trials": 60, "cost": {"limit": 9, "per_trial_hour": 36}})
     state = algorithm.initial_state("id", spec.seed, spec.space, spec.objective.direction, spec.tuner)
+    whole = state.history
     for _ in range(rounds):
         trials = []
         for proposal in algorithm.propose(state):
@@ -75,8 +76,9 @@ def tuned(direction: Direction, rounds: int = 7) -> Study:
             elif number % 9 == 7:
                 outcome["status"] = TrialStatus.PRUNED
             trials.append(Trial(proposal=proposal, started_at=1e9 + 7.0 * number, seconds=20.0, **outcome))
+        whole = whole.extended(trials)
         state = algorithm.update_policy(algorithm.fit_reward_model(algorithm.observe(state, trials)))
-    return spec, state.history, state.summaries
+    return spec, whole, state.summaries
 
 
 def check_pngs(pngs: dict[str, bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlflow.entities import Run
@@ -55,6 +56,12 @@ def make_trial(number: int, status: TrialStatus = TrialStatus.COMPLETE, study: s
 def make_history(count: int, study: str = "toy-1") -> History:
     """The first trials of a study, all complete."""
     return History(direction="minimize", trials=tuple(make_trial(number, study=study) for number in range(count)))
+
+
+def files_of(trials: Iterable[Trial]) -> Callable[[Trial], Trial]:
+    """What gives a trial its curve, as a study's files do."""
+    whole = {trial.trial_id: trial for trial in trials}
+    return lambda trial: whole[trial.trial_id]
 
 
 def children(tracker: StudyTracker) -> dict[str, Run]:

@@ -23,8 +23,7 @@ from tests.helpers.kfp_server import KfpServer
 from tests.helpers.stepwise import study
 from tests.helpers.weather import FakeTime
 
-TEXT = study(trials=6)
-SPEC = parse_study(TEXT, "the study")
+SPEC = parse_study(study(trials=6), "the study")
 
 
 @pytest.fixture
@@ -52,6 +51,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(tmp_path: Path) -> StudyFiles:
     found = StudyFiles(open_store(str(tmp_path / "store")))
     found.claim(StudyRecord(study_id="stepwise-1"))
+    found.write_spec(SPEC)
     begin_study(found, SPEC)
     return found
 
@@ -67,7 +67,7 @@ def play(files: StudyFiles) -> None:
 
 
 def first_run(package: Any, further: int, **options: Any) -> str:
-    parameters = {"study": TEXT, "store": "s3://bucket/it", "trial_memory": "4G", next_run.FURTHER: further}
+    parameters = {"store": "s3://bucket/it", "trial_memory": "4G", next_run.FURTHER: further}
     return client.submit(Server.of(), package, "first", parameters, "tuning", **options).id
 
 
@@ -182,7 +182,7 @@ def test_the_step_does_so_in_its_pod(
     first = first_run(package, 1)
     state_file.save(files.state(), tmp_path / "start")
     play(files)
-    sent = steps.submit_next(TEXT, str(tmp_path / "store"), tmp_path / "start", first, 1)
+    sent = steps.submit_next(str(tmp_path / "store"), tmp_path / "start", first, 1)
     assert backend.runs[sent]["runtime_config"]["parameters"][next_run.FURTHER] == 0
     assert sent in capsys.readouterr().out
 
@@ -195,11 +195,11 @@ def test_a_step_waits_for_a_server_that_is_away_and_sends_one_run(
     play(files)
     backend.failures = [403]
     with time.waiting(), pytest.raises(UserError, match="denies access"):
-        steps.submit_next(TEXT, files.store.uri, tmp_path / "start", first, 3)
+        steps.submit_next(files.store.uri, tmp_path / "start", first, 3)
     assert time.said == []
     backend.failures = [503] * 4
     with time.waiting():
-        sent = steps.submit_next(TEXT, files.store.uri, tmp_path / "start", first, 3)
+        sent = steps.submit_next(files.store.uri, tmp_path / "start", first, 3)
     assert sorted(backend.runs) == sorted([first, sent])
     assert len(time.said) == 4
     assert "cannot send the next run" in time.said[0]

@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow import retune_steps
+from rlhpo_core.kubeflow.next_run import put_study
 from rlhpo_core.production.ledger import Ledger
 from rlhpo_core.storage.study_folder import StudyFolder
-from rlhpo_core.study.spec import dump_study, parse_study
+from rlhpo_core.study.spec import parse_study
 from tests.helpers import chunk
 from tests.helpers.mlflow_store import new_store
 
@@ -56,19 +57,19 @@ def client(place: Path) -> Iterator[MlflowClient]:
         yield MlflowClient(uri)
 
 
+def put(text: str, store: Path) -> str:
+    put_study(str(store), parse_study(text, "sent"))
+    return str(store)
+
+
 def check(place: Path, table: str, force: bool = False) -> tuple[retune_steps.Checked, str]:
     note = place / "note"
-    return retune_steps.check(STUDY, str(place / "model"), str(place / table), force, note), note.read_text()
+    return retune_steps.check(put(STUDY, place / "model"), str(place / table), force, note), note.read_text()
 
 
 def tune_and_decide(place: Path, table: str, checked: retune_steps.Checked) -> dict[str, float]:
-    spec = parse_study(checked.study, "the study")
-    assert spec.data is not None
-    there = spec.model_copy(update={"data": spec.data.model_copy(update={"path": place / table})})
-    chunk.main(dump_study(there), checked.store, place / f"artifacts-{table}", 1)
-    return retune_steps.decide(
-        checked.study, checked.store, str(place / "model"), str(place / table), checked.findings, place / "note"
-    )
+    chunk.main(checked.store, place / f"artifacts-{table}", 1, str(place / table))
+    return retune_steps.decide(checked.store, str(place / "model"), str(place / table), place / "note")
 
 
 def test_a_model_is_tuned_left_alone_and_tuned_anew_when_its_data_has_changed(
@@ -107,7 +108,7 @@ def test_a_model_is_tuned_left_alone_and_tuned_anew_when_its_data_has_changed(
 
 def test_what_cannot_be_retuned_is_refused(place: Path, client: MlflowClient) -> None:
     with pytest.raises(UserError, match=r"cannot read the table .*absent\.csv"):
-        retune_steps.check(STUDY, str(place / "other"), "", False, place / "note")
+        retune_steps.check(put(STUDY, place / "other"), "", False, place / "note")
     without = yaml.safe_dump(
         {
             "name": "f",
@@ -119,6 +120,6 @@ def test_what_cannot_be_retuned_is_refused(place: Path, client: MlflowClient) ->
         }
     )
     with pytest.raises(UserError, match="a retuning needs a table: the study has no data"):
-        retune_steps.check(without, str(place / "other"), "", False, place / "note")
+        retune_steps.check(put(without, place / "other"), "", False, place / "note")
     failures = [record.outcome for record in Ledger.of("wine", str(place / "other" / "registry")).records()]
     assert failures == ["failed"], "what has failed is recorded"

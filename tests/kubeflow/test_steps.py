@@ -14,6 +14,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow import steps
+from rlhpo_core.kubeflow.next_run import put_study
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import parse_study
@@ -44,29 +45,31 @@ class Chunk:
     """A run of the pipeline: rounds after one another, artifacts as files."""
 
     def __init__(self, text: str, store: Path, folder: Path) -> None:
-        self.text, self.store, self.folder = text, str(store), folder
+        self.store, self.folder = str(store), folder
         folder.mkdir()
         self.table, self.state = folder / "table", folder / "state-0"
-        self.prepared = steps.prepare(text, self.store, "", self.table, self.state)
+        put_study(self.store, parse_study(text, "sent"))
+        self.prepared = steps.prepare(self.store, "", self.table, self.state)
+        self.more = self.prepared.more
 
     def train(self, proposals: list[str]) -> list[Path]:
         paths = []
         for index, proposal in enumerate(proposals):
             paths.append(self.folder / f"{self.state.name}-trial-{index}")
             run_id, name = self.prepared.run_id, self.prepared.table_name
-            steps.train(self.text, self.store, run_id, proposal, self.table, name, paths[-1])
+            steps.train(self.store, run_id, proposal, self.table, name, paths[-1])
         return paths
 
     def round(self, number: int) -> None:
-        trials = self.train(steps.propose(self.text, self.store, self.state))
+        trials = self.train(steps.propose(self.store, self.state))
         fitted, after = self.folder / f"fitted-{number}", self.folder / f"state-{number}"
         steps.fit_reward_model(self.state, trials, fitted)
-        steps.update_policy(self.text, self.store, self.prepared.run_id, fitted, after)
+        self.more = steps.update_policy(self.store, self.prepared.run_id, fitted, after).more
         self.state = after
 
     def end(self) -> str:
         html, note = self.folder / "report", self.folder / "note"
-        registered = steps.conclude(self.text, self.store, self.table, self.prepared.table_name, html, note)
+        registered = steps.conclude(self.store, self.table, self.prepared.table_name, html, note)
         assert "<h1>stepwise</h1>" in html.read_text()
         assert "stepwise" in note.read_text()
         return registered
@@ -79,18 +82,21 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = StudyFolder.create(tmp_path_factory.mktemp("whole") / "study", spec, StudyRecord.new(spec))
     with TrialPool(spec, 2, 1) as pool:
         run(folder, spec, pool, [])
-    return comparable(folder.history().trials)
+    return comparable(folder.whole_history().trials)
 
 
 def test_the_steps_make_the_trials_that_the_runner_makes(
     workers: None, tracking: str, expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
-    for number in range(1, math.ceil(7 / 3) + 2):
+    for number in range(1, math.ceil(7 / 3) + 1):
+        assert chunk.more == steps.MORE
         chunk.round(number)
+    assert chunk.more == steps.OVER
+    assert steps.propose(chunk.store, chunk.state) == [steps.NOTHING]
     assert chunk.end() == "stepwise version 1"
     folder = StudyFolder(tmp_path / "store")
-    trials = folder.history().trials
+    trials = folder.whole_history().trials
     assert comparable(trials) == expected
     assert [trial.status for trial in trials].count(TrialStatus.FAILED) == 1
     assert "on purpose" in (trials[1].error or "")
@@ -110,46 +116,53 @@ def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_an
     first = Chunk(study(), store, tmp_path / "first")
     first.round(1)
     # Killed after two of three trials of the second round.
-    first.train(steps.propose(study(), str(store), first.state)[:2])
+    first.train(steps.propose(str(store), first.state)[:2])
 
     second = Chunk(study(), store, tmp_path / "second")
     before = {path.name: path.stat().st_mtime_ns for path in (store / "trials").iterdir()}
     second.round(1)
     # KFP may repeat any step: none of them changes anything the second time.
-    steps.update_policy(
-        study(), str(store), second.prepared.run_id, tmp_path / "second" / "fitted-1", tmp_path / "again"
-    )
+    steps.update_policy(str(store), second.prepared.run_id, tmp_path / "second" / "fitted-1", tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == second.state.read_bytes()
     for number in (2, 3):
         second.round(number)
     folder = StudyFolder(store)
-    assert comparable(folder.history().trials) == expected
+    assert comparable(folder.whole_history().trials) == expected
     assert {name: (store / "trials" / name).stat().st_mtime_ns for name in before} == before
     assert second.end()
 
 
 def test_a_stopped_round_is_not_learnt_from(workers: None, tracking: str, tmp_path: Path) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
-    proposals = steps.propose(study(), chunk.store, chunk.state)
+    proposals = steps.propose(chunk.store, chunk.state)
     trials = chunk.train(proposals[:1])
     StudyFolder(tmp_path / "store").request_stop()
     trials += chunk.train(proposals[1:])[-2:]
     assert [bool(path.read_bytes()) for path in trials].count(True) <= 1
     steps.fit_reward_model(chunk.state, trials, tmp_path / "fitted")
     assert (tmp_path / "fitted").read_bytes() == chunk.state.read_bytes()
-    assert steps.propose(study(), chunk.store, chunk.state) == [steps.NOTHING]
+    assert steps.propose(chunk.store, chunk.state) == [steps.NOTHING]
     assert chunk.end() == "", "budget is left: nothing is registered yet"
     again = Chunk(study(), tmp_path / "store", tmp_path / "again")
-    assert steps.propose(study(), again.store, again.state) == proposals
+    assert steps.propose(again.store, again.state) == proposals
 
 
-def test_a_step_stands_alone_without_store_and_mlflow(tracking: str, tmp_path: Path) -> None:
+def test_a_step_stands_alone_with_no_more_than_a_study_file(tracking: str, tmp_path: Path) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
-    (proposal, *_) = steps.propose(study(), chunk.store, chunk.state)
-    found = steps.train(study(), "", "", proposal, chunk.table, chunk.prepared.table_name, tmp_path / "trial")
+    (proposal, *_) = steps.propose(chunk.store, chunk.state)
+    put_study(str(tmp_path / "alone"), parse_study(study(), "sent"))
+    found = steps.train(
+        str(tmp_path / "alone"), "", proposal, chunk.table, chunk.prepared.table_name, tmp_path / "trial"
+    )
     assert found is not None
     assert Trial.model_validate_json((tmp_path / "trial").read_text()) == found
+    assert StudyFolder(tmp_path / "alone").trial(found.trial_id) == found
     assert list((tmp_path / "store" / "trials").glob("*")) == []
+
+
+def test_without_a_study_in_the_store_a_step_says_so(tracking: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no study"):
+        steps.prepare(str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
 
 
 def test_a_store_with_another_study_is_refused(tracking: str, tmp_path: Path) -> None:
@@ -164,22 +177,22 @@ def test_a_store_with_a_study_of_another_table_is_refused(tracking: str, tmp_pat
     lines = DATA.read_text().splitlines()
     (tmp_path / "newer.csv").write_text("\n".join(lines[:-100]) + "\n")
     with pytest.raises(UserError, match=r"another table \(data\.path"):
-        steps.prepare(
-            study(), str(tmp_path / "store"), str(tmp_path / "newer.csv"), tmp_path / "table", tmp_path / "state"
-        )
+        steps.prepare(str(tmp_path / "store"), str(tmp_path / "newer.csv"), tmp_path / "table", tmp_path / "state")
 
 
 def test_a_table_from_elsewhere_takes_the_place_of_the_studys(tracking: str, tmp_path: Path) -> None:
+    put_study(str(tmp_path / "store"), parse_study(study(), "sent"))
     with pytest.raises(UserError, match=r"cannot read the table .*absent\.csv"):
-        steps.prepare(study(), str(tmp_path / "store"), "absent.csv", tmp_path / "table", tmp_path / "state")
-    found = steps.prepare(study(), str(tmp_path / "store"), str(DATA), tmp_path / "table", tmp_path / "state")
+        steps.prepare(str(tmp_path / "store"), "absent.csv", tmp_path / "table", tmp_path / "state")
+    found = steps.prepare(str(tmp_path / "store"), str(DATA), tmp_path / "table", tmp_path / "state")
     assert found.table_name == "german_credit.csv"
 
 
 def test_without_a_server_a_pipeline_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    put_study(str(tmp_path / "store"), parse_study(study(), "sent"))
     with pytest.raises(UserError, match="a pipeline needs an MLflow server"):
-        steps.prepare(study(), str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
+        steps.prepare(str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
 
 
 def test_a_study_of_failures_ends_with_their_cause(workers: None, tracking: str, tmp_path: Path) -> None:
@@ -194,9 +207,20 @@ def test_steps_log_nothing_if_another_does(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     table, state = tmp_path / "table", tmp_path / "state"
     # No server is needed, where a step that logs would refuse to log into a pod's own files.
-    prepared = steps.prepare(study(), str(tmp_path / "store"), "", table, state, log_trials=False)
+    put_study(str(tmp_path / "store"), parse_study(study(), "sent"))
+    prepared = steps.prepare(str(tmp_path / "store"), "", table, state, log_trials=False)
     assert prepared.run_id == ""
-    assert prepared.rows > 0
-    (proposal, *_) = steps.propose(study(), str(tmp_path / "store"), state)
-    steps.train(study(), str(tmp_path / "store"), "", proposal, table, prepared.table_name, tmp_path / "trial")
+    (proposal, *_) = steps.propose(str(tmp_path / "store"), state)
+    steps.train(str(tmp_path / "store"), "", proposal, table, prepared.table_name, tmp_path / "trial")
     assert Trial.model_validate_json((tmp_path / "trial").read_bytes()).value is not None
+
+
+def test_preparing_needs_no_gpu_and_a_trial_does(tracking: str, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    put_study(store, parse_study(study(trials=3, execution={"device": "cuda"}), "sent"))
+    table, state = tmp_path / "table", tmp_path / "state"
+    prepared = steps.prepare(store, "", table, state, log_trials=False)
+    proposals = steps.propose(store, state)
+    assert len(proposals) == 3
+    with pytest.raises(UserError, match=r"execution\.device: cuda, but XGBoost finds no GPU here"):
+        steps.train(store, "", proposals[0], table, prepared.table_name, tmp_path / "trial")

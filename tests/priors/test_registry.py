@@ -17,7 +17,6 @@ from rlhpo_core.priors.store import from_registry, save_prior
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
-from rlhpo_core.study.spec import dump_study
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.tuner import state_file
 from rlhpo_core.tuner.prior import Prior
@@ -136,22 +135,23 @@ def test_every_step_of_a_pipeline_has_the_same_prior(
     register_prior(priors[0], "steps", database)
     fields = {"budget": {"trials": 6}, "tuner": {"trials_per_round": 3}, "tracking": {"uri": database.uri}}
     spec = study("steps", prior="models:/steps@champion", execution={"threads": 1}, **fields)
-    text, files = dump_study(spec), StudyFiles(open_store(str(tmp_path / "store")))
+    files = StudyFiles(open_store(str(tmp_path / "store")))
+    files.write_spec(spec)
     store, table = str(tmp_path / "store"), tmp_path / "table"
     state = tmp_path / "state"
-    prepared = steps.prepare(text, store, "", table, state)
+    prepared = steps.prepare(store, "", table, state)
     assert client(database).get_run(prepared.run_id).data.tags["rlhpo.prior"] == "models:/steps/1"
     # From here on the alias means another prior, and then the version is gone.
     register_prior(priors[1], "steps", database, ["champion"])
     client(database).delete_model_version("steps", "1")
     for round_ in range(2):
         trials = []
-        for index, proposal in enumerate(steps.propose(text, store, state)):
+        for index, proposal in enumerate(steps.propose(store, state)):
             trials.append(tmp_path / f"trial-{round_}-{index}")
-            steps.train(text, store, prepared.run_id, proposal, table, "", trials[-1])
+            steps.train(store, prepared.run_id, proposal, table, "", trials[-1])
         fitted, updated = tmp_path / f"fitted-{round_}", tmp_path / f"updated-{round_}"
         steps.fit_reward_model(state, trials, fitted)
-        steps.update_policy(text, store, prepared.run_id, fitted, updated)
+        steps.update_policy(store, prepared.run_id, fitted, updated)
         state = updated
         for found in (state_file.load(fitted), state_file.load(updated), files.state()):
             assert found.prior is not None

@@ -69,9 +69,10 @@ def test_wherever_a_study_is_kept_it_is_the_same(here: Path, monkeypatch: pytest
         monkeypatch.setenv(name, value)
     stored = StudyFiles(open_store(f"s3://{server.bucket}/priors/two"))
     kept = StudyFolder(here / "runs" / "two").store
-    for key in ("study.yaml", "study.json", "state.safetensors"):
+    *_, state = kept.keys("state/")
+    for key in ("study.yaml", "study.json", state):
         stored.store.write(key, kept.read(key) or b"")
-    for address in (run.info.run_id, stored.store.uri, "runs/two/state.safetensors"):
+    for address in (run.info.run_id, stored.store.uri, f"runs/two/{state}"):
         (found,) = sources(here, address)
         assert found.name == files.name
         assert found.in_space.space == files.in_space.space

@@ -85,13 +85,14 @@ def load(tracker: StudyTracker, uri: str, monkeypatch: pytest.MonkeyPatch) -> ml
 def test_the_winner_becomes_a_version_that_can_be_served(
     store: Path, refit: Refit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     tracker = open_study(store, "study-1")
     trial = winner("study-1")
     registered = register(tracker, "prices", refit, trial, tracker.spec)
     assert (registered.name, registered.version) == ("prices", "1")
     assert registered.aliases == ("challenger", "champion")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["serving.py"], "nothing is left in the working folder"
+    assert list(Path().iterdir()) == [], "nothing is left in the working folder"
 
     model = load(tracker, "models:/prices@challenger", monkeypatch)
     assert model.predict(pd.DataFrame({"a": [10.0], "b": [1.0]}))["prediction"].tolist() == [19.0]

@@ -6,6 +6,7 @@ import os
 import random
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import BudgetSpec, ExecutionSpec, ObjectiveSpec, StudySpec
 from rlhpo_core.trial import Proposal, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm
+from rlhpo_core.tuner.algorithm import TunerState
 from rlhpo_core.tuner.state_file import to_bytes
 from tests.helpers.servers import S3Server, shared_s3_server
 
@@ -74,7 +76,7 @@ def test_what_is_written_is_read(files: StudyFiles) -> None:
 
 def test_the_state_and_the_trials_of_a_round_under_way_are_kept(files: StudyFiles) -> None:
     files.write_record(StudyRecord.new(SPEC))
-    with pytest.raises(UserError, match=r"state\.safetensors is missing: the study has not begun"):
+    with pytest.raises(UserError, match=r"state/ is empty: the study has not begun"):
         files.state()
     state = begin_study(files, SPEC)
     assert to_bytes(state) == to_bytes(files.state())
@@ -84,14 +86,84 @@ def test_the_state_and_the_trials_of_a_round_under_way_are_kept(files: StudyFile
         files.write_trial(finished(proposal))
     assert files.trial(proposals[1].trial_id) == finished(proposals[1])
     assert files.history().trials == tuple(map(finished, proposals))
-    learnt = algorithm.update_policy(
+    after = algorithm.update_policy(
         algorithm.fit_reward_model(algorithm.observe(state, list(map(finished, proposals))))
     )
-    files.write_state(learnt)
-    assert to_bytes(files.state()) == to_bytes(learnt)
-    (next_one,) = algorithm.propose(learnt, 1)
+    files.write_state(after)
+    assert to_bytes(files.state()) == to_bytes(after)
+    (next_one,) = algorithm.propose(after, 1)
     files.write_trial(finished(next_one))
-    assert files.history().trials == tuple(map(finished, [*proposals, next_one]))
+    assert files.whole_history().trials == tuple(map(finished, [*proposals, next_one]))
+    assert [trial.curve for trial in files.history().trials] == [None, None, None, ()]
+
+
+def learnt(state: TunerState, value: float = 0.5) -> TunerState:
+    """The state one round later, of which all trials have scored the same."""
+    trials = [finished(proposal, value) for proposal in algorithm.propose(state, 2)]
+    return algorithm.update_policy(algorithm.fit_reward_model(algorithm.observe(state, trials)))
+
+
+def test_of_two_runs_that_end_a_round_the_first_has_it(files: StudyFiles) -> None:
+    files.write_record(StudyRecord.new(SPEC))
+    state = begin_study(files, SPEC)
+    assert files.latest_round() == 0
+    first, second = learnt(state, 0.1), learnt(state, 0.2)
+    assert files.write_state(first) is first
+    assert to_bytes(files.write_state(second)) == to_bytes(first) == to_bytes(files.state())
+    assert files.latest_round() == 1
+
+
+def test_at_once_too_one_run_has_the_round(files: StudyFiles) -> None:
+    files.write_record(StudyRecord.new(SPEC))
+    state = begin_study(files, SPEC)
+    for _ in range(3):
+        others = [learnt(state, value) for value in (0.1, 0.2, 0.3, 0.4)]
+        with ThreadPoolExecutor(4) as threads:
+            (state,) = {to_bytes(found): found for found in threads.map(files.write_state, others)}.values()
+        assert to_bytes(files.state()) == to_bytes(state)
+
+
+def test_a_run_that_is_rounds_behind_goes_on_from_the_latest(files: StudyFiles) -> None:
+    files.write_record(StudyRecord.new(SPEC))
+    states = [begin_study(files, SPEC)]
+    for _ in range(6):
+        states.append(files.write_state(learnt(states[-1])))
+    assert files.store.keys("state/") == [f"state/{round_:06d}.safetensors" for round_ in (4, 5, 6)]
+    # Its round was cleared away, so it could make it once more.
+    for behind in (states[1], states[5]):
+        assert to_bytes(files.write_state(behind)) == to_bytes(states[6])
+    assert to_bytes(files.state()) == to_bytes(states[6])
+
+
+def test_a_reader_is_not_misled_by_a_state_that_is_cleared_away(files: StudyFiles) -> None:
+    files.write_record(StudyRecord.new(SPEC))
+    state = begin_study(files, SPEC)
+
+    class Ahead:
+        """The study goes on between the look at what there is and the reading of it."""
+
+        uri = files.store.uri
+        keys = files.store.keys
+
+        def read(self, key: str) -> bytes | None:
+            going = state
+            for _ in range(4 - (files.latest_round() or 0)):
+                going = files.write_state(learnt(going))
+            return files.store.read(key)
+
+    assert StudyFiles(Ahead()).state().round == 4  # type: ignore[arg-type]
+
+
+def test_a_damaged_state_is_removed_and_its_round_computed_again(files: StudyFiles) -> None:
+    files.write_record(StudyRecord.new(SPEC))
+    state = files.write_state(learnt(begin_study(files, SPEC)))
+    key = "state/000001.safetensors"
+    whole = files.store.read(key) or b""
+    files.store.write(key, whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=rf"{key}: remove it, and the study goes on from the state before it: "):
+        files.state()
+    files.store.delete(key)
+    assert to_bytes(files.write_state(learnt(begin_study(files, SPEC)))) == to_bytes(state) == whole
 
 
 def test_a_study_gets_one_identity(files: StudyFiles) -> None:
@@ -125,7 +197,7 @@ def test_a_study_file_of_another_study_is_refused(files: StudyFiles) -> None:
         ("study.yaml", b"\xff", r"cannot read the study file .*/study\.yaml"),
         ("study.json", None, r"/study\.json is missing or damaged"),
         ("study.json", b'{"study_id": 3}', r"/study\.json is missing or damaged"),
-        ("state.safetensors", b"{", r"/state\.safetensors: this is not an rlhpo state file, or it is damaged"),
+        ("state/000000.safetensors", b"{", r"/state/000000\.safetensors: this is not an rlhpo state file, or"),
         ("trials/0123.json", b"{", r"/trials/0123\.json is damaged; remove it to have the trial run again"),
     ],
 )
@@ -150,7 +222,7 @@ def pool() -> Iterator[TrialPool]:
 
 def comparable(files: StudyFiles) -> list[dict[str, Any]]:
     """All but times."""
-    return [trial.model_dump(exclude={"started_at", "seconds"}) for trial in files.history().trials]
+    return [trial.model_dump(exclude={"started_at", "seconds"}) for trial in files.whole_history().trials]
 
 
 def test_a_study_is_interrupted_and_continued_wherever_its_files_lie(

@@ -9,7 +9,6 @@ from threading import Barrier
 import pytest
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder, studies
 from rlhpo_core.study.spec import StudySpec
@@ -98,14 +97,3 @@ def test_two_processes_cannot_tune_in_one_folder(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="being tuned by another process"), StudyFolder(folder.path).locked():
             pytest.fail("the lock was given twice")
     assert not folder.busy()
-
-
-def test_a_state_has_another_version_once_it_was_replaced(tmp_path: Path) -> None:
-    folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
-    with pytest.raises(UserError, match=r"cannot read .*state\.safetensors"):
-        folder.state_version()
-    state = begin_study(folder, study())
-    version = folder.state_version()
-    assert folder.state_version() == version
-    folder.write_state(state)
-    assert folder.state_version() != version

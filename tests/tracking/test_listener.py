@@ -11,7 +11,7 @@ from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import History, RoundSummary
 from tests.helpers.servers import MlflowServer
-from tests.helpers.tracked_studies import children, make_history, make_spec, make_trial, points
+from tests.helpers.tracked_studies import children, files_of, make_history, make_spec, make_trial, points
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 
@@ -22,8 +22,9 @@ def test_trials_arrive_once_although_the_server_goes_down(
     spec = make_spec("outage", tracking={"uri": server.url, "experiment": "outage"})
     tracker = StudyTracker.open(spec, "toy-1", tmp_path)
     warnings: list[str] = []
-    listener = TrackingListener(tracker, History(direction="minimize"), (), warnings.append, probe_every=0)
     trials = make_history(8).trials
+    empty = History(direction="minimize")
+    listener = TrackingListener(tracker, empty, (), warnings.append, files_of(trials), probe_every=0)
     for trial in trials[:3]:
         listener.trial_finished(trial)
     listener.round_finished(RoundSummary(round=0, trials=2, best=0.9))
@@ -65,7 +66,8 @@ def test_while_offline_mlflow_is_left_alone_between_probes(
     spec = make_spec("probes", tracking={"uri": server.url, "experiment": "probes"})
     tracker = StudyTracker.open(spec, "toy-1", tmp_path)
     warnings: list[str] = []
-    listener = TrackingListener(tracker, make_history(1), (), warnings.append)
+    files = files_of(map(make_trial, range(3)))
+    listener = TrackingListener(tracker, make_history(1), (), warnings.append, files)
     # The study's run is gone: MLflow refuses, for as long as it is deleted.
     tracker.client.delete_run(tracker.run_id)
     listener.trial_finished(make_trial(1))

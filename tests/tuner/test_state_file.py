@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,22 @@ from safetensors.torch import save as save_tensors
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.tuner_settings import TunerSettings
+from rlhpo_core.trial import EarlierTrial, History, Inherited, Proposal, RoundSummary, Trial, trial_id
 from rlhpo_core.tuner import algorithm, state_file, tensor_document
 from rlhpo_core.tuner.algorithm import TunerState, initial_state
 from rlhpo_core.tuner.state_file import from_bytes, load, save, to_bytes
-from tests.helpers.studies import RICH_SPACE, VARIANTS, after_rounds, rich, small_settings, steps_of_a_round, trials_of
+from tests.helpers.studies import (
+    RICH_SPACE,
+    VARIANTS,
+    after_rounds,
+    random_actions,
+    rich,
+    small_settings,
+    steps_of_a_round,
+    trials_of,
+)
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "state-v2.safetensors"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "state-v3.safetensors"
 FIXTURE_SETTINGS = small_settings(
     agent={"profile": "extended", "layers": 1, "nodes": 8},
     model={"kind": "gp"},
@@ -75,6 +86,79 @@ def test_everything_is_restored(small: TunerState) -> None:
     dtypes = {name: tensor.dtype for name, tensor in small.model.state().items()}
     assert {name: tensor.dtype for name, tensor in found.model.state().items()} == dtypes
     assert found.agent.input.weight.dtype == torch.float32
+
+
+def of_every_kind(state: TunerState, count: int) -> list[Trial]:
+    """The first trials of the round under way: failed, pruned, with metrics, with curves."""
+    outcomes: list[dict[str, Any]] = [
+        {"status": "complete", "value": 1, "metrics": {"b": 0.5, "a": -0.0}, "curve": ((10, 0.1), (20, 1 / 3))},
+        {"status": "failed", "error": "Traceback\né: crashed", "curve": ()},
+        {"status": "pruned", "value": 1e-300, "metrics": {"a": 2.5}, "curve": ((2**40, -1e300),)},
+        {"status": "infeasible", "error": "", "started_at": 1.7e9, "seconds": 0.25},
+    ]
+    return [Trial(proposal=one, **outcomes[one.index % 4]) for one in algorithm.propose(state, count)]
+
+
+def test_trials_of_every_kind_are_restored(small: TunerState) -> None:
+    observed = algorithm.observe(small, of_every_kind(small, 4))
+    found = from_bytes(to_bytes(observed))
+    assert found.history == observed.history
+    assert found.history.model_dump_json() == observed.history.model_dump_json(), "in the same order, to the last bit"
+    assert to_bytes(found) == to_bytes(observed)
+
+
+def test_curves_are_kept_as_long_as_their_round_is_under_way(small: TunerState) -> None:
+    trials = of_every_kind(small, 4)
+    observed = algorithm.fit_reward_model(algorithm.observe(small, trials))
+    assert [trial.curve for trial in observed.history.trials] == [None] * 4 + [trial.curve for trial in trials]
+    after = algorithm.update_policy(from_bytes(to_bytes(observed)))
+    assert [trial.curve for trial in after.history.trials] == [None] * 8
+    assert after.history.trials[4:] == tuple(trial.without_curve() for trial in trials)
+
+
+def test_what_was_inherited_is_restored(small: TunerState) -> None:
+    configs = [trial.config for trial in small.history.trials]
+    rewards = [0.5, None, -1.0, 1e9]
+    earlier = [EarlierTrial(config=c, reward=r, weight=0.3) for c, r in zip(configs, rewards, strict=True)]
+    for trials in ((), tuple(earlier)):
+        inherited = Inherited(source="study-0", trials=trials, first=configs[0])
+        assert from_bytes(to_bytes(replace(small, inherited=inherited))).inherited == inherited
+
+
+def test_a_trial_of_another_study_is_not_written(small: TunerState) -> None:
+    with pytest.raises(ValueError, match="is not of study study-2"):
+        to_bytes(replace(small, study_id="study-2"))
+
+
+def long(small: TunerState, count: int) -> TunerState:
+    """With many trials, a tenth of them failed for a reason of their own, in rounds of four."""
+    configs = RICH_SPACE.decode(random_actions(RICH_SPACE, count))
+    trials = []
+    for number, config in enumerate(configs):
+        round_, index = divmod(number, 4)
+        proposal = Proposal(
+            trial_id=trial_id(small.study_id, round_, index), number=number, round=round_, index=index, config=config,
+            actions=(number / count,) * len(RICH_SPACE.steps), predicted=0.1, predicted_std=number / 7,
+        )  # fmt: skip
+        failed: dict[str, Any] = {"status": "failed", "error": f"Traceback\nRuntimeError: no {number}"}
+        good = {"status": "complete", "value": number / 3, "metrics": {"loss": number / 9}, "seconds": 1.0}
+        trials.append(Trial(proposal=proposal, **(failed if number % 10 == 0 else good), curve=None))
+    summaries = [
+        RoundSummary(round=i, trials=4 * i + 4, best=i / 7 if i else None, model_phase="ran") for i in range(count // 4)
+    ]
+    history = History(direction="minimize", trials=tuple(trials))
+    return replace(small, round=count // 4, history=history, summaries=tuple(summaries))
+
+
+def test_the_header_does_not_grow_with_the_study(small: TunerState) -> None:
+    short, whole = to_bytes(long(small, 100)), long(small, 10_000)
+    data = to_bytes(whole)
+    sizes = [int.from_bytes(file[:8], "little") for file in (short, data)]
+    print(f"10,000 trials: {len(data) / 2**20:.1f} MB, {sizes[1] / 2**10:.0f} KB of them the header")
+    assert sizes[1] < sizes[0] + 2**10 < 2**15
+    assert len(data) < 10_000 * 400
+    found = from_bytes(data)
+    assert (found.history, found.summaries) == (whole.history, whole.summaries)
 
 
 def test_a_loaded_state_does_not_share_memory_with_its_file(small: TunerState) -> None:
@@ -148,10 +232,10 @@ def test_a_foreign_file_is_refused(data: bytes) -> None:
         from_bytes(data)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
+@pytest.mark.parametrize("version", [0, 2, 4, "3", None])
 def test_a_state_of_an_unknown_version_is_refused_with_a_way_out(small: TunerState, version: object) -> None:
     changed = rewritten(to_bytes(small), lambda document, tensors: document.update(format_version=version))
-    with pytest.raises(UserError, match=f"has format version {version}, this rlhpo reads version 2; continue with"):
+    with pytest.raises(UserError, match=f"has format version {version}, this rlhpo reads version 3; continue with"):
         from_bytes(changed)
 
 
@@ -159,13 +243,21 @@ def test_a_state_of_an_unknown_version_is_refused_with_a_way_out(small: TunerSta
     "change",
     [
         lambda document, tensors: document.pop("history"),
-        lambda document, tensors: document["history"]["trials"].reverse(),
+        lambda document, tensors: document["history"].update(trials=3),
+        lambda document, tensors: document["history"].update(trials=5),
+        lambda document, tensors: document["history"]["outcomes"].reverse(),
+        lambda document, tensors: document["history"]["configs"].append("more"),
+        lambda document, tensors: tensors["history/outcomes/0/integers"].fill_(3),
+        lambda document, tensors: tensors["history/configs/2/codes"].fill_(9),
+        lambda document, tensors: tensors["history/configs/0/integers"].resize_(3),
+        lambda document, tensors: tensors.pop("history/actions"),
+        lambda document, tensors: tensors["history/outcomes/3/words"].fill_(255),
         lambda document, tensors: document["settings"].update(mode="other"),
         lambda document, tensors: document["settings"]["agent"].update(nodes=8),
         lambda document, tensors: document["space"].pop("depth"),
         lambda document, tensors: document.update(space=None),
         lambda document, tensors: document["model"].update(kind="svm"),
-        lambda document, tensors: document["summaries"].append({}),
+        lambda document, tensors: document["summaries"].update(count=2),
         lambda document, tensors: tensors.pop("agent/lstm.weight_ih_l0"),
         lambda document, tensors: tensors.pop("model/alpha"),
         lambda document, tensors: tensors.update({"optimizer/x/exp_avg": torch.zeros(1)}),
@@ -228,7 +320,7 @@ def test_the_old_file_stays_whole_when_writing_fails(
 # -- older formats ---------------------------------------------------------------------------------------------------
 
 
-def test_a_state_of_version_2_is_still_read() -> None:
+def test_a_state_of_version_3_is_still_read() -> None:
     """The file was made with ``python -m tests.tuner.test_state_file``; it must never be made again.
 
     What a later release computes from it may differ in the last digits, what it holds may not.
