@@ -3,37 +3,63 @@
 The numbers follow from what was measured on Kubernetes 1.36.3 with KFP 2.17.0 and Argo 4.0.8. The spec, uncompressed,
 was 1.04 times as large as the compiled pipeline (IR YAML), and 30 kB: 344 kB at 10 rounds of a pipeline that passed the
 study's text to each step, 73 and 110 kB at 2 and 4 rounds of one that did not. A pod's status, compressed, took 2.87 kB
-in the former; without the study's text 225 bytes less, without docstrings 216, and with short steps 56.
+in the former; without the study's text 225 bytes less, without docstrings 216, with short steps 56, and with CPU and
+memory as constants 55. In rounds of two steps, with image, CPU and memory fixed, it took up to 2.07 kB; the image as a
+parameter takes 28 bytes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import floor
+
+from rlhpo_core.execution.resources import Steps
 
 #: Bytes that Argo takes of a workflow: spec uncompressed, status compressed.
 ARGO_LIMIT = 2**20
 #: The share of the limit that a run is planned for.
 PLANNED = 0.5
-_POD = 2_870 - 225 - 216 - 56
-_SPEC, _SPEC_PER_ROUND = 46_000, 28_100
 
 
-def pods(rounds: int, trials_per_round: int) -> int:
+@dataclass(frozen=True)
+class _Form:
+    """What a division into steps costs."""
+
+    around: int
+    """Pods around the rounds."""
+    per_round: int
+    """Pods of a round besides those of its trials."""
+    pod: int
+    """Bytes of a pod's status."""
+    spec: int
+    """Bytes of the spec without rounds."""
+    spec_per_round: int
+    """Bytes of the spec for each round."""
+
+
+_FORMS = {
+    Steps.FIVE: _Form(8, 8, 2_870 - 225 - 216 - 56 - 55, 42_000, 22_900),
+    Steps.COMPACT: _Form(8, 4, 2_072 + 28, 41_500, 17_300),
+}
+
+
+def pods(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE) -> int:
     """Of a whole run: two per step (driver and executor), one per graph, and a graph for each trial."""
-    return 8 + rounds * (3 * trials_per_round + 8)
+    form = _FORMS[steps]
+    return form.around + rounds * (3 * trials_per_round + form.per_round)
 
 
-def spec_bytes(rounds: int) -> int:
+def spec_bytes(rounds: int, steps: Steps = Steps.FIVE) -> int:
     """Bytes of the workflow's spec; the trials of a round are one template, however many."""
-    return _SPEC + _SPEC_PER_ROUND * rounds
+    return _FORMS[steps].spec + _FORMS[steps].spec_per_round * rounds
 
 
-def workflow_bytes(rounds: int, trials_per_round: int) -> int:
+def workflow_bytes(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE) -> int:
     """Bytes of the workflow when all its pods have run."""
-    return spec_bytes(rounds) + _POD * pods(rounds, trials_per_round)
+    return spec_bytes(rounds, steps) + _FORMS[steps].pod * pods(rounds, trials_per_round, steps)
 
 
-def most_rounds(trials_per_round: int, share: float = PLANNED) -> int:
+def most_rounds(trials_per_round: int, share: float = PLANNED, steps: Steps = Steps.FIVE) -> int:
     """How many rounds fit into a share of the limit; 0 if not even one does."""
-    per_round = workflow_bytes(1, trials_per_round) - workflow_bytes(0, trials_per_round)
-    return max(0, floor((share * ARGO_LIMIT - workflow_bytes(0, trials_per_round)) / per_round))
+    none, one = (workflow_bytes(rounds, trials_per_round, steps) for rounds in (0, 1))
+    return max(0, floor((share * ARGO_LIMIT - none) / (one - none)))

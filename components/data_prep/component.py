@@ -15,7 +15,8 @@ def data_prep(
     state: Output[Model],
     table_source: str = "",
     log_trials: bool = True,
-) -> NamedTuple("Outputs", run_id=str, table_name=str, more=str):  # type: ignore[valid-type]
+    kfp_run: str = "",
+) -> NamedTuple("Outputs", run_id=str, table_name=str, proposals=list[str], more=str):  # type: ignore[valid-type]
     """Check a study and its table, and provide the state from which the study continues.
 
     Args:
@@ -24,16 +25,19 @@ def data_prep(
         state: The tuner's state: new, or as an earlier run of the study left it.
         table_source: A path or s3:// address, used in place of data.path in the study.
         log_trials: Whether the steps log finished trials in MLflow; if not, the process that watches the store does.
+        kfp_run: This run's id in KFP, for which the study is held until its end; empty if the caller sees to that.
 
     Returns:
         run_id: The study's run in MLflow, to which later steps log; empty if they should not.
         table_name: The table's file name; its suffix says which format it has.
-        more: "yes" if a round is to follow, "no" if the budget is spent or a stop was asked for.
+        proposals: The proposals of the round under way, as agent_proposal returns them.
+        more: "yes" if there is something to train, "no" if the budget is spent or a stop was asked for.
     """
     from collections import namedtuple
     from pathlib import Path
 
     from rlhpo_core.kubeflow import steps
 
-    found = steps.prepare(store, table_source, Path(table.path), Path(state.path), log_trials)
-    return namedtuple("Outputs", ["run_id", "table_name", "more"])(found.run_id, found.table_name, found.more)
+    found = steps.prepare(store, table_source, Path(table.path), Path(state.path), log_trials, kfp_run)
+    outputs = namedtuple("Outputs", ["run_id", "table_name", "proposals", "more"])
+    return outputs(found.run_id, found.table_name, found.proposals, found.more)

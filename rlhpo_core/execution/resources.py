@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 
+from rlhpo_core.execution import cgroup
 from rlhpo_core.study.spec import ExecutionSpec
 
 
@@ -15,9 +16,21 @@ class Engine(StrEnum):
     KFP = "kfp"
 
 
+class Steps(StrEnum):
+    """Into how many steps a round on a cluster is divided. The trials are the same."""
+
+    FIVE = "five"
+    """Propose, train, fit the reward model, update the policy: each is a step of its own in KFP's pages."""
+    COMPACT = "compact"
+    """Train, and one step that learns from the round and proposes the next: fewer pods, and less time in between."""
+
+
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those of the machine, or fewer if a container is limited to less."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = cgroup.cpus()
+    # Half a CPU is one thread; of one and a half, a second thread would mostly wait.
+    return there if limit is None else max(1, min(there, int(limit)))
 
 
 def workers(execution: ExecutionSpec) -> int:

@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
-from rlhpo_core.execution.resources import threads
+from rlhpo_core.kubeflow import pod
 from rlhpo_core.retries import patiently, wait_out
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.budget import spent
@@ -31,6 +33,9 @@ from rlhpo_core.trial import History, Proposal, Trial
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it: each has a process of its own.
 if TYPE_CHECKING:
     from rlhpo_core.tuner.algorithm import TunerState
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: Takes the place of a proposal when the budget is spent: a loop over no items would fail.
 NOTHING = ""
@@ -46,12 +51,27 @@ class Prepared:
     """The study's run in MLflow; empty if the steps should not log to it."""
     table_name: str
     """File name of the table, whose ending tells its format; empty without a table."""
+    proposals: list[str]
+    """Of the round under way, as ``propose`` returns them."""
     more: str
-    """MORE, or OVER if there is nothing left to do in this run."""
+    """MORE, or OVER if there is nothing to train."""
 
 
-@patiently()
-def prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
+def _renewing(step: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
+    """While the step works, its run holds the study."""
+
+    @wraps(step)
+    def renewing(store: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with lease.renewed(open_store(store)):
+            return step(store, *args, **kwargs)
+
+    return renewing
+
+
+@pod.step
+def prepare(
+    store: str, table_source: str, table: Path, state: Path, log_trials: bool = True, kfp_run: str = ""
+) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
     Args:
@@ -60,10 +80,16 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
         table: Written: the table, empty without one.
         state: Written: the tuner's state.
         log_trials: Whether the steps log to MLflow.
+        kfp_run: This run's id in KFP, for which the study is held; empty if the caller holds it.
 
-    Raises: UserError if there is no study in the store, if its data or its space cannot be used, or if MLflow cannot be
-    reached.
+    Raises: UserError if there is no study in the store, if another run or a process tunes it, if its data or its space
+    cannot be used, or if MLflow cannot be reached.
     """
+    with lease.held_by_run(open_store(store), kfp_run) if kfp_run else nullcontext():
+        return _prepare(store, table_source, table, state, log_trials)
+
+
+def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool) -> Prepared:
     from rlhpo_core.evaluators.kinds import build_evaluator
     from rlhpo_core.tuner import state_file
 
@@ -74,7 +100,8 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
         fetch_table(table_source or str(spec.data.path), table)
     else:
         table.write_bytes(b"")
-    with _with_table(spec, table, name) as local:
+    # Trains nothing, and its pod has no accelerator.
+    with _with_table(on_cpu(spec), table, name) as local:
         evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
@@ -83,30 +110,29 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
     state_file.save(current, state)
     if data is not None:
         print(f"{name}: {sum(data.rows.values())} rows, digest {data.digest}", flush=True)
-    return Prepared(run_id, name, _more(files, spec, current.history))
+    return Prepared(run_id, name, *_proposed(files, spec, current))
 
 
-@patiently()
+@pod.step
 def propose(store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
+
+    They are made once for a round: whoever comes to it again finds them in the store.
 
     Args:
         state: The tuner's state at the start of the round.
 
     Raises: UserError if the study's files or the state cannot be read.
     """
-    from rlhpo_core.tuner import algorithm, state_file
+    from rlhpo_core.tuner import state_file
 
-    files, current = _files(store), state_file.load(state)
-    spec = files.spec()
-    if _more(files, spec, current.history) == OVER:
-        return [NOTHING]
-    left = spec.budget.trials - len(current.history)
-    proposals = algorithm.propose(current, min(spec.tuner.trials_per_round, left))
-    return [proposal.model_dump_json() for proposal in proposals]
+    files = _files(store)
+    proposals, _ = _proposed(files, files.spec(), state_file.load(state))
+    return proposals
 
 
-@patiently()
+@pod.step
+@_renewing
 def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path) -> Trial | None:
     """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
 
@@ -136,7 +162,7 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         schema = files.schema() if files is not None else None
         with (
             _with_table(spec, table, table_name) as local,
-            TrialPool(local, 1, threads(spec.execution), schema) as pool,
+            TrialPool(local, 1, pod.threads(spec.execution), schema) as pool,
         ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
@@ -156,6 +182,7 @@ def scores(trial: Trial | None) -> dict[str, float]:
     return {"trial": float(trial.proposal.number + 1), **value, **trial.metrics}
 
 
+@pod.step
 def fit_reward_model(previous: Path, trials: Sequence[Path], state: Path) -> dict[str, float]:
     """Take the round's trials into the state and fit F; returns its diagnostics.
 
@@ -199,7 +226,8 @@ class RoundEnd:
     """Of the round; empty if it has no trials."""
 
 
-@patiently()
+@pod.step
+@_renewing
 def update_policy(store: str, run_id: str, previous: Path, state: Path) -> RoundEnd:
     """Move the policy, end the round, and put the state into the store.
 
@@ -237,7 +265,40 @@ def update_policy(store: str, run_id: str, previous: Path, state: Path) -> Round
     return RoundEnd(_more(files, spec, latest.history), values)
 
 
-@patiently()
+@dataclass(frozen=True)
+class Learnt:
+    """What a step hands on that ends a round and begins the next, apart from the state."""
+
+    proposals: list[str]
+    """Of the next round, as ``propose`` returns them."""
+    more: str
+    """MORE, or OVER if there is nothing to train."""
+    values: dict[str, float]
+    """What ``fit_reward_model`` and ``update_policy`` say of the round."""
+
+
+@pod.step
+def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state: Path) -> Learnt:
+    """``fit_reward_model``, ``update_policy`` and the ``propose`` of the next round.
+
+    Args:
+        run_id: The study's run in MLflow; if empty, nothing is logged.
+        previous: The state with which the round was proposed.
+        trials: The round's files from ``train``.
+        state: Written: the state at the start of the next round.
+
+    Raises: UserError if the study's files cannot be read or written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = Path(folder) / "state"
+        diagnostics = fit_reward_model(previous, trials, fitted)
+        end = update_policy(store, run_id, fitted, state)
+    proposals = propose(store, state) if end.more == MORE else [NOTHING]
+    return Learnt(proposals, MORE if all(proposals) else OVER, {**diagnostics, **end.summary})
+
+
+@pod.step
+@_renewing
 def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
     """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
 
@@ -268,7 +329,7 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, threads(spec.execution), files.schema())
+            evaluator = build_evaluator(local, pod.threads(spec.execution), files.schema())
             if (data := evaluator.data()) is not None:
                 tracker.log_data(data)
             winner = register_winner(files, spec, evaluator, tracker, best)
@@ -285,7 +346,7 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     return registered
 
 
-@patiently()
+@pod.step
 def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str:
     """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
 
@@ -306,6 +367,8 @@ def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str
     began = state_file.load(start).round
     server, files = Server.of(), _files(store)
     spec = files.spec()
+    # The run that follows takes the study.
+    lease.release(files.store)
     # A request whose answer was lost is looked for by its name, once the server has had time to carry it out.
     following = wait_out(
         "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
@@ -349,10 +412,29 @@ def _begun(files: StudyFiles, spec: StudySpec, data: DataDescription | None) -> 
     return begin_study(files, spec)
 
 
+def _proposed(files: StudyFiles, spec: StudySpec, state: TunerState) -> tuple[list[str], str]:
+    """As ``propose``, with MORE or OVER."""
+    from rlhpo_core.storage import proposals
+    from rlhpo_core.tuner import algorithm
+
+    if _more(files, spec, state.history) == OVER:
+        return [NOTHING], OVER
+    made = proposals.read(files.store, state.round)
+    if made is None:
+        made = proposals.claim(files.store, state.round, algorithm.propose(state))
+    left = spec.budget.trials - len(state.history)
+    return [proposal.model_dump_json() for proposal in made[:left]], MORE
+
+
 def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:
     """MORE if another round is to follow these trials; OVER if the budget is spent or a stop was asked for."""
     over = files.stop_requested() or spent(spec.budget, history, files.record().seconds) is not None
     return OVER if over else MORE
+
+
+def on_cpu(spec: StudySpec) -> StudySpec:
+    """The study for a step that trains nothing: only trials and the winner's refit have an accelerator."""
+    return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": "cpu"})})
 
 
 def fetch_table(source: str, table: Path) -> None:

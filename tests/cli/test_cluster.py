@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
+from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
@@ -29,13 +30,15 @@ TABLE = ("--table", "s3://bucket/table.csv")
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_once() -> Iterator[None]:
     """Compiling a pipeline takes seconds, so that of the same study and options is compiled once."""
-    kept: dict[tuple[str, int, bool], bytes] = {}
+    kept: dict[tuple[str, int, bool, Steps, str | None], bytes] = {}
     compile_pipeline = cluster._compile
 
-    def compile_once(spec: StudySpec, rounds: int, folder: Path, retune: bool) -> Path:
-        key = (spec.model_dump_json(), rounds, retune)
+    def compile_once(
+        spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps, pull_secret: str | None = None
+    ) -> Path:
+        key = (spec.model_dump_json(), rounds, retune, steps, pull_secret)
         if key not in kept:
-            kept[key] = compile_pipeline(spec, rounds, folder, retune).read_bytes()
+            kept[key] = compile_pipeline(spec, rounds, folder, retune, steps, pull_secret).read_bytes()
         path = folder / "pipeline.yaml"
         path.write_bytes(kept[key])
         return path
@@ -94,6 +97,7 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, stor
     }
     assert run["service_account"] == "rlhpo-runner"
     assert rounds_of(run) == 2
+    assert "comp-learn-and-propose" in run["pipeline_spec"]["pipeline_spec"]["components"]
     (experiment,) = backend.experiments.values()
     assert (experiment["display_name"], experiment["namespace"]) == ("tuning", "team")
 
@@ -125,6 +129,12 @@ def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path, s
     assert "has a version 'v1' with another content; choose another name" in str(other.exception)
 
 
+def test_a_round_of_five_steps_is_there_for_who_asks(backend: KfpServer, file: Path, store: str) -> None:
+    assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--steps", "five").exit_code == 0
+    (run,) = backend.runs.values()
+    assert "comp-ppo-update" in run["pipeline_spec"]["pipeline_spec"]["components"]
+
+
 def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path, store: str) -> None:
     for state, code in (("SUCCEEDED", 0), ("FAILED", 1)):
         backend.states = [state]
@@ -149,7 +159,7 @@ def test_programs_get_json(backend: KfpServer, file: Path, store: str) -> None:
 def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(backend: KfpServer, file: Path, store: str) -> None:
     done = rlhpo("schedule", file, "--store", store, *TABLE, "--rounds", "1", "--cron", NIGHTLY)
     assert done.exit_code == 0, done.output
-    assert f"schedule stepwise: {NIGHTLY}" in done.output
+    assert f"schedule stepwise: {NIGHTLY} (UTC" in done.output
     (one,) = backend.recurring_runs.values()
     assert one["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
     assert (one["max_concurrency"], one["no_catchup"]) == ("1", True)
@@ -192,19 +202,19 @@ def test_a_run_that_is_too_long_is_refused(backend: KfpServer, tmp_path: Path, s
     path.write_text(study(trials=99))
     done = rlhpo("submit", path, "--store", store, *TABLE, "--rounds", "21")
     assert done.exit_code == 1
-    assert "--rounds: a run holds at most 14 rounds of 3 trials" in str(done.exception)
-    path.write_text(study(trials=400, tuner={"trials_per_round": 60}))
+    assert "--rounds: a run holds at most 20 rounds of 3 trials" in str(done.exception)
+    path.write_text(study(trials=400, tuner={"trials_per_round": 100}))
     done = rlhpo("submit", path, "--store", store, *TABLE)
-    assert "tuner.trials_per_round: a round of 60 trials takes more than half" in str(done.exception)
+    assert "tuner.trials_per_round: a round of 100 trials takes more than half" in str(done.exception)
     assert backend.runs == {}
 
 
 def test_without_rounds_a_run_takes_half_of_what_argo_holds(backend: KfpServer, tmp_path: Path, store: str) -> None:
     path = tmp_path / "long.yaml"
-    path.write_text(study(trials=45))
+    path.write_text(study(trials=75))
     assert "up to 2 more follow" in rlhpo("submit", path, "--store", store, *TABLE).output
     (run,) = backend.runs.values()
-    assert rounds_of(run) == most_rounds(3) == 6
+    assert rounds_of(run) == most_rounds(3, steps=Steps.COMPACT)
 
 
 def test_retunings_are_runs_of_a_pipeline_of_their_own(
@@ -224,7 +234,7 @@ def test_retunings_are_runs_of_a_pipeline_of_their_own(
     path = tmp_path / "other.yaml"
     path.write_text(study(trials=99))
     refused = rlhpo("submit", path, "--store", store, *TABLE, "--retune")
-    assert "a retuning is one run of at most 14 rounds; these are 33" in str(refused.exception)
+    assert "a retuning is one run of at most 20 rounds; these are 33" in str(refused.exception)
     path.write_text(study(registry={}))
     refused = rlhpo("submit", path, "--store", store, *TABLE, "--retune")
     assert "registry.model: a retuning needs the name" in str(refused.exception)
@@ -268,7 +278,7 @@ def test_a_table_is_put_beside_the_study(backend: KfpServer, file: Path, store: 
     for _ in range(2):
         assert rlhpo("submit", file, "--store", store, "--upload", "--rounds", "1").exit_code == 0
     (source,) = {run["runtime_config"]["parameters"]["table_source"] for run in backend.runs.values()}
-    place, name = source.rsplit("/", 1)
+    place, _, name = source.rpartition("/")
     assert place == f"{store}/tables"
     assert re.fullmatch(r"[0-9a-f]{12}-german_credit\.csv", name)
     assert open_store(place).read(name) == DATA.read_bytes()
@@ -279,3 +289,93 @@ def test_a_pipeline_is_compiled_into_a_file(file: Path, tmp_path: Path) -> None:
     assert "wrote" in rlhpo("compile", file, "--rounds", "1", "--out", out).output
     assert read_package(out)["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-hpo-loop"
     assert "overwrite it with --force" in str(rlhpo("compile", file, "--rounds", "1", "--out", out).exception)
+
+
+# -- what pods are given ----------------------------------------------------------------------------------------------
+
+
+def executors(run: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Of each step: its container, and what Kubernetes is told of its pod."""
+    package = run["pipeline_spec"]
+    platform = package["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {
+        pod["podMetadata"]["labels"]["rlhpo/step"]: (
+            package["pipeline_spec"]["deploymentSpec"]["executors"][name]["container"],
+            pod,
+        )
+        for name, pod in platform.items()
+    }
+
+
+def test_a_study_says_what_its_pods_are_given(backend: KfpServer, tmp_path: Path, store: str) -> None:
+    path = tmp_path / "study.yaml"
+    cluster_section = {
+        "trial_cpu": 2, "trial_memory": "4Gi", "step_memory": "1Gi",
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "trial_node_selector": {"pool": "ml"}, "queue": "team", "priority": "low", "shared_memory": "1Gi",
+        "trial_deadline": "2h", "run_deadline": "1d", "accelerator": {"type": "amd.com/gpu", "count": 2},
+    }  # fmt: skip
+    path.write_text(study(cluster=cluster_section, execution={"device": "cuda"}))
+    done = rlhpo(
+        "submit", path, "--store", store, *TABLE, "--rounds", "1", "--set", "trial_memory=8G",
+        "--set", "pull_secret=registry-key", "--set", "store_secret=ours", "--set", "node_selector={zone: a}",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.exception
+    (run,) = backend.runs.values()
+    assert run["runtime_config"]["parameters"]["store_secret"] == "ours"
+    platform = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
+    assert platform["pipelineConfig"] == {"activeDeadlineSeconds": 86400}
+    steps = executors(run)
+    for name, (container, pod) in steps.items():
+        trains = name in ("train", "register-best")
+        resources = container["resources"]
+        assert resources["resourceMemoryLimit"] == ("8G" if trains else "1Gi"), name
+        assert resources["resourceCpuRequest"] == ("2" if trains else "250m")
+        assert ("accelerator" in resources) == trains
+        assert pod["nodeSelector"]["labels"] == ({"zone": "a", "pool": "ml"} if trains else {"zone": "a"})
+        assert [one["key"] for one in pod["tolerations"]] == ["spot"]
+        assert pod["podMetadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+        assert pod["podMetadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
+        assert [one["secretName"] for one in pod["imagePullSecret"]] == ["registry-key"]
+        assert pod.get("activeDeadlineSeconds") == ("7200" if trains else None)
+        assert ("emptyDirMounts" in pod) == trains
+    accelerator = steps["train"][0]["resources"]["accelerator"]
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("amd.com/gpu", "2")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("trial_memory", "write NAME=VALUE; the names are trial_cpu, trial_memory"),
+        ("trail_memory=8G", "--set trail_memory=8G: write NAME=VALUE"),
+        ("trial_memory=much", "cluster.trial_memory"),
+        ("trial_cpu=[1]", "cluster.trial_cpu"),
+        ("queue=a b", "cluster.queue"),
+        ("store_secret=with.dot", "without a dot"),
+        ("store_secret=", "small letters, digits and dashes"),
+        ("store_secret=rlhpo-mlflow", "a pod cannot mount rlhpo-mlflow twice"),
+    ],
+)
+def test_settings_that_pods_could_not_have_are_refused(
+    backend: KfpServer, file: Path, setting: str, said: str, store: str
+) -> None:
+    refused = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--set", setting)
+    assert said in str(refused.exception)
+    assert backend.runs == {}
+
+
+def test_a_study_file_chooses_no_credentials(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    for name in ("store_secret", "pull_secret", "config_map"):
+        path.write_text(study(cluster={name: "theirs"}))
+        assert f"cluster.{name}" in str(rlhpo("compile", path, "--rounds", "1").exception)
+
+
+def test_the_image_of_the_cluster_is_that_of_its_runs(
+    backend: KfpServer, file: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """As the recurring retuning has it, from the config map."""
+    monkeypatch.setenv("RLHPO_IMAGE", "registry.example.com/rlhpo@sha256:1")
+    assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1").exit_code == 0
+    (run,) = backend.runs.values()
+    assert run["runtime_config"]["parameters"]["image"] == "registry.example.com/rlhpo@sha256:1"

@@ -9,22 +9,18 @@ from typing import Any
 import pytest
 import yaml
 from google.protobuf import json_format
-from kfp import compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from benchmarks.pipeline_sizes import ir_bytes, row
+from pipelines.compiled import compiled
 from pipelines.hpo_loop.pipeline import MOST_ROUNDS, build
-from pipelines.pods import KFP_SETTINGS, SETTINGS, STEP_LABEL, TOKEN_LABEL
+from pipelines.pods import STEP_LABEL, TOKEN_LABEL
 from pipelines.workflow_size import ARGO_LIMIT, most_rounds, spec_bytes, workflow_bytes
+from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from tests.helpers.kfp_checks import pipeline_of
 
 GOLDEN = Path(__file__).parent.parent.parent / "pipelines" / "hpo_loop" / "hpo_loop.yaml"
-
-
-def compiled(path: Path, rounds: int = 2, trials_per_round: int = 3, parallelism: int = 2) -> str:
-    compiler.Compiler().compile(build(rounds, trials_per_round, parallelism), str(path / "pipeline.yaml"))
-    return (path / "pipeline.yaml").read_text()
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 0), (MOST_ROUNDS + 1, 1, 0), (1, 0, 0), (1, 1, -1)])
@@ -48,37 +44,51 @@ def steps_of(text: str) -> dict[str, dict[str, Any]]:
     return {one["podMetadata"]["labels"][STEP_LABEL]: one for one in executors}
 
 
-def secrets_of(step: dict[str, Any]) -> set[str]:
-    """The parameters of the pipeline that name the step's secrets."""
-    return {one["secretNameParameter"]["componentInputParameter"].split("--")[-1] for one in step["secretAsEnv"]}
+def mounts_of(step: dict[str, Any]) -> dict[str, str]:
+    """Where a step has its config map and secrets, and the parameters of the pipeline that name them."""
+    found = {}
+    for kind, name in (("configMapAsVolume", "configMapNameParameter"), ("secretAsVolume", "secretNameParameter")):
+        for one in step[kind]:
+            assert one["optional"]
+            found[one["mountPath"]] = one[name]["componentInputParameter"].split("--")[-1]
+    return found
 
 
-@pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return steps_of(compiled(tmp_path_factory.mktemp("compiled")))
+@pytest.fixture(scope="module", params=Steps)
+def steps(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+    return steps_of(compiled(build(2, 3, 2, steps=request.param)))
+
+
+AROUND = {"prepare-data", "train", "register-best", "submit-next"}
+ROUND = {
+    frozenset({"propose", "fit-reward-model", "update-policy"}),
+    frozenset({"learn-and-propose"}),
+}
 
 
 def test_only_the_registering_step_gets_the_registrys_credentials(steps: dict[str, dict[str, Any]]) -> None:
-    assert steps.keys() == {
-        "prepare-data",
-        "propose",
-        "train",
-        "fit-reward-model",
-        "update-policy",
-        "register-best",
-        "submit-next",
-    }
+    assert steps.keys() - AROUND in ROUND
+    assert steps.keys() >= AROUND
     for name, step in steps.items():
-        login = "registry_secret" if name == "register-best" else "mlflow_secret"
-        assert secrets_of(step) == {"store_secret", login}, name
+        expected = {
+            "/rlhpo/config": "config_map",
+            "/rlhpo/store": "store_secret",
+            "/rlhpo/mlflow": "registry_secret" if name == "register-best" else "mlflow_secret",
+        }
+        if name == "submit-next":
+            expected["/rlhpo/alerts"] = "alert_secret"
+        assert mounts_of(step) == expected, name
         assert step["securityContext"]["runAsNonRoot"]
 
 
 def test_only_the_last_step_may_talk_to_kfp(steps: dict[str, dict[str, Any]]) -> None:
     assert [name for name, step in steps.items() if TOKEN_LABEL in step["podMetadata"]["labels"]] == ["submit-next"]
-    for name, step in steps.items():
-        variables = {item["envVar"] for one in step["configMapAsEnv"] for item in one["keyToEnv"]}
-        assert variables == {*SETTINGS, *(KFP_SETTINGS if name == "submit-next" else ())}
+
+
+def test_nothing_stands_in_the_containers_environment(steps: dict[str, dict[str, Any]]) -> None:
+    """KFP's launcher shares it, and KFP's MLflow plugin sets variables there by value."""
+    for step in steps.values():
+        assert not {"configMapAsEnv", "secretAsEnv", "fieldPathAsEnv"} & step.keys()
 
 
 def test_the_run_that_follows_waits_for_all_and_knows_its_own_run(spec: pipeline_spec_pb2.PipelineSpec) -> None:
@@ -89,19 +99,21 @@ def test_the_run_that_follows_waits_for_all_and_knows_its_own_run(spec: pipeline
     assert inputs["further_runs"] == {"componentInputParameter": "further_runs"}
     assert task.retry_policy.max_retry_count == 3
     assert spec.root.input_definitions.parameters["further_runs"].default_value.number_value == 0
-    assert "submit-next" not in build(1, 1, cluster=False).pipeline_spec.root.dag.tasks
+    assert "submit-next" not in build(1, 1, cluster=None).pipeline_spec.root.dag.tasks
 
 
+@pytest.mark.parametrize("steps", Steps)
 @pytest.mark.parametrize("trials", [1, 2, 5, 10, 20, 40])
-def test_the_rounds_of_a_run_take_no_more_than_half_of_what_argo_holds(trials: int) -> None:
-    rounds = most_rounds(trials)
-    assert workflow_bytes(rounds, trials) <= ARGO_LIMIT / 2 < workflow_bytes(rounds + 1, trials)
+def test_the_rounds_of_a_run_take_no_more_than_half_of_what_argo_holds(trials: int, steps: Steps) -> None:
+    rounds = most_rounds(trials, steps=steps)
+    assert workflow_bytes(rounds, trials, steps) <= ARGO_LIMIT / 2 < workflow_bytes(rounds + 1, trials, steps)
 
 
+@pytest.mark.parametrize("steps", Steps)
 @pytest.mark.parametrize("rounds", [2, 10])
-def test_the_formula_gives_the_spec_of_the_compiled_pipeline(rounds: int) -> None:
+def test_the_formula_gives_the_spec_of_the_compiled_pipeline(rounds: int, steps: Steps) -> None:
     """The spec that KFP made of the IR was 1.04 times as large and 30 kB; where the IR grows, the formula has to."""
-    assert 1.04 * ir_bytes(rounds, 5) + 30_000 == pytest.approx(spec_bytes(rounds), rel=0.05)
+    assert 1.04 * ir_bytes(rounds, 5, steps) + 30_000 == pytest.approx(spec_bytes(rounds, steps), rel=0.05)
 
 
 def test_what_is_written_for_people_only_is_not_sent(spec: pipeline_spec_pb2.PipelineSpec) -> None:
@@ -125,7 +137,7 @@ def test_a_run_gets_the_address_of_its_study_and_not_its_text(spec: pipeline_spe
 def test_each_round_stands_in_the_condition_of_the_one_before(spec: pipeline_spec_pb2.PipelineSpec) -> None:
     """So one pod stands for all that is left once the budget is spent."""
     dag = spec.components["comp-rounds"].dag
-    for number in range(1, most_rounds(5) + 1):
+    for number in range(1, most_rounds(5, steps=Steps.COMPACT) + 1):
         (rest,) = [task for task in dag.tasks.values() if task.trigger_policy.condition]
         assert rest.task_info.name == f"round {number}"
         assert "== 'yes'" in rest.trigger_policy.condition
@@ -135,5 +147,6 @@ def test_each_round_stands_in_the_condition_of_the_one_before(spec: pipeline_spe
 
 def test_the_sizes_in_the_documentation_are_so() -> None:
     page = (GOLDEN.parents[2] / "docs" / "operations.md").read_text()
-    for rounds, trials in ((most_rounds(5), 5), (10, 5)):
-        assert row(rounds, trials) in page
+    for steps in Steps:
+        for rounds, trials in ((most_rounds(5, steps=steps), 5), (10, 5)):
+            assert row(rounds, trials, steps) in page
