@@ -245,9 +245,9 @@ def _conduct(
     display = LiveProgress(console, spec, folder.history())
     begun = folder.state().summaries
     mirror = TrackingListener(tracker, folder.history(), begun, display.warn, folder.with_curve)
-    _log_inputs(tracker, evaluator, folder.state().prior, console)
     with _Interrupts(display.warn) as interrupts:
         try:
+            _log_inputs(tracker, evaluator, folder.state().prior, console)
             with display:
                 outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts, lock)
             interrupts.check()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
-from rlhpo_core.execution.resources import threads
+from rlhpo_core.kubeflow import pod
 from rlhpo_core.retries import patiently, wait_out
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
@@ -68,7 +68,7 @@ def _renewing(step: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[st
     return renewing
 
 
-@patiently()
+@pod.step
 def prepare(
     store: str, table_source: str, table: Path, state: Path, log_trials: bool = True, kfp_run: str = ""
 ) -> Prepared:
@@ -100,7 +100,8 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
         fetch_table(table_source or str(spec.data.path), table)
     else:
         table.write_bytes(b"")
-    with _with_table(spec, table, name) as local:
+    # Trains nothing, and its pod has no accelerator.
+    with _with_table(on_cpu(spec), table, name) as local:
         evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
@@ -112,7 +113,7 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
     return Prepared(run_id, name, *_proposed(files, spec, current))
 
 
-@patiently()
+@pod.step
 def propose(store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
@@ -130,7 +131,7 @@ def propose(store: str, state: Path) -> list[str]:
     return proposals
 
 
-@patiently()
+@pod.step
 @_renewing
 def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path) -> Trial | None:
     """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
@@ -161,7 +162,7 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         schema = files.schema() if files is not None else None
         with (
             _with_table(spec, table, table_name) as local,
-            TrialPool(local, 1, threads(spec.execution), schema) as pool,
+            TrialPool(local, 1, pod.threads(spec.execution), schema) as pool,
         ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
@@ -181,6 +182,7 @@ def scores(trial: Trial | None) -> dict[str, float]:
     return {"trial": float(trial.proposal.number + 1), **value, **trial.metrics}
 
 
+@pod.step
 def fit_reward_model(previous: Path, trials: Sequence[Path], state: Path) -> dict[str, float]:
     """Take the round's trials into the state and fit F; returns its diagnostics.
 
@@ -224,7 +226,7 @@ class RoundEnd:
     """Of the round; empty if it has no trials."""
 
 
-@patiently()
+@pod.step
 @_renewing
 def update_policy(store: str, run_id: str, previous: Path, state: Path) -> RoundEnd:
     """Move the policy, end the round, and put the state into the store.
@@ -275,6 +277,7 @@ class Learnt:
     """What ``fit_reward_model`` and ``update_policy`` say of the round."""
 
 
+@pod.step
 def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state: Path) -> Learnt:
     """``fit_reward_model``, ``update_policy`` and the ``propose`` of the next round.
 
@@ -294,7 +297,7 @@ def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state
     return Learnt(proposals, MORE if all(proposals) else OVER, {**diagnostics, **end.summary})
 
 
-@patiently()
+@pod.step
 @_renewing
 def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
     """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
@@ -326,7 +329,7 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     best, registered = history.best(), ""
     if over and best is not None:
         with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, threads(spec.execution), files.schema())
+            evaluator = build_evaluator(local, pod.threads(spec.execution), files.schema())
             if (data := evaluator.data()) is not None:
                 tracker.log_data(data)
             winner = register_winner(files, spec, evaluator, tracker, best)
@@ -343,7 +346,7 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     return registered
 
 
-@patiently()
+@pod.step
 def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str:
     """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
 
@@ -427,6 +430,11 @@ def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:
     """MORE if another round is to follow these trials; OVER if the budget is spent or a stop was asked for."""
     over = files.stop_requested() or spent(spec.budget, history, files.record().seconds) is not None
     return OVER if over else MORE
+
+
+def on_cpu(spec: StudySpec) -> StudySpec:
+    """The study for a step that trains nothing: only trials and the winner's refit have an accelerator."""
+    return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": "cpu"})})
 
 
 def fetch_table(source: str, table: Path) -> None:
