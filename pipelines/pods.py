@@ -70,3 +70,13 @@ class Pods:
         kubernetes.use_secret_as_env(task, login, {name: name for name in MLFLOW_KEYS}, optional=True)
         kubernetes.add_pod_label(task, STEP_LABEL, step.replace(" ", "-"))
         return kubernetes.set_security_context(task, run_as_non_root=True)
+
+    def give_alerts(self, task: dsl.PipelineTask, secret: Late) -> None:
+        """Give a step what it needs to send alerts."""
+        if self.cluster:
+            kubernetes.use_secret_as_env(task, secret, {name: name for name in ALERT_KEYS}, optional=True)
+
+    def give_token(self, task: dsl.PipelineTask) -> None:
+        """Let a step talk to KFP, where KFP has several users."""
+        if self.cluster:
+            kubernetes.add_pod_label(task, TOKEN_LABEL, "true")

@@ -3,15 +3,15 @@
 What is to be tuned is small, so one chunk of rounds holds it.
 """
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from components import IMAGE
 from components.retune_check.component import retune_check
 from components.retune_decide.component import retune_decide
 from pipelines.compiled import lean
-from pipelines.hpo_loop.pipeline import build as build_loop
-from pipelines.pods import ALERT_KEYS, AUDIT_SETTINGS, SETTINGS, Late, Pods
+from pipelines.pods import AUDIT_SETTINGS, SETTINGS, Pods
+from pipelines.tuning import build_rounds, tune
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow import retune_steps
 
@@ -27,11 +27,11 @@ def build(
     """The pipeline for retunings of at most ``rounds`` rounds.
 
     Args:
-        rounds: 1 to ``MOST_ROUNDS`` of ``hpo_loop``; the other arguments are those of its ``build``.
+        rounds: As the other arguments, those of ``pipelines.tuning.build_rounds``.
 
     Raises: ValueError if a number is out of range.
     """
-    loop = build_loop(rounds, trials_per_round, parallelism, accelerator, cluster, steps)
+    all_rounds = build_rounds(rounds, trials_per_round, parallelism, accelerator, cluster, steps)
 
     @dsl.pipeline(name="rlhpo-retune", description=f"Retune a deployed model in at most {rounds} rounds, and decide.")
     def retune(
@@ -75,16 +75,14 @@ def build(
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
         checked = retune_check(store=store, table_source=table_source, force=force)
         pods.place(checked, "look at the data")
-        _tell(checked, alert_secret, cluster)
+        pods.give_alerts(checked, alert_secret)
         with dsl.If(checked.outputs["Output"] == retune_steps.GO, name="something to do"):
-            tuned = loop(
-                store=checked.outputs["tuned_store"],
-                table_source=table_source,
-                image=image,
-                config_map=config_map,
-                store_secret=store_secret,
-                mlflow_secret=mlflow_secret,
-                registry_secret=registry_secret,
+            best = tune(
+                all_rounds,
+                pods,
+                checked.outputs["tuned_store"],
+                table_source,
+                registry_secret,
                 trial_cpu=trial_cpu,
                 trial_memory=trial_memory,
                 trial_node_selector=trial_node_selector,
@@ -92,20 +90,13 @@ def build(
                 accelerator_type=accelerator_type,
                 accelerator_count=accelerator_count,
             )
-            tuned.set_display_name("tune")
             decided = retune_decide(
                 store=checked.outputs["tuned_store"],
                 model_store=store,
-                winner=tuned.output,
+                winner=best.output,
                 table_source=table_source,
             )
             pods.place(decided, "decide", settings=(*SETTINGS, *AUDIT_SETTINGS), mlflow_secret=registry_secret)
-            _tell(decided, alert_secret, cluster)
+            pods.give_alerts(decided, alert_secret)
 
     return lean(retune)
-
-
-def _tell(task: dsl.PipelineTask, secret: Late, cluster: bool) -> None:
-    """Give a step what it needs to send alerts."""
-    if cluster:
-        kubernetes.use_secret_as_env(task, secret, {name: name for name in ALERT_KEYS}, optional=True)

@@ -12,11 +12,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
@@ -38,6 +40,33 @@ NOTHING = ""
 MORE, OVER = "yes", "no"
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _step(function: Callable[P, R]) -> Callable[P, R]:
+    """A step, as a decorator: it waits for what passes; what does not is kept in the store for the last step to tell.
+
+    Args:
+        function: One whose argument ``store`` is the study's.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from rlhpo_core.kubeflow.next_run import note_fault
+
+        try:
+            with patiently():
+                return function(*args, **kwargs)
+        except UserError as error:
+            store = signature(function).bind(*args, **kwargs).arguments["store"]
+            with suppress(UserError):
+                note_fault(_files(store), function.__name__.replace("_", " "), error)
+            raise
+
+    return run
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What the first step hands on, apart from its files."""
@@ -52,7 +81,7 @@ class Prepared:
     """MORE, or OVER if there is nothing to train."""
 
 
-@patiently()
+@_step
 def prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
@@ -67,9 +96,11 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
     reached.
     """
     from rlhpo_core.evaluators.kinds import build_evaluator
+    from rlhpo_core.kubeflow import next_run
     from rlhpo_core.tuner import state_file
 
     files = _files(store)
+    next_run.note_beginning(files)
     spec, name = files.spec(), ""
     if spec.data is not None:
         name = Path(table_source or spec.data.path).name
@@ -88,7 +119,7 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
     return Prepared(run_id, name, *_proposed(files, spec, current))
 
 
-@patiently()
+@_step
 def propose(store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
@@ -106,7 +137,7 @@ def propose(store: str, state: Path) -> list[str]:
     return proposals
 
 
-@patiently()
+@_step
 def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path) -> Trial | None:
     """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
 
@@ -199,7 +230,7 @@ class RoundEnd:
     """Of the round; empty if it has no trials."""
 
 
-@patiently()
+@_step
 def update_policy(store: str, run_id: str, previous: Path, state: Path) -> RoundEnd:
     """Move the policy, end the round, and put the state into the store.
 
@@ -268,25 +299,24 @@ def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state
     return Learnt(proposals, MORE if all(proposals) else OVER, {**diagnostics, **end.summary})
 
 
-@patiently()
-def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
-    """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
+@_step
+def conclude(store: str, table: Path, table_name: str) -> str:
+    """Refit, score and register the winner if the budget is spent; returns what was registered, empty if nothing was.
 
-    While budget is left, only reports.
+    While budget is left, only sees to it that MLflow has all trials.
 
     Args:
         table: The table of ``prepare``.
         table_name: Its file name, whose ending tells its format.
-        html: Written: the report.
-        markdown: Written: the report in short.
 
     Returns: name and version of the registered model.
 
     Raises: UserError if the budget is spent and no trial has succeeded, or if MLflow cannot be reached.
     """
     from rlhpo_core.evaluators.kinds import build_evaluator
+    from rlhpo_core.kubeflow import next_run
     from rlhpo_core.production.winner import register_winner
-    from rlhpo_core.report.study_report import failure_report, log_report, make_report
+    from rlhpo_core.report.study_report import failure_report
     from rlhpo_core.tracking.tracker import StudyTracker
 
     files = _files(store)
@@ -295,57 +325,103 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     history = files.history()
     if missing := tracker.complete(history, files.state().summaries, files.with_curve):
         print(f"warning: MLflow misses a part of the study ({', '.join(missing)}); the store has it all", flush=True)
-    over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
-    best, registered = history.best(), ""
-    if over and best is not None:
-        with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, threads(spec.execution), files.schema())
-            if (data := evaluator.data()) is not None:
-                tracker.log_data(data)
-            winner = register_winner(files, spec, evaluator, tracker, best)
-        registered = (winner.registered or "") if winner is not None else ""
-        if winner is not None and winner.warning is not None:
-            print(f"warning: {winner.warning}")
-    report = make_report(files, spec)
-    html.write_text(report.html, encoding="utf-8")
-    markdown.write_text(report.note, encoding="utf-8")
-    log_report(tracker, report)
-    tracker.finish("KILLED" if not over else "FINISHED" if best is not None else "FAILED")
-    if over and best is None:
+    if (reason := spent(spec.budget, history, files.record().seconds)) is None:
+        return ""
+    if (best := history.best()) is None:
+        tracker.finish("FAILED")
         raise UserError(f"{reason}; {failure_report(history)}")
-    return registered
+    with _with_table(spec, table, table_name) as local:
+        evaluator = build_evaluator(local, threads(spec.execution), files.schema())
+        if (data := evaluator.data()) is not None:
+            tracker.log_data(data)
+        winner = register_winner(files, spec, evaluator, tracker, best)
+    if winner is not None and winner.warning is not None:
+        print(f"warning: {winner.warning}")
+    tracker.finish("FINISHED")
+    next_run.note_conclusion(files)
+    return (winner.registered or "") if winner is not None else ""
 
 
 @patiently()
-def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str:
-    """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
+def submit_next(store: str, kfp_run: str, further_runs: int, html: Path, markdown: Path) -> str:
+    """Send the run that goes on with the study, and then report; returns its id, empty if none was sent.
+
+    Runs at the end of each run, also of one that failed. A report that cannot be made or logged is a warning.
 
     Args:
-        start: The state with which this run began.
         kfp_run: This run's id in KFP.
         further_runs: How many runs may follow this one.
+        html: Written: the report; empty if there is none.
+        markdown: Written: the report in short.
 
-    Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
+    Raises: UserError if KFP or the store cannot be reached or refuses; the step may then be run again.
     """
     from rlhpo_core.kubeflow import idle_schedule, next_run
     from rlhpo_core.kubeflow.connection import Server
-    from rlhpo_core.tuner import state_file
 
-    def tell(line: str) -> None:
-        print(line, flush=True)
-
-    began = state_file.load(start).round
     server, files = Server.of(), _files(store)
-    spec = files.spec()
     # A request whose answer was lost is looked for by its name, once the server has had time to carry it out.
     following = wait_out(
-        "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
+        "send the next run", lambda: next_run.send_next(server, files, kfp_run, further_runs), first=15.0
     )
     print(following.reason, flush=True)
+    for path in (html, markdown):
+        path.write_text(f"{following.reason}\n", encoding="utf-8")
+    spec = files.spec_or_none()
+    if spec is None or files.state_or_none() is None:
+        return following.run_id
     over = spent(spec.budget, files.history(), files.record().seconds) is not None
-    if over and files.state().round == began:
-        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, tell))
+    if over and next_run.was_idle(files):
+        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, _tell))
+    try:
+        _report(files, spec, html, markdown, goes_on=bool(following.run_id))
+    except UserError as error:
+        print(f"warning: the report is not whole: {error}", flush=True)
     return following.run_id
+
+
+@patiently()
+def supervise(store: str, schedule: str) -> str:
+    """Look whether a study on a cluster goes on, and start it again if it is dead; returns what was found.
+
+    Args:
+        schedule: Name of the schedule that this is a run of: it is paused once there is nothing left to look after.
+
+    Raises: UserError if KFP or the store cannot be reached or refuses.
+    """
+    from rlhpo_core.kubeflow import next_run, schedules
+    from rlhpo_core.kubeflow.connection import Server
+
+    server, files = Server.of(), _files(store)
+    done, found = wait_out("look after the study", lambda: next_run.supervise(server, files), first=15.0)
+    print(found, flush=True)
+    if done:
+        # Paused and not deleted: KFP deletes the running workflow with its schedule, and that is this one.
+        for one in schedules.schedules(server):
+            if one.name == schedule and one.enabled:
+                schedules.disable(server, one.id)
+    return found
+
+
+def _report(files: StudyFiles, spec: StudySpec, html: Path, markdown: Path, goes_on: bool) -> None:
+    """Write the report and log it; if no run follows, the study's run in MLflow ends."""
+    from rlhpo_core.report.study_report import log_report, make_report
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    report, history = make_report(files, spec), files.history()
+    html.write_text(report.html, encoding="utf-8")
+    markdown.write_text(report.note, encoding="utf-8")
+    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
+    try:
+        log_report(tracker, report)
+    finally:
+        if not goes_on:
+            over = spent(spec.budget, history, files.record().seconds) is not None
+            tracker.finish("KILLED" if not over else "FAILED" if history.best() is None else "FINISHED")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:
