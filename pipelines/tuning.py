@@ -6,7 +6,7 @@ condition of the one before it, so once the budget is spent one pod stands for a
 
 from contextlib import ExitStack
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 from kfp.dsl import Dataset, Input, Model
 from kfp.dsl.base_component import BaseComponent
 
@@ -20,6 +20,7 @@ from components.reward_model_update.component import reward_model_update
 from pipelines.pods import Late, Pods
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow.steps import MORE
+from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
 #: Of a run anywhere. How many fit into what Argo holds depends on the trials in each: `pipelines.workflow_size`.
 MOST_ROUNDS = 20
@@ -30,7 +31,8 @@ def build_rounds(
     trials_per_round: int,
     parallelism: int = 0,
     accelerator: bool = False,
-    cluster: bool = True,
+    cluster: ClusterSpec | None = STANDARD,
+    pull_secret: str | None = None,
     steps: Steps = Steps.FIVE,
 ) -> BaseComponent:
     """A nested pipeline of rounds: nothing outside may refer to a task inside a condition.
@@ -39,9 +41,9 @@ def build_rounds(
         rounds: 1 to MOST_ROUNDS.
         trials_per_round: As in the study; how many pods a round needs at most.
         parallelism: Trials at once; 0 for all of a round. KFP fixes it when the pipeline is compiled.
-        accelerator: Whether trials ask for an accelerator; its type and number are then parameters.
-        cluster: Whether steps are pods, with image, resources and credentials. KFP's local runner knows none of these,
-            and fails on resources that are set by parameters inside a loop.
+        accelerator: Whether trials, and the winner's refit, ask for the accelerator that ``cluster`` names.
+        cluster: What the pods are given; ``None`` for KFP's local runner, which has no pods.
+        pull_secret: As for ``Pods``.
         steps: How a round is divided. KFP's local runner knows conditions on a step's only output alone: it takes FIVE.
 
     Raises: ValueError if a number is out of range.
@@ -65,14 +67,8 @@ def build_rounds(
         config_map: str,
         store_secret: str,
         mlflow_secret: str,
-        trial_cpu: str,
-        trial_memory: str,
-        trial_node_selector: dict,
-        trial_tolerations: list,
-        accelerator_type: str,
-        accelerator_count: str,
     ):  # type: ignore[no-untyped-def]
-        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
+        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
         with ExitStack() as rest:
             for number in range(rounds):
                 rest.enter_context(dsl.If(more == MORE, name=f"round {number + 1}"))
@@ -84,12 +80,7 @@ def build_rounds(
                     training = evaluator_training(
                         store=store, run_id=run_id, proposal=proposal, table=table, table_name=table_name
                     )
-                    pods.place(training, "train", trial_cpu, trial_memory)
-                    if cluster:
-                        kubernetes.add_node_selector_json(training, trial_node_selector)
-                        kubernetes.add_toleration_json(training, trial_tolerations)
-                    if cluster and accelerator:
-                        training.set_accelerator_type(accelerator_type).set_accelerator_limit(accelerator_count)
+                    pods.place(training, "train", trains=True)
                 trials = dsl.Collected(training.outputs["trial"])
                 if steps is Steps.COMPACT:
                     learnt = learn_and_propose(store=store, run_id=run_id, previous=state, trials=trials)
@@ -111,14 +102,12 @@ def tune(
     store: Late,
     table_source: Late,
     registry_secret: Late,
-    log_trials: bool = True,
-    **trials: Late,
+    log_trials: Late | bool = True,
 ) -> dsl.PipelineTask:
     """Place the tasks of a chunk: prepare the data, the rounds, register the winner; returns the last.
 
     Args:
         rounds: From ``build_rounds``.
-        trials: The parameters of trials' pods: ``trial_cpu`` and those that follow it there.
     """
     data = data_prep(store=store, table_source=table_source, log_trials=log_trials)
     pods.place(data, "prepare data")
@@ -134,8 +123,7 @@ def tune(
         config_map=pods.config_map,
         store_secret=pods.store_secret,
         mlflow_secret=pods.mlflow_secret,
-        **trials,
     )
     best = register_best(store=store, table=data.outputs["table"], table_name=data.outputs["table_name"])
     best.after(turns)
-    return pods.place(best, "register best", trials["trial_cpu"], trials["trial_memory"], mlflow_secret=registry_secret)
+    return pods.place(best, "register best", trains=True, registry_secret=registry_secret)

@@ -13,10 +13,11 @@ from kfp.dsl.base_component import BaseComponent
 from components import IMAGE
 from components.submit_next.component import submit_next
 from pipelines.compiled import lean
-from pipelines.pods import KFP_SETTINGS, SETTINGS, Pods
+from pipelines.pods import Pods, deadline
 from pipelines.tuning import MOST_ROUNDS as MOST_ROUNDS
 from pipelines.tuning import build_rounds, tune
 from rlhpo_core.execution.resources import Steps
+from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
 
 def build(
@@ -24,18 +25,23 @@ def build(
     trials_per_round: int,
     parallelism: int = 0,
     accelerator: bool = False,
-    cluster: bool = True,
+    cluster: ClusterSpec | None = STANDARD,
+    pull_secret: str | None = None,
     steps: Steps = Steps.FIVE,
 ) -> BaseComponent:
     """The pipeline for a chunk of rounds.
 
-    The arguments are those of ``build_rounds``; without pods no run sends the next.
+    The arguments are those of ``pipelines.tuning.build_rounds``; without pods no run sends the next.
 
     Raises: ValueError if a number is out of range.
     """
-    all_rounds = build_rounds(rounds, trials_per_round, parallelism, accelerator, cluster, steps)
+    all_rounds = build_rounds(rounds, trials_per_round, parallelism, accelerator, cluster, pull_secret, steps)
 
-    @dsl.pipeline(name="rlhpo-hpo-loop", description=f"{rounds} rounds of a study; continues where the study stands.")
+    @dsl.pipeline(
+        name="rlhpo-hpo-loop",
+        description=f"{rounds} rounds of a study; continues where the study stands.",
+        pipeline_config=deadline(cluster),
+    )
     def hpo_loop(
         store: str,
         table_source: str = "",
@@ -45,12 +51,6 @@ def build(
         mlflow_secret: str = "rlhpo-mlflow",
         registry_secret: str = "rlhpo-registry",
         alert_secret: str = "rlhpo-alerts",
-        trial_cpu: str = "1",
-        trial_memory: str = "2G",
-        trial_node_selector: dict = {},  # noqa: B006  (KFP reads it as the default's JSON)
-        trial_tolerations: list = [],  # noqa: B006
-        accelerator_type: str = "nvidia.com/gpu",
-        accelerator_count: str = "1",
         further_runs: int = 0,
         log_trials: bool = True,
     ):  # type: ignore[no-untyped-def]
@@ -61,44 +61,23 @@ def build(
                 share.
             table_source: A path or s3:// address that takes the place of data.path in the study.
             image: The image of all steps.
-            config_map: Name of the config map with MLFLOW_TRACKING_URI and the S3 endpoint.
+            config_map: Name of the config map with settings, such as MLFLOW_TRACKING_URI and the S3 endpoint.
             store_secret: Name of the secret with the object store's credentials.
             mlflow_secret: Name of the secret with MLflow's credentials, if it wants any.
             registry_secret: Name of the secret with credentials of MLflow that may write to its registry; the step that
                 registers the winner uses them in place of those of mlflow_secret.
             alert_secret: Name of the secret with the webhook's address and the key of its signature, if there is one.
-            trial_cpu: CPUs of a trial, as request and limit.
-            trial_memory: Memory of a trial, as request and limit.
-            trial_node_selector: Labels of nodes that may take a trial.
-            trial_tolerations: Tolerations of a trial's pod.
-            accelerator_type: Resource name; heeded by pipelines compiled with accelerators.
-            accelerator_count: How many of them a trial gets.
-            further_runs: How many runs may follow this one by themselves while budget is left.
+            further_runs: How many runs may follow this one by themselves while something is left to do.
             log_trials: Whether the steps log trials to MLflow as they finish. `rlhpo tune` watches the store and does
                 so itself, which spares each step the time it takes to import MLflow.
         """
-        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
+        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
         study: AbstractContextManager[object] = nullcontext()
-        if cluster:
+        if cluster is not None:
             following = submit_next(store=store, kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, further_runs=further_runs)
-            pods.place(following, "submit next", settings=(*SETTINGS, *KFP_SETTINGS))
-            pods.give_alerts(following, alert_secret)
-            pods.give_token(following)
+            pods.place(following, "submit next", alert_secret=alert_secret, token=True)
             study = dsl.ExitHandler(following, name="study")
         with study:
-            tune(
-                all_rounds,
-                pods,
-                store,
-                table_source,
-                registry_secret,
-                log_trials,
-                trial_cpu=trial_cpu,
-                trial_memory=trial_memory,
-                trial_node_selector=trial_node_selector,
-                trial_tolerations=trial_tolerations,
-                accelerator_type=accelerator_type,
-                accelerator_count=accelerator_count,
-            )
+            tune(all_rounds, pods, store, table_source, registry_secret, log_trials)
 
     return lean(hpo_loop)

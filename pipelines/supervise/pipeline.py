@@ -6,11 +6,17 @@ from kfp.dsl.base_component import BaseComponent
 from components import IMAGE
 from components.supervise.component import supervise
 from pipelines.compiled import lean
-from pipelines.pods import KFP_SETTINGS, SETTINGS, Pods
+from pipelines.pods import Pods
+from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
 
-def build() -> BaseComponent:
-    """The pipeline, for any study."""
+def build(cluster: ClusterSpec = STANDARD, pull_secret: str | None = None) -> BaseComponent:
+    """The pipeline.
+
+    Args:
+        cluster: What the pod is given.
+        pull_secret: As for ``Pods``.
+    """
 
     @dsl.pipeline(name="rlhpo-supervise", description="Starts a study's chain of runs again if it is dead.")
     def look_after(
@@ -33,10 +39,7 @@ def build() -> BaseComponent:
             mlflow_secret: Name of the secret with MLflow's credentials, if it wants any.
             alert_secret: Name of the secret with the webhook's address and the key of its signature, if there is one.
         """
-        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster=True)
-        looked = supervise(store=store, schedule=schedule)
-        pods.place(looked, "supervise", settings=(*SETTINGS, *KFP_SETTINGS))
-        pods.give_alerts(looked, alert_secret)
-        pods.give_token(looked)
+        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, pull_secret=pull_secret)
+        pods.place(supervise(store=store, schedule=schedule), "supervise", alert_secret=alert_secret, token=True)
 
     return lean(look_after)

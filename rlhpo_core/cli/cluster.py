@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from rlhpo_core.cli.cluster_options import ClusterSettings, Settings, parsed_settings
 from rlhpo_core.cli.cluster_runs import Artifacts, AsJson, Watch, as_data, failure
 from rlhpo_core.cli.options import Force, ServerOptions, StudyFile, console, errors, grouped, seconds, write_file
 from rlhpo_core.errors import UserError
@@ -72,7 +73,11 @@ class RunOptions:
     ] = False
     rounds: Rounds = None
     steps: StepsOption = Steps.COMPACT
-    image: Annotated[str | None, typer.Option(help="The image of all steps; default: that of this version.")] = None
+    image: Annotated[
+        str | None,
+        typer.Option(envvar="RLHPO_IMAGE", help="The image of all steps; default: that of this version."),
+    ] = None
+    settings: Settings = None
     pipeline_version: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Keep the pipeline on the server as this version, and run that."),
@@ -115,10 +120,11 @@ def submit(
 
     if supervise and (run.retune or not go_on):
         raise UserError("--supervise: looks after a chain of runs; leave out --retune and --no-continue")
-    spec, kfp, patience = load_study(study), server.server(), seconds(timeout, "--timeout")
+    given = parsed_settings(run.settings)
+    spec, kfp, patience = load_study(study, given.overrides), server.server(), seconds(timeout, "--timeout")
     with tempfile.TemporaryDirectory() as folder:
-        parameters, further = _parameters(spec, run), 0
-        package = _package(kfp, spec, run, Path(folder))
+        parameters, further = _parameters(spec, run, given), 0
+        package = _package(kfp, spec, run, given, Path(folder))
         put_study(run.store, spec)
         if not run.retune:
             a_run = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
@@ -129,7 +135,7 @@ def submit(
     if not run.retune:
         begin_chain(StudyFiles(open_store(run.store)), sent.id)
     if supervise:
-        _supervise(kfp, spec, run)
+        _supervise(kfp, spec, run, given)
     told = errors if as_json else console
     if not as_json:
         console.print(f"run {sent.id}  {escape(sent.url or '')}".rstrip(), soft_wrap=True)
@@ -149,7 +155,7 @@ def submit(
         raise failure(kfp, sent, artifacts)
 
 
-def _supervise(server: Server, spec: StudySpec, run: RunOptions) -> None:
+def _supervise(server: Server, spec: StudySpec, run: RunOptions, given: ClusterSettings) -> None:
     """Have a recurring run look after the study, in place of an earlier one of this name."""
     from kfp import compiler
 
@@ -158,16 +164,24 @@ def _supervise(server: Server, spec: StudySpec, run: RunOptions) -> None:
 
     pipeline_module()
     name = f"{spec.name}-supervisor"
-    parameters = {"store": run.store, "schedule": name}
+    parameters = {
+        "store": run.store,
+        "schedule": name,
+        **given.names,
+        **({} if run.image is None else {"image": run.image}),
+    }
+    # It registers nothing.
+    parameters.pop("registry_secret", None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(importlib.import_module("pipelines.supervise.pipeline").build(), str(path))
+        built = importlib.import_module("pipelines.supervise.pipeline").build(spec.cluster, given.pull_secret)
+        compiler.Compiler().compile(built, str(path))
         schedules.schedule(
             server,
             path,
             "rlhpo-supervise",
             name,
-            parameters if run.image is None else {**parameters, "image": run.image},
+            parameters,
             run.experiment,
             service_account=run.service_account,
             cron=_EVERY_TEN_MINUTES,
@@ -196,11 +210,12 @@ def schedule(
     from rlhpo_core.kubeflow import schedules
     from rlhpo_core.kubeflow.next_run import put_study
 
-    spec, kfp = load_study(study), server.server()
+    given = parsed_settings(run.settings)
+    spec, kfp = load_study(study, given.overrides), server.server()
     with tempfile.TemporaryDirectory() as folder:
-        parameters = _parameters(spec, run)
-        rounds = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
-        package = _compile(spec, rounds, Path(folder), run.retune, run.steps)
+        parameters = _parameters(spec, run, given)
+        a_run = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
+        package = _compile(spec, a_run, Path(folder), run.retune, run.steps, given.pull_secret)
         put_study(run.store, spec)
         made = schedules.schedule(
             kfp,
@@ -239,29 +254,39 @@ def compile_pipeline(
     rounds: Rounds = None,
     steps: StepsOption = Steps.COMPACT,
     retune: Retune = False,
+    settings: Settings = None,
     force: Force = False,
 ) -> None:
-    """Compile the pipeline of a study into a file, to be uploaded in KFP's pages or by another tool."""
-    spec = load_study(study)
+    """Compile the pipeline of a study into a file, to be uploaded in KFP's pages or by another tool.
+
+    What the study's section `cluster` says, and `--set pull_secret=NAME`, is part of it; image, and names of secrets
+    and of the config map, are parameters of its runs.
+    """
+    given = parsed_settings(settings)
+    spec = load_study(study, given.overrides)
     with tempfile.TemporaryDirectory() as folder:
-        path = _compile(spec, _rounds_of_run(spec, rounds, retune, steps), Path(folder), retune, steps)
-        content = path.read_bytes()
+        a_run = _rounds_of_run(spec, rounds, retune, steps)
+        content = _compile(spec, a_run, Path(folder), retune, steps, given.pull_secret).read_bytes()
     write_file(out, content, force)
     console.print(f"wrote {escape(str(out))}", soft_wrap=True)
 
 
-def _package(server: Server, spec: StudySpec, run: RunOptions, folder: Path) -> Path | PipelineVersion:
+def _package(
+    server: Server, spec: StudySpec, run: RunOptions, given: ClusterSettings, folder: Path
+) -> Path | PipelineVersion:
     """What is run: a package compiled into the folder, or the version of the pipeline that it becomes."""
     from rlhpo_core.kubeflow import client
 
     rounds = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
-    path = _compile(spec, rounds, folder, run.retune, run.steps)
+    path = _compile(spec, rounds, folder, run.retune, run.steps, given.pull_secret)
     if run.pipeline_version is None:
         return path
     return client.upload(server, path, RETUNE if run.retune else PIPELINE, run.pipeline_version)
 
 
-def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps) -> Path:
+def _compile(
+    spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps, pull_secret: str | None = None
+) -> Path:
     """The pipeline of a run, with so many rounds. Raises: UserError if that is more than a run holds."""
     from kfp import compiler
 
@@ -281,11 +306,16 @@ def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: St
             "1 MiB of it; without --rounds, runs that fit follow each other"
         )
     path = folder / "pipeline.yaml"
-    parallelism = spec.execution.workers or 0
-    compiler.Compiler().compile(
-        pipeline.build(rounds, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda", steps=steps),
-        str(path),
+    built = pipeline.build(
+        rounds,
+        spec.tuner.trials_per_round,
+        parallelism=spec.execution.workers or 0,
+        accelerator=spec.execution.device == "cuda",
+        cluster=spec.cluster,
+        pull_secret=pull_secret,
+        steps=steps,
     )
+    compiler.Compiler().compile(built, str(path))
     return path
 
 
@@ -319,7 +349,7 @@ def _rounds(spec: StudySpec) -> int:
     return math.ceil(spec.budget.trials / spec.tuner.trials_per_round)
 
 
-def _parameters(spec: StudySpec, run: RunOptions) -> dict[str, Any]:
+def _parameters(spec: StudySpec, run: RunOptions, given: ClusterSettings) -> dict[str, Any]:
     """Those of the pipeline. Raises: UserError if the pods could not read what the study or the options name."""
     for name, place in (("--store", run.store), ("registry.store", spec.registry.store)):
         if place is not None and not place.startswith("s3://"):
@@ -335,7 +365,7 @@ def _parameters(spec: StudySpec, run: RunOptions) -> dict[str, Any]:
             "register it (`rlhpo prior register`) and name it as models:/NAME@ALIAS"
         )
     parameters: dict[str, Any] = {"store": run.store, "table_source": _table(spec, run)}
-    return parameters if run.image is None else {**parameters, "image": run.image}
+    return {**parameters, **given.names, **({} if run.image is None else {"image": run.image})}
 
 
 def _table(spec: StudySpec, run: RunOptions) -> str:

@@ -37,6 +37,7 @@ from rlhpo_core.cli.options import (
 )
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Engine
+from rlhpo_core.kubeflow import pod_settings
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
@@ -216,9 +217,13 @@ app.add_typer(cli_prior.app, name="prior")
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is printed without a traceback."""
+    """Run the command line; what the user can mend is printed without a traceback.
+
+    In a pod, such as that of a job that submits runs, the mounted settings hold as they do for steps.
+    """
     try:
-        app()
+        with pod_settings.mounted():
+            app()
     except UserError as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)

@@ -12,17 +12,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import wraps
-from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
-from rlhpo_core.execution.resources import threads
+from rlhpo_core.kubeflow import pod
 from rlhpo_core.retries import patiently, wait_out
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
@@ -40,33 +38,6 @@ NOTHING = ""
 MORE, OVER = "yes", "no"
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _step(function: Callable[P, R]) -> Callable[P, R]:
-    """A step, as a decorator: it waits for what passes; what does not is kept in the store for the last step to tell.
-
-    Args:
-        function: One whose argument ``store`` is the study's.
-    """
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        from rlhpo_core.kubeflow.next_run import note_fault
-
-        try:
-            with patiently():
-                return function(*args, **kwargs)
-        except UserError as error:
-            store = signature(function).bind(*args, **kwargs).arguments["store"]
-            with suppress(UserError):
-                note_fault(_files(store), function.__name__.replace("_", " "), error)
-            raise
-
-    return run
-
-
 @dataclass(frozen=True)
 class Prepared:
     """What the first step hands on, apart from its files."""
@@ -81,7 +52,7 @@ class Prepared:
     """MORE, or OVER if there is nothing to train."""
 
 
-@_step
+@pod.step
 def prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
@@ -107,7 +78,8 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
         fetch_table(table_source or str(spec.data.path), table)
     else:
         table.write_bytes(b"")
-    with _with_table(spec, table, name) as local:
+    # Trains nothing, and its pod has no accelerator.
+    with _with_table(on_cpu(spec), table, name) as local:
         evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
@@ -119,7 +91,7 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
     return Prepared(run_id, name, *_proposed(files, spec, current))
 
 
-@_step
+@pod.step
 def propose(store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
@@ -137,7 +109,7 @@ def propose(store: str, state: Path) -> list[str]:
     return proposals
 
 
-@_step
+@pod.step
 def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path) -> Trial | None:
     """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
 
@@ -164,10 +136,9 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         trial.write_bytes(b"")
         return None
     if finished is None:
-        schema = files.schema() if files is not None else None
         with (
             _with_table(spec, table, table_name) as local,
-            TrialPool(local, 1, threads(spec.execution), schema) as pool,
+            TrialPool(local, 1, pod.threads(spec.execution), files.schema()) as pool,
         ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
@@ -187,6 +158,7 @@ def scores(trial: Trial | None) -> dict[str, float]:
     return {"trial": float(trial.proposal.number + 1), **value, **trial.metrics}
 
 
+@pod.step
 def fit_reward_model(previous: Path, trials: Sequence[Path], state: Path) -> dict[str, float]:
     """Take the round's trials into the state and fit F; returns its diagnostics.
 
@@ -230,7 +202,7 @@ class RoundEnd:
     """Of the round; empty if it has no trials."""
 
 
-@_step
+@pod.step
 def update_policy(store: str, run_id: str, previous: Path, state: Path) -> RoundEnd:
     """Move the policy, end the round, and put the state into the store.
 
@@ -299,7 +271,7 @@ def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state
     return Learnt(proposals, MORE if all(proposals) else OVER, {**diagnostics, **end.summary})
 
 
-@_step
+@pod.step
 def conclude(store: str, table: Path, table_name: str) -> str:
     """Refit, score and register the winner if the budget is spent; returns what was registered, empty if nothing was.
 
@@ -331,7 +303,7 @@ def conclude(store: str, table: Path, table_name: str) -> str:
         tracker.finish("FAILED")
         raise UserError(f"{reason}; {failure_report(history)}")
     with _with_table(spec, table, table_name) as local:
-        evaluator = build_evaluator(local, threads(spec.execution), files.schema())
+        evaluator = build_evaluator(local, pod.threads(spec.execution), files.schema())
         if (data := evaluator.data()) is not None:
             tracker.log_data(data)
         winner = register_winner(files, spec, evaluator, tracker, best)
@@ -342,7 +314,7 @@ def conclude(store: str, table: Path, table_name: str) -> str:
     return (winner.registered or "") if winner is not None else ""
 
 
-@patiently()
+@pod.step
 def submit_next(store: str, kfp_run: str, further_runs: int, html: Path, markdown: Path) -> str:
     """Send the run that goes on with the study, and then report; returns its id, empty if none was sent.
 
@@ -380,7 +352,7 @@ def submit_next(store: str, kfp_run: str, further_runs: int, html: Path, markdow
     return following.run_id
 
 
-@patiently()
+@pod.step
 def supervise(store: str, schedule: str) -> str:
     """Look whether a study on a cluster goes on, and start it again if it is dead; returns what was found.
 
@@ -474,6 +446,11 @@ def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:
     """MORE if another round is to follow these trials; OVER if the budget is spent or a stop was asked for."""
     over = files.stop_requested() or spent(spec.budget, history, files.record().seconds) is not None
     return OVER if over else MORE
+
+
+def on_cpu(spec: StudySpec) -> StudySpec:
+    """The study for a step that trains nothing: only trials and the winner's refit have an accelerator."""
+    return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": "cpu"})})
 
 
 def fetch_table(source: str, table: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow import client
@@ -48,7 +50,6 @@ def mark_killed(files: StudyFiles) -> bool:
 
     Raises: UserError if the store or MLflow cannot be reached.
     """
-    from rlhpo_core.kubeflow.steps import tracked
     from rlhpo_core.tracking.tracker import StudyTracker
 
     spec = files.spec_or_none()
@@ -57,5 +58,7 @@ def mark_killed(files: StudyFiles) -> bool:
     record = files.record()
     if spent(spec.budget, files.history(), record.seconds) is not None:
         return False
-    StudyTracker.open(spec, record.study_id, tracked(spec)).finish("KILLED")
+    if not (spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
+        raise UserError("which MLflow? Set MLFLOW_TRACKING_URI to the one of the cluster")
+    StudyTracker.open(spec, record.study_id, Path.cwd()).finish("KILLED")
     return True

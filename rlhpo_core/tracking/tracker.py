@@ -130,6 +130,8 @@ class StudyTracker:
     def attach(cls, spec: StudySpec, run_id: str, store: Path) -> StudyTracker:
         """The study's run as ``open`` has left it, for a step of a pipeline that adds to it.
 
+        If a step that was ended has said KILLED meanwhile, the run is set back to RUNNING.
+
         Args:
             store: folder of studies, as for ``open``
 
@@ -140,6 +142,8 @@ class StudyTracker:
             connection.probe()
             client = MlflowClient(tracking_uri=connection.uri)
             run = client.get_run(run_id)
+            if run.info.status == "KILLED":
+                client.update_run(run_id, status="RUNNING")
         of_the_run = ("rlhpo.run", "rlhpo.budget")
         tags = {k: v for k, v in run.data.tags.items() if k.startswith("rlhpo.") and k not in of_the_run}
         return cls(connection, client, spec, tags["rlhpo.study_id"], run.info.experiment_id, run_id, tags)

@@ -209,3 +209,14 @@ def test_steps_log_nothing_if_another_does(tmp_path: Path, monkeypatch: pytest.M
     (proposal, *_) = steps.propose(str(tmp_path / "store"), state)
     steps.train(str(tmp_path / "store"), "", proposal, table, prepared.table_name, tmp_path / "trial")
     assert Trial.model_validate_json((tmp_path / "trial").read_bytes()).value is not None
+
+
+def test_preparing_needs_no_gpu_and_a_trial_does(tracking: str, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    put_study(store, parse_study(study(trials=3, execution={"device": "cuda"}), "sent"))
+    table, state = tmp_path / "table", tmp_path / "state"
+    prepared = steps.prepare(store, "", table, state, log_trials=False)
+    proposals = steps.propose(store, state)
+    assert len(proposals) == 3
+    with pytest.raises(UserError, match=r"execution\.device: cuda, but XGBoost finds no GPU here"):
+        steps.train(store, "", proposals[0], table, prepared.table_name, tmp_path / "trial")
