@@ -109,7 +109,8 @@ def tune(
     Args:
         rounds: From ``build_rounds``.
     """
-    data = data_prep(store=store, table_source=table_source, log_trials=log_trials)
+    kfp_run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if pods.spec is not None else ""
+    data = data_prep(store=store, table_source=table_source, log_trials=log_trials, kfp_run=kfp_run)
     pods.place(data, "prepare data")
     turns = rounds(
         store=store,

@@ -23,16 +23,16 @@ END = "<!-- end -->"
 def figures(summary: Mapping[str, Any]) -> str:
     """What the soak has counted, as Markdown."""
     promises, kinds, places, routes = (markdown.table(rows[0], rows[1:]) for rows in results.tables(summary))
-    total, commits = summary["all"], ", ".join(f"`{commit}`" for commit in summary["commits"])
-    return "\n\n".join(
-        (
-            f"{total['runs']} runs with {total['faults']} faults (seeds {summary['seeds'][0]} to {summary['seeds'][1]}; "
-            f"{summary['undisturbed']} more ended before\ntheir fault came), {summary['acts']} commands and steps, "
-            f"{summary['cpu_seconds'] / 3600:.1f} hours of CPU, at commit {commits}, with\n{summary['versions']}. "
-            "A run counts in each row that it belongs to.",
-            promises, kinds, "Where the faults came:", places, "And to what:", routes,
-        )
-    )  # fmt: skip
+    total, (first, last) = summary["all"], summary["seeds"]
+    commits = ", ".join(f"`{commit}` ({count} runs)" for commit, count in summary["commits"].items())
+    intro = (
+        f"{total['runs']} runs with {total['faults']} faults, seeds {first} to {last}; "
+        f"{summary['undisturbed']} more ended before their fault came.\n"
+        f"{summary['acts']} commands and steps, {summary['cpu_seconds'] / 3600:.1f} hours of CPU.\n"
+        f"Commit {commits}; {summary['versions']}.\n"
+        "A run counts in each row to which it belongs."
+    )
+    return "\n\n".join((intro, promises, kinds, "Where faults came:", places, "To what they came:", routes))
 
 
 def contents() -> dict[Path, str]:

@@ -4,6 +4,7 @@ and ``prior``.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -115,8 +116,8 @@ def resume(
     opened = StudyFolder.open(folder)
     spec = load_study(opened.study_file, overrides(trials=trials, workers=workers))
     if trials is not None or workers is not None:
-        if opened.busy():
-            raise UserError(f"{folder} is being tuned by another process; wait for it, or stop it")
+        if (why := opened.busy()) is not None:
+            raise UserError(why)
         opened.write_spec(spec)
     _conclude(session.resume(folder, console, engine), spec)
 
@@ -227,6 +228,13 @@ def main() -> None:
     except UserError as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # All is written. To take modules apart takes many seconds on a busy machine, and a pod has few left.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _conclude(result: Result, spec: StudySpec) -> None:

@@ -20,6 +20,7 @@ from rlhpo_core.frozen import Frozen
 from rlhpo_core.kubeflow import client
 from rlhpo_core.kubeflow.connection import Server, ServerError, call
 from rlhpo_core.production import alerts
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import RECORD, StudyFiles
 from rlhpo_core.study.budget import spent
@@ -150,8 +151,11 @@ def send_next(server: Server, files: StudyFiles, run_id: str, further: int, most
         if link.after == run_id:
             return _sent_before(server, files, number, link, run_id, further)
     number, last = max(links.items(), default=(0, Link()))
-    if last.run_id not in ("", run_id) and not client.run(server, last.run_id).ended:
-        return Next(last.run_id, f"run {last.run_id} goes on with the study")
+    # Of two chains of a study one goes on: that whose latest run is under way.
+    followed = {"", run_id, *(link.after for link in links.values())}
+    for other in [link.run_id for link in links.values() if link.run_id not in followed]:
+        if _goes_on(server, other):
+            return Next(other, f"run {other} goes on with the study")
     if (reason := is_over(files, spec)) is not None:
         return Next("", f"the study is at its end: {reason}")
     if files.stop_requested():
@@ -201,6 +205,8 @@ def supervise(server: Server, files: StudyFiles) -> tuple[bool, str]:
     if any(status.state in _STOPPED for status in run.state_history or ()):
         return True, f"run {run_id} was stopped"
     parameters = (run.runtime_config.parameters if run.runtime_config is not None else None) or {}
+    # It has died without giving the study back.
+    lease.release(files.store, run_id)
     following = send_next(server, files, run_id, int(parameters.get(FURTHER, 0)))
     if not following.run_id:
         return True, following.reason
@@ -242,6 +248,16 @@ def copy_run(server: Server, run_id: str, name: str, parameters: Mapping[str, ob
         **source,
     )
     return str(call(server, "run_service_create_run", body).run_id)
+
+
+def _goes_on(server: Server, run_id: str) -> bool:
+    """Whether a run has not ended; one that the server does not know has."""
+    try:
+        return not client.run(server, run_id).ended
+    except ServerError:
+        raise
+    except UserError:
+        return False
 
 
 def _hopeless(files: StudyFiles, barren: int, most: int, further: int) -> str | None:

@@ -88,13 +88,19 @@ def ended_by_sigterm(last: Callable[[], None]) -> Iterator[None]:
 
 
 def _keep_fault(store: object, step: str, error: UserError) -> None:
-    """Keep in the study's store why a step failed, for the last step of the run to tell."""
+    """Keep in the study's store why a step failed, for the last step of the run to tell.
+
+    A run that was refused, since another one tunes the study, leaves that one's alone.
+    """
     from rlhpo_core.kubeflow.next_run import note_fault
+    from rlhpo_core.storage.lock import current
     from rlhpo_core.storage.object_store import open_store
     from rlhpo_core.storage.study_files import StudyFiles
 
     with suppress(UserError), patiently(0):
-        note_fault(StudyFiles(open_store(str(store))), step, error)
+        files = StudyFiles(open_store(str(store)))
+        if current(files.store) is None:
+            note_fault(files, step, error)
 
 
 def _say_killed(store: object) -> None:

@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.kubeflow import pod
 from rlhpo_core.retries import patiently, wait_out
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.budget import spent
@@ -31,6 +33,9 @@ from rlhpo_core.trial import History, Proposal, Trial
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it: each has a process of its own.
 if TYPE_CHECKING:
     from rlhpo_core.tuner.algorithm import TunerState
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: Takes the place of a proposal when the budget is spent: a loop over no items would fail.
 NOTHING = ""
@@ -52,8 +57,21 @@ class Prepared:
     """MORE, or OVER if there is nothing to train."""
 
 
+def _renewing(step: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
+    """While the step works, its run holds the study."""
+
+    @wraps(step)
+    def renewing(store: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with lease.renewed(open_store(store)):
+            return step(store, *args, **kwargs)
+
+    return renewing
+
+
 @pod.step
-def prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
+def prepare(
+    store: str, table_source: str, table: Path, state: Path, log_trials: bool = True, kfp_run: str = ""
+) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
     Args:
@@ -62,10 +80,16 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
         table: Written: the table, empty without one.
         state: Written: the tuner's state.
         log_trials: Whether the steps log to MLflow.
+        kfp_run: This run's id in KFP, for which the study is held; empty if the caller holds it.
 
-    Raises: UserError if there is no study in the store, if its data or its space cannot be used, or if MLflow cannot be
-    reached.
+    Raises: UserError if there is no study in the store, if another run or a process tunes it, if its data or its space
+    cannot be used, or if MLflow cannot be reached.
     """
+    with lease.held_by_run(open_store(store), kfp_run) if kfp_run else nullcontext():
+        return _prepare(store, table_source, table, state, log_trials)
+
+
+def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool) -> Prepared:
     from rlhpo_core.evaluators.kinds import build_evaluator
     from rlhpo_core.kubeflow import next_run
     from rlhpo_core.tuner import state_file
@@ -110,6 +134,7 @@ def propose(store: str, state: Path) -> list[str]:
 
 
 @pod.step
+@_renewing
 def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path) -> Trial | None:
     """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
 
@@ -203,6 +228,7 @@ class RoundEnd:
 
 
 @pod.step
+@_renewing
 def update_policy(store: str, run_id: str, previous: Path, state: Path) -> RoundEnd:
     """Move the policy, end the round, and put the state into the store.
 
@@ -252,6 +278,7 @@ class Learnt:
     """What ``fit_reward_model`` and ``update_policy`` say of the round."""
 
 
+@pod.step
 def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state: Path) -> Learnt:
     """``fit_reward_model``, ``update_policy`` and the ``propose`` of the next round.
 
@@ -272,6 +299,7 @@ def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state
 
 
 @pod.step
+@_renewing
 def conclude(store: str, table: Path, table_name: str) -> str:
     """Refit, score and register the winner if the budget is spent; returns what was registered, empty if nothing was.
 
@@ -332,6 +360,8 @@ def submit_next(store: str, kfp_run: str, further_runs: int, html: Path, markdow
     from rlhpo_core.kubeflow.connection import Server
 
     server, files = Server.of(), _files(store)
+    # The run that follows takes the study.
+    lease.release(files.store, kfp_run)
     # A request whose answer was lost is looked for by its name, once the server has had time to carry it out.
     following = wait_out(
         "send the next run", lambda: next_run.send_next(server, files, kfp_run, further_runs), first=15.0

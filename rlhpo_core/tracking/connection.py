@@ -37,8 +37,9 @@ PATIENCE = 20
 
 #: Statuses of refusals in MLflow's own JSON that pass; 500 is what a server says whose database is away.
 _OVERLOADED = (429, 500, 502, 503, 504)
-#: Seconds to wait for another process that sets up a database.
-_SETTING_UP = 120
+#: Seconds to wait for another process that sets up a database, which takes minutes on a busy machine. One that dies
+#: lets the others on.
+_SETTING_UP = 600
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 

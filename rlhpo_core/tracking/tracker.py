@@ -23,7 +23,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, ViewTy
 
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.evaluators.protocol import DataDescription
-from rlhpo_core.retries import wait_out
+from rlhpo_core.retries import BRIEFLY, current, patiently, wait_out
 from rlhpo_core.study.spec import StudySpec, dump_study
 from rlhpo_core.tracking import content
 from rlhpo_core.tracking.connection import CONTACT, Connection, all_runs, is_server, redacted, ui_command
@@ -96,7 +96,6 @@ class StudyTracker:
     _written: _Written | None = None
 
     @classmethod
-    @_waited_out
     def open(cls, spec: StudySpec, study_id: str, store: Path) -> StudyTracker:
         """Create the experiment and the study's run, or find them and set the run back to RUNNING.
 
@@ -107,6 +106,14 @@ class StudyTracker:
         """
         connection = Connection.of(spec.tracking, store)
         client = connection.contact(lambda client: (client.get_experiment_by_name(spec.tracking.experiment), client)[1])
+        # It was there just now. The run of a study that could not begin for such a moment would stay RUNNING.
+        patience = current.get()
+        with patiently(max(BRIEFLY, patience.seconds), patience.give_up):
+            return cls._begin(connection, client, spec, study_id)
+
+    @classmethod
+    @_waited_out
+    def _begin(cls, connection: Connection, client: MlflowClient, spec: StudySpec, study_id: str) -> StudyTracker:
         with connection.open():
             experiment_id = connection.experiment(client, spec.tracking.experiment)
             tags = content.study_tags(spec, study_id)

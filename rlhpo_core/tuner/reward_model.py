@@ -17,10 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import get_args
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from rlhpo_core.arrays import Floats
@@ -255,16 +257,23 @@ def _check_kind(kind: str) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread, for a ``with`` statement or as a decorator.
+    """Torch and BLAS on one thread, for a ``with`` statement or as a decorator.
 
     The result must not depend on how many threads share a sum; at these sizes one thread is also the fastest.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with _pools().limit(limits=1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(threads)
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """Those of NumPy and SciPy among others, which are loaded by now: to look for them takes ten times as long."""
+    return ThreadpoolController()
 
 
 # -- what the kinds share --------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import History, RoundSummary
 from tests.helpers.servers import shared_server
 from tests.helpers.tracked_studies import children, files_of, make_history, make_spec, points
-from tests.helpers.weather import LOST, PASS, Network
+from tests.helpers.weather import AWAY, LOST, PASS, FakeTime, Network
 
 pytestmark = pytest.mark.usefixtures("only_these_settings")
 
@@ -92,6 +92,21 @@ def test_what_is_missing_at_the_end_is_said(network: Network, tmp_path: Path, an
     network.weather = lambda request: PASS
     tracker.finish()
     assert tracker.client.get_run(tracker.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("weather", [AWAY, LOST, "503"])
+@pytest.mark.parametrize("path", ["runs/create", "runs/update", "artifacts"])
+def test_an_outage_while_a_study_begins_is_waited_out_and_leaves_one_run(
+    network: Network, tmp_path: Path, weather: str, path: str
+) -> None:
+    time, name = FakeTime(), f"begin-{path}-{weather}".replace("/", "-")
+    network.weather = lambda request: weather if path in request and time.now < 10 else PASS
+    with time.waiting():
+        tracker = StudyTracker.open(make_spec(name, tracking={"uri": network.url, "experiment": name}), "toy", tmp_path)
+    assert 10 <= time.now < 30
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    active = [run.info.run_id for run in runs if run.info.status == "RUNNING"]
+    assert active == [tracker.run_id]
 
 
 FIRST_START = """

@@ -70,7 +70,7 @@ def play(files: StudyFiles) -> None:
 
 def first_run(package: Any, further: int, files: StudyFiles | None = None, **options: Any) -> str:
     """A run that a person sends."""
-    parameters = {"store": "s3://bucket/it", "trial_memory": "4G", next_run.FURTHER: further}
+    parameters = {"store": "s3://bucket/it", "image": "registry.example.com/rlhpo:2", next_run.FURTHER: further}
     run_id = client.submit(Server.of(), package, "first", parameters, "tuning", **options).id
     if files is not None:
         next_run.begin_chain(files, run_id)
@@ -124,7 +124,7 @@ def test_two_chains_of_one_study_become_one(backend: KfpServer, package: Path, f
     second = first_run(package, 3, files)
     play(files)
     assert follow(files, first, 3).reason == f"run {second} goes on with the study"
-    backend.set_state(second, "SUCCEEDED")
+    backend.set_state(first, "SUCCEEDED")
     assert follow(files, second, 3).run_id not in ("", first, second)
     assert len(backend.runs) == 3
 

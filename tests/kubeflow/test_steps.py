@@ -184,6 +184,18 @@ def test_a_table_from_elsewhere_takes_the_place_of_the_studys(tracking: str, tmp
     assert found.table_name == "german_credit.csv"
 
 
+def test_a_second_run_on_a_store_is_refused_as_long_as_the_first_may_live(tracking: str, tmp_path: Path) -> None:
+    store, where = str(tmp_path / "store"), (tmp_path / "table", tmp_path / "state")
+    put_study(store, parse_study(study(), "sent"))
+    for _ in range(2):  # KFP may repeat the step.
+        steps.prepare(store, "", *where, kfp_run="first")
+    with pytest.raises(UserError, match=r"store is being tuned by run first since .+; if it is dead, try again after"):
+        steps.prepare(store, "", *where, kfp_run="second")
+    with pytest.raises(UserError, match=r"cannot read the table"):
+        steps.prepare(store, "absent.csv", *where, kfp_run="first")
+    steps.prepare(store, "", *where, kfp_run="second")
+
+
 def test_without_a_server_a_pipeline_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     put_study(str(tmp_path / "store"), parse_study(study(), "sent"))

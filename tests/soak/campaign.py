@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.utils import requirements_utils
 
+from rlhpo_core.atomic_files import write_atomically
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import MlflowServer, S3Server
 from tests.soak import judging, results, routes
@@ -31,17 +33,21 @@ from tests.soak.effects import arm, passed
 from tests.soak.plan import DISK, FOLDER, S3, SERVER, Plan, Setup, draw
 from tests.soak.run import MODULES, Run, Servers
 
+_ROOT = Path(__file__).parents[2]
+_CODE = ("rlhpo_core", "tests/soak", "tests/helpers")
 _NEEDS_CHAMPION = ("retune", "retuning pipeline", "promote")
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a run without faults has passed and come to."""
+    """What a run without faults has passed and come to; it is kept for later calls as long as the code is the same."""
 
     passed: tuple[str, ...]
     seconds: tuple[float, ...]
     """Of its acts."""
     facts: dict[str, Any]
+    imported: tuple[str, ...]
+    """Names of the modules that its processes have imported."""
 
 
 @dataclass
@@ -55,32 +61,48 @@ class Campaign:
     champions: dict[str, Path] = field(default_factory=dict)
     """By tracking: the folder of the run that has registered it."""
     undisturbed: dict[Setup, Undisturbed] = field(default_factory=dict)
+    code: str = ""
+    """Digest of the code."""
+
+    def train_champion(self, setup: Setup) -> None:
+        """Register the model that runs of this kind start from, unless there is one or they need none."""
+        if setup.route not in _NEEDS_CHAMPION or setup.tracking in self.champions:
+            return
+        name = f"champion-{setup.tracking}"
+        with Run(Setup("tune", "xgboost", FOLDER, setup.tracking), name, self.work / name, self.servers) as run:
+            routes.train_champion(run)
+        _import((run.folder / MODULES).read_text().split())
+        self.champions[setup.tracking] = run.folder
 
     def prepare(self, setup: Setup) -> None:
         """Do without faults what runs of this kind are compared with."""
         if setup in self.undisturbed:
             return
-        if setup.route in _NEEDS_CHAMPION and setup.tracking not in self.champions:
-            name = f"champion-{setup.tracking}"
-            run = Run(Setup("tune", "xgboost", FOLDER, setup.tracking), name, self.work / name, self.servers)
-            with run:
-                routes.train_champion(run)
-                _import(run)
-            self.champions[setup.tracking] = run.folder
-        name = f"undisturbed-{len(self.undisturbed)}"
+        kept = self.work / "undisturbed" / self.code / f"{setup}.json"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, json.dumps(asdict(self._disturb_nothing(setup))).encode())
+        known = Undisturbed(**json.loads(kept.read_text()))
+        _import(known.imported)
+        for other, each in self.undisturbed.items():
+            # By whatever way a study is run, it has the same trials.
+            if other.study == setup.study and {other.route, setup.route} <= {"tune", "steps"}:
+                for fact in ("trials", "tuner"):
+                    assert each.facts[fact] == known.facts[fact], (other, setup)
+        self.undisturbed[setup] = known
+
+    def _disturb_nothing(self, setup: Setup) -> Undisturbed:
+        name = f"undisturbed-{str(setup).replace(', ', '-').replace(' ', '-')}-{os.getpid()}"
         with Run(setup, name, self.work / name, self.servers) as run:
             routes.take(run, self.champion(setup))
             facts = run.direct(lambda: judging.facts(run))
-            _import(run)
-            found = Undisturbed(tuple(passed(run.folder)), tuple(run.seconds), facts)
-            # A judge that finds fault with it, or another route that leads elsewhere, would make the rest worthless.
+            # A judge that finds fault with it would make the rest worthless.
             if bad := judging.judge(run, facts, None):
                 raise RuntimeError(f"undisturbed ({setup}), and yet {bad}: see {run.folder}")
-        for other, known in self.undisturbed.items():
-            if other.study == setup.study and {other.route, setup.route} <= {"tune", "steps"}:
-                assert known.facts["trials"] == facts["trials"], (other, setup)
-                assert known.facts["tuner"] == facts["tuner"], (other, setup)
-        self.undisturbed[setup] = found
+            imported = sorted(set((run.folder / MODULES).read_text().split()))
+            found = Undisturbed(tuple(passed(run.folder)), tuple(run.seconds), facts, tuple(imported))
+        shutil.rmtree(run.folder)
+        return found
 
     def champion(self, setup: Setup) -> Path:
         """The folder of the champion's run; one that is not there where none is needed."""
@@ -89,8 +111,7 @@ class Campaign:
     def carry_out(self, plan: Plan, keep: bool = False) -> dict[str, Any]:
         """One run; returns its line of the results."""
         known, name = self.undisturbed[plan.setup], f"soak-{plan.seed}"
-        disk = plan.setup.store == FOLDER
-        wanted = [arm(fault, n, known.passed, known.seconds, disk) for n, fault in enumerate(plan.faults)]
+        wanted = [arm(fault, n, known.passed, known.seconds) for n, fault in enumerate(plan.faults)]
         armed = [fault for fault in wanted if fault is not None and (self.disks or fault.kind != DISK)]
         began, cpu, stuck = time.monotonic(), running.cpu_seconds(), None
         with Run(plan.setup, name, self.work / name, self.servers, armed, plan.anew) as run:
@@ -127,6 +148,7 @@ def repeat(seed: int, work: Path) -> int:
     with _campaign(work, [plan]) as campaign:
         print(f"{seed}: {plan.setup}", flush=True)
         campaign.disks = running.adopt()
+        campaign.prepare(plan.setup)
         line = campaign.carry_out(plan, keep=True)
     print(json.dumps(line, indent=1))
     print(f"its folder: {work.resolve() / f'soak-{seed}'}")
@@ -206,12 +228,9 @@ def _campaign(work: Path, plans: Iterable[Plan]) -> Iterator[Campaign]:
             port = tracking.port
         resource_tracker.ensure_running()
         _warm_up(folder)
-        campaign = Campaign(work, Servers(s3, port, environment), disks=False)
-        # Pages that the collector of garbage has looked at would be copied for every fork.
-        gc.collect()
-        gc.freeze()
+        campaign = Campaign(work, Servers(s3, port, environment), disks=False, code=_digest())
         for plan in plans:
-            campaign.prepare(plan.setup)
+            campaign.train_champion(plan.setup)
         assert threading.active_count() == 1, "a fork would lose threads"
         yield campaign
 
@@ -225,14 +244,22 @@ def _warm_up(folder: Path) -> None:
     requirements_utils._init_modules_to_packages_map()
 
 
-def _import(run: Run) -> None:
-    """Import here what a run's processes have imported late, lest each later one does so again."""
-    for name in (run.folder / MODULES).read_text().split():
+def _import(names: Iterable[str]) -> None:
+    """Import here what runs import late, lest each later one does so again."""
+    for name in names:
         if name not in sys.modules:
             # Some were made by others, or lie in a folder that is gone.
             with suppress(Exception):
                 import_module(name)
+    # Pages that the collector of garbage has looked at would be copied for every fork.
+    gc.collect()
     gc.freeze()
+
+
+def _digest() -> str:
+    """Of the code that a run consists of."""
+    files = sorted(path for folder in _CODE for path in (_ROOT / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def _version() -> str:

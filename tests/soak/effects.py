@@ -44,13 +44,12 @@ class Armed:
         return f"fault-{self.number}"
 
 
-def arm(fault: Fault, number: int, passed: Sequence[str], acts: Sequence[float], disk: bool) -> Armed | None:
+def arm(fault: Fault, number: int, passed: Sequence[str], acts: Sequence[float]) -> Armed | None:
     """Where a fault comes, by what an undisturbed run has passed.
 
     Args:
         passed: The places, in the order of its effects.
         acts: The seconds that its acts took.
-        disk: Whether files are on the disk that can be filled (and not on S3).
 
     Returns: ``None`` if the run has no place for this kind of fault.
     """
@@ -61,7 +60,7 @@ def arm(fault: Fault, number: int, passed: Sequence[str], acts: Sequence[float],
                 return Armed(number, fault.kind, ANY_MOMENT, act, False, moment)
             moment -= seconds
     share = (fault.place - _SHARE_OF_ANY_MOMENT) / (1 - _SHARE_OF_ANY_MOMENT) if fault.kind in SIGNALS else fault.place
-    places = sorted({place for place in passed if _suits(fault.kind, place, disk)})
+    places = sorted({place for place in passed if _suits(fault.kind, place)})
     if not places:
         return None
     place = places[min(int(share * len(places)), len(places) - 1)]
@@ -69,7 +68,7 @@ def arm(fault: Fault, number: int, passed: Sequence[str], acts: Sequence[float],
     return Armed(number, fault.kind, place, count, fault.after, fault.seconds)
 
 
-def _suits(kind: str, place: str, disk: bool) -> bool:
+def _suits(kind: str, place: str) -> bool:
     remote = place.startswith(("S3 ", "MLflow "))
     if kind in WEATHER:
         return remote and (kind != "foreign JSON" or place.startswith("MLflow "))

@@ -23,6 +23,7 @@ _ANSWERS = {
     _REFUSED: AWAY, "connection reset": AWAY, "request cut": CUT, "answer lost": LOST, "answer cut": HALF,
     "status 500": "500", "status 503": "503", "status 429": "429", "status 403": "403", _SLOW: PASS,
     "login page": "<!doctype html><html><body>Sign in to the network</body></html>",
+    "broken page": "<!doctype html><html><body>Sign in<p>to the network</body></html>",
     "foreign JSON": '{"run": "x", "runs": 3, "experiment": []}',
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 
 #: Ways through the product: a study on this machine; the pipeline's steps one by one; a retuning on this machine and
 #: one as the retuning pipeline; promotions by hand.
-ROUTES = {"tune": 0.34, "steps": 0.32, "retune": 0.1, "retuning pipeline": 0.14, "promote": 0.1}
+ROUTES = {"tune": 0.42, "steps": 0.3, "retune": 0.07, "retuning pipeline": 0.09, "promote": 0.12}
 STUDIES = ("function", "xgboost")
 FOLDER, S3 = "folder", "S3"
 SQLITE, SERVER = "sqlite", "server"
@@ -18,7 +18,7 @@ SIGNALS = ("SIGKILL", "SIGTERM", "Ctrl-C", "Ctrl-C twice")
 #: What requests to S3 and to MLflow's server meet for a while.
 WEATHER = (
     "connection refused", "connection reset", "request cut", "answer lost", "answer cut", "status 500", "status 503",
-    "status 429", "status 403", "slow", "login page", "foreign JSON",
+    "status 429", "status 403", "slow", "login page", "broken page", "foreign JSON",
 )  # fmt: skip
 DISK = "disk full"
 
@@ -64,13 +64,13 @@ def draw(seed: int) -> Plan:
     """The plan of a seed."""
     rng = np.random.default_rng(seed)
     route = str(rng.choice(list(ROUTES), p=list(ROUTES.values())))
-    study = str(rng.choice(STUDIES, p=[0.6, 0.4])) if route in ("tune", "steps") else "xgboost"
+    study = str(rng.choice(STUDIES, p=[0.8, 0.2])) if route in ("tune", "steps") else "xgboost"
     store = FOLDER if route == "tune" else str(rng.choice((FOLDER, S3)))
     tracking = str(rng.choice((SQLITE, SERVER), p=[0.6, 0.4]))
     kinds = [*SIGNALS, *SIGNALS]
-    if S3 in store or tracking == SERVER:
+    if store == S3 or tracking == SERVER:
         kinds += WEATHER
-    if FOLDER in store or tracking == SQLITE:
+    if store == FOLDER or tracking == SQLITE:
         kinds += [DISK] * 2
     faults = tuple(
         Fault(

@@ -172,8 +172,7 @@ def _loop(run: Run, folder: Path, store: str) -> None:
         _step(run, lambda: steps.fit_reward_model(state, trials, fitted), fitted)  # noqa: B023
         more = _step(run, lambda: steps.update_policy(store, run_id, fitted, after).more, after)  # noqa: B023
         state = after
-    report, note = folder / "report", folder / "note"
-    _step(run, lambda: steps.conclude(store, table, name, report, note), report, note)
+    _step(run, lambda: steps.conclude(store, table, name))
 
 
 def _train(store: str, run_id: str, proposal: str, table: Path, name: str, trial: Path) -> bool:

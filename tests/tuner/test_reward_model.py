@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import special, stats
+from threadpoolctl import ThreadpoolController
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.study.tuner_settings import Kind
 from rlhpo_core.tuner import reward_model
 from rlhpo_core.tuner.gaussian_process import Hyperparameters
-from rlhpo_core.tuner.reward_model import RewardModel, fit, from_state
+from rlhpo_core.tuner.reward_model import RewardModel, fit, from_state, one_thread
 from tests.helpers.regression import sample, smooth
 
 KINDS: tuple[Kind, ...] = ("mlp", "ensemble", "gp")
@@ -94,6 +95,19 @@ def test_the_seed_decides_all_chance(kind: Kind) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
     if kind != "gp":
         assert not torch.equal(first["w0"], fit(kind, x, y, seed=6).state()["w0"])
+
+
+def test_blas_has_one_thread_meanwhile() -> None:
+    """OpenBLAS shares the sums of a product among threads on some processors, which changes their last bits."""
+
+    def counts() -> set[int]:
+        return {pool["num_threads"] for pool in ThreadpoolController().info() if pool["user_api"] == "blas"}
+
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        before = counts()
+        with one_thread():
+            assert counts() == {1}
+        assert counts() == before
 
 
 @kinds
