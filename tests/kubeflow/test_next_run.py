@@ -67,7 +67,7 @@ def play(files: StudyFiles) -> None:
 
 
 def first_run(package: Any, further: int, **options: Any) -> str:
-    parameters = {"store": "s3://bucket/it", "trial_memory": "4G", next_run.FURTHER: further}
+    parameters = {"store": "s3://bucket/it", "image": "registry.example.com/rlhpo:2", next_run.FURTHER: further}
     return client.submit(Server.of(), package, "first", parameters, "tuning", **options).id
 
 
