@@ -15,6 +15,7 @@ def data_prep(
     state: Output[Model],
     table_source: str = "",
     log_trials: bool = True,
+    kfp_run: str = "",
 ) -> NamedTuple("Outputs", run_id=str, table_name=str, proposals=list[str], more=str):  # type: ignore[valid-type]
     """Check a study and its table, and provide the state from which the study continues.
 
@@ -24,6 +25,7 @@ def data_prep(
         state: The tuner's state: new, or as an earlier run of the study left it.
         table_source: A path or s3:// address, used in place of data.path in the study.
         log_trials: Whether the steps log finished trials in MLflow; if not, the process that watches the store does.
+        kfp_run: This run's id in KFP, for which the study is held until its end; empty if the caller sees to that.
 
     Returns:
         run_id: The study's run in MLflow, to which later steps log; empty if they should not.
@@ -36,6 +38,6 @@ def data_prep(
 
     from rlhpo_core.kubeflow import steps
 
-    found = steps.prepare(store, table_source, Path(table.path), Path(state.path), log_trials)
+    found = steps.prepare(store, table_source, Path(table.path), Path(state.path), log_trials, kfp_run)
     outputs = namedtuple("Outputs", ["run_id", "table_name", "proposals", "more"])
     return outputs(found.run_id, found.table_name, found.proposals, found.more)

@@ -3,17 +3,18 @@
 What is to be tuned is small, so one chunk of rounds holds it.
 """
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from components import IMAGE
 from components.retune_check.component import retune_check
 from components.retune_decide.component import retune_decide
 from pipelines.compiled import lean
-from pipelines.hpo_loop.pipeline import build as build_loop
-from pipelines.pods import ALERT_KEYS, AUDIT_SETTINGS, SETTINGS, Late, Pods
+from pipelines.pods import Pods, deadline
+from pipelines.tuning import build_rounds, tune
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow import retune_steps
+from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
 
 def build(
@@ -21,19 +22,24 @@ def build(
     trials_per_round: int,
     parallelism: int = 0,
     accelerator: bool = False,
-    cluster: bool = True,
+    cluster: ClusterSpec | None = STANDARD,
+    pull_secret: str | None = None,
     steps: Steps = Steps.FIVE,
 ) -> BaseComponent:
     """The pipeline for retunings of at most ``rounds`` rounds.
 
     Args:
-        rounds: 1 to ``MOST_ROUNDS`` of ``hpo_loop``; the other arguments are those of its ``build``.
+        rounds: As the other arguments, those of ``pipelines.tuning.build_rounds``.
 
     Raises: ValueError if a number is out of range.
     """
-    loop = build_loop(rounds, trials_per_round, parallelism, accelerator, cluster, steps)
+    all_rounds = build_rounds(rounds, trials_per_round, parallelism, accelerator, cluster, pull_secret, steps)
 
-    @dsl.pipeline(name="rlhpo-retune", description=f"Retune a deployed model in at most {rounds} rounds, and decide.")
+    @dsl.pipeline(
+        name="rlhpo-retune",
+        description=f"Retune a deployed model in at most {rounds} rounds, and decide.",
+        pipeline_config=deadline(cluster),
+    )
     def retune(
         store: str,
         table_source: str = "",
@@ -44,12 +50,6 @@ def build(
         mlflow_secret: str = "rlhpo-mlflow",
         registry_secret: str = "rlhpo-registry",
         alert_secret: str = "rlhpo-alerts",
-        trial_cpu: str = "1",
-        trial_memory: str = "2G",
-        trial_node_selector: dict = {},  # noqa: B006  (KFP reads it as the default's JSON)
-        trial_tolerations: list = [],  # noqa: B006
-        accelerator_type: str = "nvidia.com/gpu",
-        accelerator_count: str = "1",
     ):  # type: ignore[no-untyped-def]
         """Retune a deployed model if its data has changed, and promote the winner only if it is surely better.
 
@@ -59,53 +59,24 @@ def build(
             table_source: A path or s3:// address of the current table, in place of data.path in the study.
             force: Whether to tune even if nothing has changed.
             image: The image of all steps.
-            config_map: Name of the config map with MLFLOW_TRACKING_URI and the S3 endpoint.
+            config_map: Name of the config map with settings, such as MLFLOW_TRACKING_URI and the S3 endpoint.
             store_secret: Name of the secret with the object store's credentials.
             mlflow_secret: Name of the secret with MLflow's credentials, if it wants any.
             registry_secret: Name of the secret with credentials of MLflow that may write to its registry; the steps
                 that register the winner and that move the alias use them in place of those of mlflow_secret.
             alert_secret: Name of the secret with the webhook's address and the key of its signature, if there is one.
-            trial_cpu: CPUs of a trial, as request and limit.
-            trial_memory: Memory of a trial, as request and limit.
-            trial_node_selector: Labels of nodes that may take a trial.
-            trial_tolerations: Tolerations of a trial's pod.
-            accelerator_type: Resource name; heeded by pipelines compiled with accelerators.
-            accelerator_count: How many of them a trial gets.
         """
-        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster)
+        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
         checked = retune_check(store=store, table_source=table_source, force=force)
-        pods.place(checked, "look at the data")
-        _tell(checked, alert_secret, cluster)
+        pods.place(checked, "look at the data", alert_secret=alert_secret)
         with dsl.If(checked.outputs["Output"] == retune_steps.GO, name="something to do"):
-            tuned = loop(
-                store=checked.outputs["tuned_store"],
-                table_source=table_source,
-                image=image,
-                config_map=config_map,
-                store_secret=store_secret,
-                mlflow_secret=mlflow_secret,
-                registry_secret=registry_secret,
-                trial_cpu=trial_cpu,
-                trial_memory=trial_memory,
-                trial_node_selector=trial_node_selector,
-                trial_tolerations=trial_tolerations,
-                accelerator_type=accelerator_type,
-                accelerator_count=accelerator_count,
-            )
-            tuned.set_display_name("tune")
+            best = tune(all_rounds, pods, checked.outputs["tuned_store"], table_source, registry_secret)
             decided = retune_decide(
                 store=checked.outputs["tuned_store"],
                 model_store=store,
-                winner=tuned.output,
+                winner=best.output,
                 table_source=table_source,
             )
-            pods.place(decided, "decide", settings=(*SETTINGS, *AUDIT_SETTINGS), mlflow_secret=registry_secret)
-            _tell(decided, alert_secret, cluster)
+            pods.place(decided, "decide", registry_secret=registry_secret, alert_secret=alert_secret)
 
     return lean(retune)
-
-
-def _tell(task: dsl.PipelineTask, secret: Late, cluster: bool) -> None:
-    """Give a step what it needs to send alerts."""
-    if cluster:
-        kubernetes.use_secret_as_env(task, secret, {name: name for name in ALERT_KEYS}, optional=True)

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from rlhpo_core.cli.cluster_options import ClusterSettings, Settings, parsed_settings
 from rlhpo_core.cli.cluster_runs import Artifacts, AsJson, Watch, as_data, failure
 from rlhpo_core.cli.options import Force, ServerOptions, StudyFile, console, errors, grouped, seconds, write_file
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow.schedules import RunUnderWay
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, load_study
 
 # KFP is slow to import, too: only the commands do.
@@ -48,6 +51,8 @@ StepsOption = Annotated[
 ]
 Retune = Annotated[bool, typer.Option("--retune", help="Retune the deployed model, as `rlhpo retune` does.")]
 
+_EVERY_TEN_MINUTES = "0 */10 * * * *"
+
 #: The pipelines' names on the server.
 PIPELINE, RETUNE = "rlhpo-hpo-loop", "rlhpo-retune"
 
@@ -68,7 +73,11 @@ class RunOptions:
     ] = False
     rounds: Rounds = None
     steps: StepsOption = Steps.COMPACT
-    image: Annotated[str | None, typer.Option(help="The image of all steps; default: that of this version.")] = None
+    image: Annotated[
+        str | None,
+        typer.Option(envvar="RLHPO_IMAGE", help="The image of all steps; default: that of this version."),
+    ] = None
+    settings: Settings = None
     pipeline_version: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Keep the pipeline on the server as this version, and run that."),
@@ -86,6 +95,10 @@ def submit(
     go_on: Annotated[
         bool, typer.Option("--continue/--no-continue", help="Whether runs send the next one while budget is left.")
     ] = True,
+    supervise: Annotated[
+        bool,
+        typer.Option("--supervise", help="Have a recurring run look every ten minutes whether the study goes on."),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for this run's end, and fail if it failed.")] = False,
     timeout: Annotated[str, typer.Option(metavar="DURATION", help="Of --wait, such as 2h; the run goes on.")] = "7d",
     artifacts: Artifacts = None,
@@ -93,27 +106,36 @@ def submit(
 ) -> None:
     """Run a study on a cluster, as runs of some rounds each: the last step of a run sends the next one.
 
-    A run that fails sends none; submitted again with the same store, the study goes on where it was. With `--retune` it
-    is one run: look whether the data is new, tune from what is known, let the gate decide; the store is then the place
-    of the model.
+    A run that fails is followed as well; after three in a row without a new trial the study is given up, with an alert.
+    Submitted again with the same store, it goes on where it was. `--supervise` also starts a study again whose run died
+    before it could send another. With `--retune` it is one run: look whether the data is new, tune from what is known,
+    let the gate decide; the store is then the place of the model.
 
     The study file is put into the store, from where the pods read it, so this machine needs access to the store as
     well. The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
     they come from the secrets that docs/operations.md names.
     """
     from rlhpo_core.kubeflow import client
-    from rlhpo_core.kubeflow.next_run import FURTHER, put_study
+    from rlhpo_core.kubeflow.next_run import FURTHER, begin_chain, put_study
 
-    spec, kfp, patience = load_study(study), server.server(), seconds(timeout, "--timeout")
+    if supervise and (run.retune or not go_on):
+        raise UserError("--supervise: looks after a chain of runs; leave out --retune and --no-continue")
+    given = parsed_settings(run.settings)
+    spec, kfp, patience = load_study(study, given.overrides), server.server(), seconds(timeout, "--timeout")
     with tempfile.TemporaryDirectory() as folder:
-        parameters, further = _parameters(spec, run), 0
-        package = _package(kfp, spec, run, Path(folder))
+        parameters, further = _parameters(spec, run, given), 0
+        package = _package(kfp, spec, run, given, Path(folder))
         put_study(run.store, spec)
         if not run.retune:
             a_run = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
-            further = math.ceil(_rounds(spec) / a_run) - 1 if go_on else 0
-            parameters[FURTHER] = further
+            runs = math.ceil(_rounds(spec) / a_run)
+            # As many again as the budget needs, since a run may fail in its middle.
+            further, parameters[FURTHER] = (runs - 1, 2 * runs - 1) if go_on else (0, 0)
         sent = client.submit(kfp, package, spec.name, parameters, run.experiment, service_account=run.service_account)
+    if not run.retune:
+        begin_chain(StudyFiles(open_store(run.store)), sent.id)
+    if supervise:
+        _supervise(kfp, spec, run, given)
     told = errors if as_json else console
     if not as_json:
         console.print(f"run {sent.id}  {escape(sent.url or '')}".rstrip(), soft_wrap=True)
@@ -131,6 +153,40 @@ def submit(
         typer.echo(json.dumps({**as_data(sent), "further_runs": further}))
     if sent.ended and not sent.succeeded:
         raise failure(kfp, sent, artifacts)
+
+
+def _supervise(server: Server, spec: StudySpec, run: RunOptions, given: ClusterSettings) -> None:
+    """Have a recurring run look after the study, in place of an earlier one of this name."""
+    from kfp import compiler
+
+    from rlhpo_core.cli.local_pipeline import pipeline_module
+    from rlhpo_core.kubeflow import schedules
+
+    pipeline_module()
+    name = f"{spec.name}-supervisor"
+    parameters = {
+        "store": run.store,
+        "schedule": name,
+        **given.names,
+        **({} if run.image is None else {"image": run.image}),
+    }
+    # It registers nothing.
+    parameters.pop("registry_secret", None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        built = importlib.import_module("pipelines.supervise.pipeline").build(spec.cluster, given.pull_secret)
+        compiler.Compiler().compile(built, str(path))
+        schedules.schedule(
+            server,
+            path,
+            "rlhpo-supervise",
+            name,
+            parameters,
+            run.experiment,
+            service_account=run.service_account,
+            cron=_EVERY_TEN_MINUTES,
+            under_way=RunUnderWay.WAIT,
+        )
 
 
 @grouped
@@ -154,11 +210,12 @@ def schedule(
     from rlhpo_core.kubeflow import schedules
     from rlhpo_core.kubeflow.next_run import put_study
 
-    spec, kfp = load_study(study), server.server()
+    given = parsed_settings(run.settings)
+    spec, kfp = load_study(study, given.overrides), server.server()
     with tempfile.TemporaryDirectory() as folder:
-        parameters = _parameters(spec, run)
-        rounds = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
-        package = _compile(spec, rounds, Path(folder), run.retune, run.steps)
+        parameters = _parameters(spec, run, given)
+        a_run = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
+        package = _compile(spec, a_run, Path(folder), run.retune, run.steps, given.pull_secret)
         put_study(run.store, spec)
         made = schedules.schedule(
             kfp,
@@ -197,29 +254,39 @@ def compile_pipeline(
     rounds: Rounds = None,
     steps: StepsOption = Steps.COMPACT,
     retune: Retune = False,
+    settings: Settings = None,
     force: Force = False,
 ) -> None:
-    """Compile the pipeline of a study into a file, to be uploaded in KFP's pages or by another tool."""
-    spec = load_study(study)
+    """Compile the pipeline of a study into a file, to be uploaded in KFP's pages or by another tool.
+
+    What the study's section `cluster` says, and `--set pull_secret=NAME`, is part of it; image, and names of secrets
+    and of the config map, are parameters of its runs.
+    """
+    given = parsed_settings(settings)
+    spec = load_study(study, given.overrides)
     with tempfile.TemporaryDirectory() as folder:
-        path = _compile(spec, _rounds_of_run(spec, rounds, retune, steps), Path(folder), retune, steps)
-        content = path.read_bytes()
+        a_run = _rounds_of_run(spec, rounds, retune, steps)
+        content = _compile(spec, a_run, Path(folder), retune, steps, given.pull_secret).read_bytes()
     write_file(out, content, force)
     console.print(f"wrote {escape(str(out))}", soft_wrap=True)
 
 
-def _package(server: Server, spec: StudySpec, run: RunOptions, folder: Path) -> Path | PipelineVersion:
+def _package(
+    server: Server, spec: StudySpec, run: RunOptions, given: ClusterSettings, folder: Path
+) -> Path | PipelineVersion:
     """What is run: a package compiled into the folder, or the version of the pipeline that it becomes."""
     from rlhpo_core.kubeflow import client
 
     rounds = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
-    path = _compile(spec, rounds, folder, run.retune, run.steps)
+    path = _compile(spec, rounds, folder, run.retune, run.steps, given.pull_secret)
     if run.pipeline_version is None:
         return path
     return client.upload(server, path, RETUNE if run.retune else PIPELINE, run.pipeline_version)
 
 
-def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps) -> Path:
+def _compile(
+    spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps, pull_secret: str | None = None
+) -> Path:
     """The pipeline of a run, with so many rounds. Raises: UserError if that is more than a run holds."""
     from kfp import compiler
 
@@ -239,11 +306,16 @@ def _compile(spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: St
             "1 MiB of it; without --rounds, runs that fit follow each other"
         )
     path = folder / "pipeline.yaml"
-    parallelism = spec.execution.workers or 0
-    compiler.Compiler().compile(
-        pipeline.build(rounds, spec.tuner.trials_per_round, parallelism, spec.execution.device == "cuda", steps=steps),
-        str(path),
+    built = pipeline.build(
+        rounds,
+        spec.tuner.trials_per_round,
+        parallelism=spec.execution.workers or 0,
+        accelerator=spec.execution.device == "cuda",
+        cluster=spec.cluster,
+        pull_secret=pull_secret,
+        steps=steps,
     )
+    compiler.Compiler().compile(built, str(path))
     return path
 
 
@@ -277,7 +349,7 @@ def _rounds(spec: StudySpec) -> int:
     return math.ceil(spec.budget.trials / spec.tuner.trials_per_round)
 
 
-def _parameters(spec: StudySpec, run: RunOptions) -> dict[str, Any]:
+def _parameters(spec: StudySpec, run: RunOptions, given: ClusterSettings) -> dict[str, Any]:
     """Those of the pipeline. Raises: UserError if the pods could not read what the study or the options name."""
     for name, place in (("--store", run.store), ("registry.store", spec.registry.store)):
         if place is not None and not place.startswith("s3://"):
@@ -293,7 +365,7 @@ def _parameters(spec: StudySpec, run: RunOptions) -> dict[str, Any]:
             "register it (`rlhpo prior register`) and name it as models:/NAME@ALIAS"
         )
     parameters: dict[str, Any] = {"store": run.store, "table_source": _table(spec, run)}
-    return parameters if run.image is None else {**parameters, "image": run.image}
+    return {**parameters, **given.names, **({} if run.image is None else {"image": run.image})}
 
 
 def _table(spec: StudySpec, run: RunOptions) -> str:

@@ -77,7 +77,7 @@ def chunk(store: str, rounds: int, trials_per_round: int, root: str) -> None:
     from kfp import local
 
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-    pipeline_module().build(rounds, trials_per_round, cluster=False)(store=store, log_trials=False)
+    pipeline_module().build(rounds, trials_per_round, cluster=None)(store=store, log_trials=False)
 
 
 def pipeline_module() -> ModuleType:

@@ -38,6 +38,7 @@ from rlhpo_core.cli.options import (
 )
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Engine
+from rlhpo_core.kubeflow import pod_settings
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
@@ -115,8 +116,8 @@ def resume(
     opened = StudyFolder.open(folder)
     spec = load_study(opened.study_file, overrides(trials=trials, workers=workers))
     if trials is not None or workers is not None:
-        if opened.busy():
-            raise UserError(f"{folder} is being tuned by another process; wait for it, or stop it")
+        if (why := opened.busy()) is not None:
+            raise UserError(why)
         opened.write_spec(spec)
     _conclude(session.resume(folder, console, engine), spec)
 
@@ -217,9 +218,13 @@ app.add_typer(cli_prior.app, name="prior")
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is printed without a traceback."""
+    """Run the command line; what the user can mend is printed without a traceback.
+
+    In a pod, such as that of a job that submits runs, the mounted settings hold as they do for steps.
+    """
     try:
-        app()
+        with pod_settings.mounted():
+            app()
     except UserError as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)

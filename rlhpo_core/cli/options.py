@@ -16,7 +16,7 @@ from rich.console import Console
 from rlhpo_core.atomic_files import create_atomically, write_atomically
 from rlhpo_core.errors import UserError, describe
 from rlhpo_core.execution.resources import Engine
-from rlhpo_core.study.spec import Duration
+from rlhpo_core.study.durations import Duration
 
 # KFP is slow to import: only the commands that need it do.
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.production.winner import register_winner
 from rlhpo_core.report.study_report import failure_report, log_report, make_report
 from rlhpo_core.retries import BRIEFLY, patiently
+from rlhpo_core.storage.lock import Lock, LostLock
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec
@@ -86,7 +87,7 @@ def start(
     existed, data = path.exists() and not numbered, evaluator.data()
     create = StudyFolder.create_numbered if numbered else StudyFolder.create
     folder = create(path, spec, StudyRecord.new(spec, _digest(data)), None if data is None else data.schema)
-    with folder.locked():
+    with folder.locked() as lock:
         try:
             begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, console)
@@ -94,7 +95,7 @@ def start(
             # Nothing has happened in it: the next attempt should find the place free.
             folder.discard(keep_folder=existed)
             raise
-        return _conduct(folder, spec, evaluator, tracker, console, engine)
+        return _conduct(folder, spec, evaluator, tracker, console, engine, lock)
 
 
 def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
@@ -108,14 +109,14 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
     """
     torch.set_num_threads(1)
     folder = StudyFolder.open(path)
-    with folder.locked():
+    with folder.locked() as lock:
         spec = folder.spec()
         with console.status("reading the data"):
             evaluator = build_evaluator(spec, threads(spec.execution), folder.schema())
             evaluator.check_space(spec.space)
             folder.check_table(_digest(evaluator.data()))
         begin_study(folder, spec)
-        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine)
+        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine, lock)
 
 
 @dataclass(frozen=True)
@@ -235,17 +236,22 @@ def _conduct(
     tracker: StudyTracker,
     console: Console,
     engine: Engine,
+    lock: Lock,
 ) -> Result:
-    """Tune with the display and MLflow as listeners, then conclude. Raises: UserError if no trial has succeeded."""
+    """Tune with the display and MLflow as listeners, then conclude.
+
+    Raises: UserError if no trial has succeeded; LostLock if somebody else has taken over.
+    """
     display = LiveProgress(console, spec, folder.history())
     begun = folder.state().summaries
     mirror = TrackingListener(tracker, folder.history(), begun, display.warn, folder.with_curve)
-    _log_inputs(tracker, evaluator, folder.state().prior, console)
     with _Interrupts(display.warn) as interrupts:
         try:
+            _log_inputs(tracker, evaluator, folder.state().prior, console)
             with display:
-                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts)
+                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts, lock)
             interrupts.check()
+            lock.check()
             best = folder.history().best()
             mirrored = mirror.flush()
             try:
@@ -263,6 +269,8 @@ def _conduct(
             _leave(tracker, "KILLED", display.warn)
             best, winner = folder.history().best(), folder.record().winner
             return Result(folder, "interrupted", False, best, winner, not mirror.pending, tracker.url)
+        except LostLock:
+            raise  # The run in MLflow is theirs, too.
         except Exception:
             _leave(tracker, "FAILED", display.warn)
             raise
@@ -310,15 +318,17 @@ def _tune(
     listeners: Sequence[runner.Listener],
     engine: Engine,
     interrupts: _Interrupts,
+    lock: Lock,
 ) -> runner.Outcome:
-    """Run the loop until the budget is spent or the study is interrupted."""
+    """Run the loop until the budget is spent, the study is interrupted, or somebody else has taken over."""
     if engine is Engine.KFP:
         # It looks at the count itself, and kills the pipeline at 2.
         with interrupts.heeded(lambda: None):
-            return local_pipeline.run(folder, spec, tracking_uri, listeners, lambda: interrupts.count)
+            level = lambda: 2 if lock.lost else interrupts.count  # noqa: E731
+            return local_pipeline.run(folder, spec, tracking_uri, listeners, level)
     count = min(workers(spec.execution), spec.tuner.trials_per_round)
     with TrialPool(spec, count, threads(spec.execution), folder.schema()) as pool, interrupts.heeded(pool.cancel):
-        return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0)
+        return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0 or lock.lost)
 
 
 def _conclude(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 
+from rlhpo_core.execution import cgroup
 from rlhpo_core.study.spec import ExecutionSpec
 
 
@@ -25,8 +26,11 @@ class Steps(StrEnum):
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those of the machine, or fewer if a container is limited to less."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = cgroup.cpus()
+    # Half a CPU is one thread; of one and a half, a second thread would mostly wait.
+    return there if limit is None else max(1, min(there, int(limit)))
 
 
 def workers(execution: ExecutionSpec) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.kubeflow.steps import fetch_table, tracked
-from rlhpo_core.retries import patiently
+from rlhpo_core.kubeflow import pod
+from rlhpo_core.kubeflow.steps import fetch_table, on_cpu, tracked
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec
@@ -34,7 +35,7 @@ class Checked:
     """Where the files of this retuning live: the study as it is to be tuned, and all that was found."""
 
 
-@patiently()
+@pod.step
 def check(store: str, table_source: str, force: bool, note: Path) -> Checked:
     """Compare the current data with the champion's, and score the champion on it.
 
@@ -66,7 +67,7 @@ def check(store: str, table_source: str, force: bool, note: Path) -> Checked:
     return Checked(GO if findings.proceed else STOP, place)
 
 
-@patiently()
+@pod.step
 def decide(store: str, model_store: str, table_source: str, note: Path) -> dict[str, float]:
     """Let the gate decide about a study's winner; returns what it was decided by.
 
@@ -105,22 +106,24 @@ def decide(store: str, model_store: str, table_source: str, note: Path) -> dict[
 
 
 def _spec(store: str, model_store: str) -> StudySpec:
-    """The study in a store, its ledger in the model's store."""
+    """The study in a store, with the one ledger of its model: as it says, else the cluster's, else the store's."""
+    from rlhpo_core.production.ledger import STORE_VARIABLE
+
     spec = StudyFiles(open_store(store)).spec()
-    registry = spec.registry.model_copy(update={"store": f"{model_store.rstrip('/')}/registry"})
-    return spec.model_copy(update={"registry": registry})
+    ledger = spec.registry.store or os.environ.get(STORE_VARIABLE) or f"{model_store.rstrip('/')}/registry"
+    return spec.model_copy(update={"registry": spec.registry.model_copy(update={"store": ledger})})
 
 
 @contextmanager
 def _at_hand(spec: StudySpec, source: str) -> Iterator[StudySpec]:
-    """The study with its table in this file system."""
+    """The study with its table in this file system, and without an accelerator."""
     if spec.data is None:
         raise UserError("a retuning needs a table: the study has no data")
     wanted = source or str(spec.data.path)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(wanted).name
         fetch_table(wanted, path)
-        yield spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
+        yield on_cpu(spec).model_copy(update={"data": spec.data.model_copy(update={"path": path})})
 
 
 def _found(files: StudyFiles) -> bytes:

@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
-from rlhpo_core.execution.resources import threads
+from rlhpo_core.kubeflow import pod
 from rlhpo_core.retries import patiently, wait_out
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.budget import spent
@@ -31,6 +33,9 @@ from rlhpo_core.trial import History, Proposal, Trial
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it: each has a process of its own.
 if TYPE_CHECKING:
     from rlhpo_core.tuner.algorithm import TunerState
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: Takes the place of a proposal when the budget is spent: a loop over no items would fail.
 NOTHING = ""
@@ -52,8 +57,21 @@ class Prepared:
     """MORE, or OVER if there is nothing to train."""
 
 
-@patiently()
-def prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool = True) -> Prepared:
+def _renewing(step: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
+    """While the step works, its run holds the study."""
+
+    @wraps(step)
+    def renewing(store: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with lease.renewed(open_store(store)):
+            return step(store, *args, **kwargs)
+
+    return renewing
+
+
+@pod.step
+def prepare(
+    store: str, table_source: str, table: Path, state: Path, log_trials: bool = True, kfp_run: str = ""
+) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
     Args:
@@ -62,21 +80,30 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
         table: Written: the table, empty without one.
         state: Written: the tuner's state.
         log_trials: Whether the steps log to MLflow.
+        kfp_run: This run's id in KFP, for which the study is held; empty if the caller holds it.
 
-    Raises: UserError if there is no study in the store, if its data or its space cannot be used, or if MLflow cannot be
-    reached.
+    Raises: UserError if there is no study in the store, if another run or a process tunes it, if its data or its space
+    cannot be used, or if MLflow cannot be reached.
     """
+    with lease.held_by_run(open_store(store), kfp_run) if kfp_run else nullcontext():
+        return _prepare(store, table_source, table, state, log_trials)
+
+
+def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool) -> Prepared:
     from rlhpo_core.evaluators.kinds import build_evaluator
+    from rlhpo_core.kubeflow import next_run
     from rlhpo_core.tuner import state_file
 
     files = _files(store)
+    next_run.note_beginning(files)
     spec, name = files.spec(), ""
     if spec.data is not None:
         name = Path(table_source or spec.data.path).name
         fetch_table(table_source or str(spec.data.path), table)
     else:
         table.write_bytes(b"")
-    with _with_table(spec, table, name) as local:
+    # Trains nothing, and its pod has no accelerator.
+    with _with_table(on_cpu(spec), table, name) as local:
         evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
@@ -88,7 +115,7 @@ def prepare(store: str, table_source: str, table: Path, state: Path, log_trials:
     return Prepared(run_id, name, *_proposed(files, spec, current))
 
 
-@patiently()
+@pod.step
 def propose(store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
@@ -106,7 +133,8 @@ def propose(store: str, state: Path) -> list[str]:
     return proposals
 
 
-@patiently()
+@pod.step
+@_renewing
 def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path) -> Trial | None:
     """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
 
@@ -133,10 +161,9 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         trial.write_bytes(b"")
         return None
     if finished is None:
-        schema = files.schema() if files is not None else None
         with (
             _with_table(spec, table, table_name) as local,
-            TrialPool(local, 1, threads(spec.execution), schema) as pool,
+            TrialPool(local, 1, pod.threads(spec.execution), files.schema()) as pool,
         ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
@@ -156,6 +183,7 @@ def scores(trial: Trial | None) -> dict[str, float]:
     return {"trial": float(trial.proposal.number + 1), **value, **trial.metrics}
 
 
+@pod.step
 def fit_reward_model(previous: Path, trials: Sequence[Path], state: Path) -> dict[str, float]:
     """Take the round's trials into the state and fit F; returns its diagnostics.
 
@@ -199,7 +227,8 @@ class RoundEnd:
     """Of the round; empty if it has no trials."""
 
 
-@patiently()
+@pod.step
+@_renewing
 def update_policy(store: str, run_id: str, previous: Path, state: Path) -> RoundEnd:
     """Move the policy, end the round, and put the state into the store.
 
@@ -249,6 +278,7 @@ class Learnt:
     """What ``fit_reward_model`` and ``update_policy`` say of the round."""
 
 
+@pod.step
 def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state: Path) -> Learnt:
     """``fit_reward_model``, ``update_policy`` and the ``propose`` of the next round.
 
@@ -268,25 +298,25 @@ def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state
     return Learnt(proposals, MORE if all(proposals) else OVER, {**diagnostics, **end.summary})
 
 
-@patiently()
-def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
-    """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
+@pod.step
+@_renewing
+def conclude(store: str, table: Path, table_name: str) -> str:
+    """Refit, score and register the winner if the budget is spent; returns what was registered, empty if nothing was.
 
-    While budget is left, only reports.
+    While budget is left, only sees to it that MLflow has all trials.
 
     Args:
         table: The table of ``prepare``.
         table_name: Its file name, whose ending tells its format.
-        html: Written: the report.
-        markdown: Written: the report in short.
 
     Returns: name and version of the registered model.
 
     Raises: UserError if the budget is spent and no trial has succeeded, or if MLflow cannot be reached.
     """
     from rlhpo_core.evaluators.kinds import build_evaluator
+    from rlhpo_core.kubeflow import next_run
     from rlhpo_core.production.winner import register_winner
-    from rlhpo_core.report.study_report import failure_report, log_report, make_report
+    from rlhpo_core.report.study_report import failure_report
     from rlhpo_core.tracking.tracker import StudyTracker
 
     files = _files(store)
@@ -295,57 +325,105 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     history = files.history()
     if missing := tracker.complete(history, files.state().summaries, files.with_curve):
         print(f"warning: MLflow misses a part of the study ({', '.join(missing)}); the store has it all", flush=True)
-    over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
-    best, registered = history.best(), ""
-    if over and best is not None:
-        with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, threads(spec.execution), files.schema())
-            if (data := evaluator.data()) is not None:
-                tracker.log_data(data)
-            winner = register_winner(files, spec, evaluator, tracker, best)
-        registered = (winner.registered or "") if winner is not None else ""
-        if winner is not None and winner.warning is not None:
-            print(f"warning: {winner.warning}")
-    report = make_report(files, spec)
-    html.write_text(report.html, encoding="utf-8")
-    markdown.write_text(report.note, encoding="utf-8")
-    log_report(tracker, report)
-    tracker.finish("KILLED" if not over else "FINISHED" if best is not None else "FAILED")
-    if over and best is None:
+    if (reason := spent(spec.budget, history, files.record().seconds)) is None:
+        return ""
+    if (best := history.best()) is None:
+        tracker.finish("FAILED")
         raise UserError(f"{reason}; {failure_report(history)}")
-    return registered
+    with _with_table(spec, table, table_name) as local:
+        evaluator = build_evaluator(local, pod.threads(spec.execution), files.schema())
+        if (data := evaluator.data()) is not None:
+            tracker.log_data(data)
+        winner = register_winner(files, spec, evaluator, tracker, best)
+    if winner is not None and winner.warning is not None:
+        print(f"warning: {winner.warning}")
+    tracker.finish("FINISHED")
+    next_run.note_conclusion(files)
+    return (winner.registered or "") if winner is not None else ""
 
 
-@patiently()
-def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str:
-    """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
+@pod.step
+def submit_next(store: str, kfp_run: str, further_runs: int, html: Path, markdown: Path) -> str:
+    """Send the run that goes on with the study, and then report; returns its id, empty if none was sent.
+
+    Runs at the end of each run, also of one that failed. A report that cannot be made or logged is a warning.
 
     Args:
-        start: The state with which this run began.
         kfp_run: This run's id in KFP.
         further_runs: How many runs may follow this one.
+        html: Written: the report; empty if there is none.
+        markdown: Written: the report in short.
 
-    Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
+    Raises: UserError if KFP or the store cannot be reached or refuses; the step may then be run again.
     """
     from rlhpo_core.kubeflow import idle_schedule, next_run
     from rlhpo_core.kubeflow.connection import Server
-    from rlhpo_core.tuner import state_file
 
-    def tell(line: str) -> None:
-        print(line, flush=True)
-
-    began = state_file.load(start).round
     server, files = Server.of(), _files(store)
-    spec = files.spec()
+    # The run that follows takes the study.
+    lease.release(files.store, kfp_run)
     # A request whose answer was lost is looked for by its name, once the server has had time to carry it out.
     following = wait_out(
-        "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
+        "send the next run", lambda: next_run.send_next(server, files, kfp_run, further_runs), first=15.0
     )
     print(following.reason, flush=True)
+    for path in (html, markdown):
+        path.write_text(f"{following.reason}\n", encoding="utf-8")
+    spec = files.spec_or_none()
+    if spec is None or files.state_or_none() is None:
+        return following.run_id
     over = spent(spec.budget, files.history(), files.record().seconds) is not None
-    if over and files.state().round == began:
-        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, tell))
+    if over and next_run.was_idle(files):
+        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, _tell))
+    try:
+        _report(files, spec, html, markdown, goes_on=bool(following.run_id))
+    except UserError as error:
+        print(f"warning: the report is not whole: {error}", flush=True)
     return following.run_id
+
+
+@pod.step
+def supervise(store: str, schedule: str) -> str:
+    """Look whether a study on a cluster goes on, and start it again if it is dead; returns what was found.
+
+    Args:
+        schedule: Name of the schedule that this is a run of: it is paused once there is nothing left to look after.
+
+    Raises: UserError if KFP or the store cannot be reached or refuses.
+    """
+    from rlhpo_core.kubeflow import next_run, schedules
+    from rlhpo_core.kubeflow.connection import Server
+
+    server, files = Server.of(), _files(store)
+    done, found = wait_out("look after the study", lambda: next_run.supervise(server, files), first=15.0)
+    print(found, flush=True)
+    if done:
+        # Paused and not deleted: KFP deletes the running workflow with its schedule, and that is this one.
+        for one in schedules.schedules(server):
+            if one.name == schedule and one.enabled:
+                schedules.disable(server, one.id)
+    return found
+
+
+def _report(files: StudyFiles, spec: StudySpec, html: Path, markdown: Path, goes_on: bool) -> None:
+    """Write the report and log it; if no run follows, the study's run in MLflow ends."""
+    from rlhpo_core.report.study_report import log_report, make_report
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    report, history = make_report(files, spec), files.history()
+    html.write_text(report.html, encoding="utf-8")
+    markdown.write_text(report.note, encoding="utf-8")
+    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
+    try:
+        log_report(tracker, report)
+    finally:
+        if not goes_on:
+            over = spent(spec.budget, history, files.record().seconds) is not None
+            tracker.finish("KILLED" if not over else "FAILED" if history.best() is None else "FINISHED")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:
@@ -398,6 +476,11 @@ def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:
     """MORE if another round is to follow these trials; OVER if the budget is spent or a stop was asked for."""
     over = files.stop_requested() or spent(spec.budget, history, files.record().seconds) is not None
     return OVER if over else MORE
+
+
+def on_cpu(spec: StudySpec) -> StudySpec:
+    """The study for a step that trains nothing: only trials and the winner's refit have an accelerator."""
+    return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": "cpu"})})
 
 
 def fetch_table(source: str, table: Path) -> None:

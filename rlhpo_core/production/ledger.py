@@ -9,6 +9,7 @@ model was created, and what is known of an earlier model of the same name decide
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ CHAMPION_STAYS: tuple[Outcome, ...] = ("kept", "vetoed", "refused")
 DECISIONS: tuple[Outcome, ...] = ("first", "promoted", *CHAMPION_STAYS)
 #: Where promotions are recorded if the study file does not say.
 DEFAULT = "runs/registry"
+#: Environment variable that names the place for all who share a cluster, where the study file does not.
+STORE_VARIABLE = "RLHPO_REGISTRY_STORE"
+#: Tag of a registered model with the address of its ledger, so that it has one wherever it is retuned from.
+PLACE = "rlhpo.ledger"
 _AUDIT, _CANDIDATES = "audit/", "candidates/"
 #: Of records; what else lies beside them (a backup, say) is none.
 _KEY = re.compile(r"audit/(\d{8})\.json")
@@ -90,8 +95,15 @@ class Ledger:
 
     @classmethod
     def of(cls, model: str, store: str | None) -> Ledger:
-        """Below the place that the study file or the command line names."""
-        return cls(open_store(f"{(store or DEFAULT).rstrip('/')}/{model}"), model)
+        """Below the place that the study file or the command line names, else RLHPO_REGISTRY_STORE, else DEFAULT."""
+        place = store or os.environ.get(STORE_VARIABLE) or DEFAULT
+        return cls(open_store(f"{place.rstrip('/')}/{model}"), model)
+
+    @property
+    def place(self) -> str | None:
+        """The address below which the ledgers of all models lie; ``None`` for a folder, which is of one machine."""
+        uri = self.store.uri
+        return uri.removesuffix(f"/{self.model}") if "://" in uri else None
 
     def records(self, model_created: int | None = None, after: int = 0) -> list[Record]:
         """The oldest first.

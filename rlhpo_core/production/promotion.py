@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.production.gate import Decision, Verdict
-from rlhpo_core.production.ledger import DECISIONS, Candidate, Ledger, Outcome, Record
+from rlhpo_core.production.ledger import DECISIONS, PLACE, Candidate, Ledger, Outcome, Record
 from rlhpo_core.storage.lock import Lock, locked
 from rlhpo_core.tracking.provenance import author, circumstances
 from rlhpo_core.tracking.registry import (
@@ -277,6 +277,8 @@ def _carry_out(client: MlflowClient, ledger: Ledger) -> Record | None:
         if record.challenger is not None and version_exists(client, ledger.model, record.challenger):
             for name, value in _tags(record).items():
                 client.set_model_version_tag(ledger.model, record.challenger, name, value)
+    if ledger.place is not None:
+        client.set_registered_model_tag(ledger.model, PLACE, ledger.place)
     client.set_registered_model_tag(ledger.model, APPLIED, str(number))
     return abandoned
 

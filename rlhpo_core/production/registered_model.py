@@ -22,7 +22,7 @@ from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.production.answers import Model
-from rlhpo_core.production.ledger import Ledger
+from rlhpo_core.production.ledger import PLACE, STORE_VARIABLE, Ledger
 from rlhpo_core.retries import wait_out
 from rlhpo_core.study.spec import StudySpec, TrackingSpec
 from rlhpo_core.tracking.connection import Connection
@@ -61,11 +61,19 @@ class RegisteredModel:
             store: Where the ledger lies; ``None`` stands for the default.
             local_mlflow: The folder of the local MLflow store, which is used if no other is named.
 
-        Raises: UserError if MLflow cannot be reached.
+        Raises: UserError if MLflow cannot be reached, or if the model's ledger lies at another address.
         """
-        connection = Connection.of(tracking, local_mlflow)
-        client = connection.contact(lambda client: (client.search_registered_models(max_results=1), client)[1])
-        return cls(connection, connection.patient(client), Ledger.of(name, store))
+        connection, ledger = Connection.of(tracking, local_mlflow), Ledger.of(name, store)
+        wanted = "name = '{}'".format(name.replace("'", "''"))
+        found, client = connection.contact(lambda client: (client.search_registered_models(wanted), client))
+        place = found[0].tags.get(PLACE) if found else None
+        if place is not None and place != ledger.place:
+            raise UserError(
+                f"the ledger of the model {name} lies at {place}, and not at {ledger.place or ledger.store.uri}: with "
+                f"two, each would know half of what happened. Set registry.store, --store or {STORE_VARIABLE} to it "
+                f"(or, if the ledger was moved, the tag {PLACE} of the model)"
+            )
+        return cls(connection, connection.patient(client), ledger)
 
     @classmethod
     def of_study(cls, spec: StudySpec, local_mlflow: Path) -> RegisteredModel:

@@ -252,13 +252,35 @@ def _connect() -> Any:
         raise UserError(f"cannot set up S3: {advice} ({error})") from error
 
 
+class _Client:
+    """A client of S3 that is set up anew when the environment's settings for it have changed.
+
+    As they do in a pod whose secret is renewed: keys that expire would otherwise be kept for as long as a trial takes.
+    """
+
+    def __init__(self) -> None:
+        self._set_up()
+
+    def __getattr__(self, name: str) -> Any:
+        if self._settings != _settings():
+            self._set_up()
+        return getattr(self._client, name)
+
+    def _set_up(self) -> None:
+        self._settings, self._client = _settings(), _connect()
+
+
+def _settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "MLFLOW_S3_"))}
+
+
 @dataclass(frozen=True)
 class S3Store:
     """Objects of a bucket whose names start with ``prefix/``. Several threads may use it at once."""
 
     bucket: str
     prefix: str = ""
-    client: Any = field(default_factory=_connect, repr=False, compare=False)
+    client: Any = field(default_factory=_Client, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not _BUCKET.fullmatch(self.bucket) or not (self.prefix == "" or _is_key(self.prefix)):

@@ -1,25 +1,22 @@
-"""A study's folder on this machine: its files, and the lock that one process at a time holds while tuning."""
+"""A study's folder on this machine: its files, and that one process at a time tunes in it."""
 
 from __future__ import annotations
 
-import fcntl
 import itertools
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from rlhpo_core.atomic_files import remove_leftovers
 from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.errors import UserError
+from rlhpo_core.storage.lease import leased, refused
+from rlhpo_core.storage.lock import Lock
 from rlhpo_core.storage.object_store import FolderStore
 from rlhpo_core.storage.study_files import RECORD, SPEC, STATES, StudyFiles, StudyRecord
 from rlhpo_core.study.spec import StudySpec, load_study
 
-_LOCK = "lock"
-#: Seconds to try for the lock.
-_MOMENT = 0.5
+_LOCK = "lock/"
 
 
 class StudyFolder(StudyFiles):
@@ -84,16 +81,16 @@ class StudyFolder(StudyFiles):
         raise AssertionError
 
     def discard(self, keep_folder: bool) -> None:
-        """Remove what a study that could not begin has written, and nothing else; the caller holds the lock.
+        """Remove what a study that could not begin has written, and nothing else; the caller holds the lease.
 
         Args:
             keep_folder: Whether the folder was there before; else it is removed as well, if nothing else is in it.
 
         Raises: UserError if a file cannot be removed.
         """
-        for key in (SPEC, SCHEMA, *self.store.keys(STATES), _LOCK):
+        for key in (SPEC, SCHEMA, *self.store.keys(STATES), *self.store.keys(_LOCK)):
             self.store.delete(key)
-        for name in ("trials", "state"):
+        for name in ("trials", "state", "lock"):
             _remove_if_empty(self.path / name)
         # Last: as long as it is there, no other process can begin a study here.
         self.store.delete(RECORD)
@@ -115,40 +112,24 @@ class StudyFolder(StudyFiles):
         return spec
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[Lock]:
         """Held while tuning. What a process that was killed had begun to write is cleared away.
 
-        Raises: UserError if another process holds it; a dead process holds nothing.
+        Raises: as ``lease.leased`` does.
         """
-        with (self.path / _LOCK).open("a") as file:
-            # Whoever looks whether it is held (``busy``) holds it for a moment.
-            until = time.monotonic() + _MOMENT
-            while not _taken(file):
-                if time.monotonic() > until:
-                    raise UserError(f"{self.path} is being tuned by another process; wait for it, or stop it")
-                time.sleep(_MOMENT / 10)
+        with leased(self.store) as lock:
             for folder in (self.path, self.path / "trials", self.path / "state"):
                 remove_leftovers(folder)
-            yield
+            yield lock
 
-    def busy(self) -> bool:
-        """Whether a process is tuning in this folder now."""
-        with (self.path / _LOCK).open("a") as file:
-            return not _taken(file)
+    def busy(self) -> str | None:
+        """Why nobody else may tune in this folder now: who does; ``None`` if nobody does."""
+        return refused(self.store)
 
 
 def studies(below: Path) -> Iterator[StudyFolder]:
     """The folders right below a path that hold a study, by name."""
     return (StudyFolder(file.parent) for file in sorted(below.glob(f"*/{SPEC}")))
-
-
-def _taken(file: IO[str]) -> bool:
-    """Take the lock until the file is closed; whether nobody else has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _made(path: Path) -> bool:

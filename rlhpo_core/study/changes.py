@@ -10,7 +10,7 @@ from rlhpo_core.study.spec import StudySpec
 #: What the trials, the tuner's state and the winner follow from: with another value, two studies would be mixed.
 FIXED = ("name", "seed", "data", "evaluator", "objective", "space", "warm_start", "prior", "tuner")
 #: How long, where and for whom the study runs: may be edited between an interruption and a resume.
-FREE = ("budget", "execution", "tracking", "registry", "gate", "retune", "alerts")
+FREE = ("budget", "execution", "cluster", "tracking", "registry", "gate", "retune", "alerts")
 #: Of the fixed fields: a table may be moved. That it is the same is known by its digest.
 _PLACE_OF_TABLE = "path"
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from rlhpo_core.errors import UserError, describe
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.space.search_space import SearchSpace, builtin_space
 from rlhpo_core.strict_yaml import parse_yaml, to_yaml
+from rlhpo_core.study.cluster_settings import ClusterSpec
+from rlhpo_core.study.durations import Duration
 from rlhpo_core.study.evaluator_specs import EvaluatorSpec
 from rlhpo_core.study.production_settings import AlertsSpec, GateSpec, RetuneSpec
 from rlhpo_core.study.tuner_settings import TunerSettings
@@ -41,32 +35,7 @@ REGRESSION_METRICS = ("r2", "rmse", "mae")
 #: How files with priors end.
 PRIOR_FILE = ".safetensors"
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def _parse_duration(value: object) -> object:
-    """``90s``, ``15m``, ``2h``, ``1h30m``; plain numbers are seconds."""
-    if isinstance(value, str):
-        parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", value)
-        if parts and "".join(number + unit for number, unit in parts) == "".join(value.split()):
-            try:
-                return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
-            except OverflowError as error:
-                raise ValueError(f"{value!r} is longer than can be counted; leave the limit out") from error
-        raise ValueError(f"{value!r} is not a duration; write for example 90s, 15m, 2h or 1h30m")
-    return value
-
-
-def _positive(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise ValueError("must be longer than 0 seconds")
-    return value
-
-
-Duration = Annotated[
-    timedelta, BeforeValidator(_parse_duration), AfterValidator(_positive), PlainSerializer(timedelta.total_seconds)
-]
 
 
 class DataSpec(Frozen):
@@ -220,6 +189,7 @@ class StudySpec(Frozen):
     budget: BudgetSpec = BudgetSpec()
     tuner: TunerSettings = TunerSettings()
     execution: ExecutionSpec = ExecutionSpec()
+    cluster: ClusterSpec = ClusterSpec()
     tracking: TrackingSpec = TrackingSpec()
     registry: RegistrySpec = RegistrySpec()
     gate: GateSpec = GateSpec()

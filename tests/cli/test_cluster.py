@@ -15,7 +15,9 @@ from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.execution.resources import Steps
+from rlhpo_core.kubeflow import next_run
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
+from rlhpo_core.kubeflow.connection import Server
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec, load_study
@@ -30,13 +32,15 @@ TABLE = ("--table", "s3://bucket/table.csv")
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_once() -> Iterator[None]:
     """Compiling a pipeline takes seconds, so that of the same study and options is compiled once."""
-    kept: dict[tuple[str, int, bool, Steps], bytes] = {}
+    kept: dict[tuple[str, int, bool, Steps, str | None], bytes] = {}
     compile_pipeline = cluster._compile
 
-    def compile_once(spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps) -> Path:
-        key = (spec.model_dump_json(), rounds, retune, steps)
+    def compile_once(
+        spec: StudySpec, rounds: int, folder: Path, retune: bool, steps: Steps, pull_secret: str | None = None
+    ) -> Path:
+        key = (spec.model_dump_json(), rounds, retune, steps, pull_secret)
         if key not in kept:
-            kept[key] = compile_pipeline(spec, rounds, folder, retune, steps).read_bytes()
+            kept[key] = compile_pipeline(spec, rounds, folder, retune, steps, pull_secret).read_bytes()
         path = folder / "pipeline.yaml"
         path.write_bytes(kept[key])
         return path
@@ -91,7 +95,7 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, stor
         "store": store,
         "table_source": "s3://bucket/table.csv",
         "image": "registry.example.com/rlhpo:2",
-        "further_runs": 1,
+        "further_runs": 3,
     }
     assert run["service_account"] == "rlhpo-runner"
     assert rounds_of(run) == 2
@@ -100,15 +104,29 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, stor
     assert (experiment["display_name"], experiment["namespace"]) == ("tuning", "team")
 
 
-@pytest.mark.parametrize("arguments", [["--no-continue", "--rounds", "1"], ["--rounds", "3"], []])
-def test_a_run_that_is_to_stay_alone_sends_no_other(
-    backend: KfpServer, file: Path, arguments: list[str], store: str
+@pytest.mark.parametrize(
+    ("arguments", "further"), [(["--no-continue", "--rounds", "1"], 0), (["--rounds", "3"], 1), ([], 1)]
+)
+def test_a_run_that_may_do_alone_is_followed_only_if_it_fails(
+    backend: KfpServer, file: Path, arguments: list[str], further: int, store: str
 ) -> None:
     done = rlhpo("submit", file, "--store", store, *TABLE, *arguments)
     assert done.exit_code == 0, done.output
     assert "follow" not in done.output
     (run,) = backend.runs.values()
-    assert run["runtime_config"]["parameters"]["further_runs"] == 0
+    assert run["runtime_config"]["parameters"]["further_runs"] == further
+    assert next_run.send_next(Server.of(), StudyFiles(open_store(store)), run["run_id"], 0).run_id == ""
+
+
+def test_a_study_can_be_supervised(backend: KfpServer, file: Path, store: str) -> None:
+    for _ in range(2):
+        done = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--supervise")
+        assert done.exit_code == 0, done.exception
+    (one,) = backend.recurring_runs.values()
+    assert (one["display_name"], one["status"]) == ("stepwise-supervisor", "ENABLED")
+    assert one["runtime_config"]["parameters"] == {"store": store, "schedule": "stepwise-supervisor"}
+    refused = rlhpo("submit", file, "--store", store, *TABLE, "--no-continue", "--supervise")
+    assert "--supervise: looks after a chain of runs" in str(refused.exception)
 
 
 def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path, store: str) -> None:
@@ -157,7 +175,7 @@ def test_programs_get_json(backend: KfpServer, file: Path, store: str) -> None:
 def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(backend: KfpServer, file: Path, store: str) -> None:
     done = rlhpo("schedule", file, "--store", store, *TABLE, "--rounds", "1", "--cron", NIGHTLY)
     assert done.exit_code == 0, done.output
-    assert f"schedule stepwise: {NIGHTLY}" in done.output
+    assert f"schedule stepwise: {NIGHTLY} (UTC" in done.output
     (one,) = backend.recurring_runs.values()
     assert one["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
     assert (one["max_concurrency"], one["no_catchup"]) == ("1", True)
@@ -287,3 +305,93 @@ def test_a_pipeline_is_compiled_into_a_file(file: Path, tmp_path: Path) -> None:
     assert "wrote" in rlhpo("compile", file, "--rounds", "1", "--out", out).output
     assert read_package(out)["pipeline_spec"]["pipelineInfo"]["name"] == "rlhpo-hpo-loop"
     assert "overwrite it with --force" in str(rlhpo("compile", file, "--rounds", "1", "--out", out).exception)
+
+
+# -- what pods are given ----------------------------------------------------------------------------------------------
+
+
+def executors(run: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Of each step: its container, and what Kubernetes is told of its pod."""
+    package = run["pipeline_spec"]
+    platform = package["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {
+        pod["podMetadata"]["labels"]["rlhpo/step"]: (
+            package["pipeline_spec"]["deploymentSpec"]["executors"][name]["container"],
+            pod,
+        )
+        for name, pod in platform.items()
+    }
+
+
+def test_a_study_says_what_its_pods_are_given(backend: KfpServer, tmp_path: Path, store: str) -> None:
+    path = tmp_path / "study.yaml"
+    cluster_section = {
+        "trial_cpu": 2, "trial_memory": "4Gi", "step_memory": "1Gi",
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "trial_node_selector": {"pool": "ml"}, "queue": "team", "priority": "low", "shared_memory": "1Gi",
+        "trial_deadline": "2h", "run_deadline": "1d", "accelerator": {"type": "amd.com/gpu", "count": 2},
+    }  # fmt: skip
+    path.write_text(study(cluster=cluster_section, execution={"device": "cuda"}))
+    done = rlhpo(
+        "submit", path, "--store", store, *TABLE, "--rounds", "1", "--set", "trial_memory=8G",
+        "--set", "pull_secret=registry-key", "--set", "store_secret=ours", "--set", "node_selector={zone: a}",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.exception
+    (run,) = backend.runs.values()
+    assert run["runtime_config"]["parameters"]["store_secret"] == "ours"
+    platform = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
+    assert platform["pipelineConfig"] == {"activeDeadlineSeconds": 86400}
+    steps = executors(run)
+    for name, (container, pod) in steps.items():
+        trains = name in ("train", "register-best")
+        resources = container["resources"]
+        assert resources["resourceMemoryLimit"] == ("8G" if trains else "1Gi"), name
+        assert resources["resourceCpuRequest"] == ("2" if trains else "250m")
+        assert ("accelerator" in resources) == trains
+        assert pod["nodeSelector"]["labels"] == ({"zone": "a", "pool": "ml"} if trains else {"zone": "a"})
+        assert [one["key"] for one in pod["tolerations"]] == ["spot"]
+        assert pod["podMetadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+        assert pod["podMetadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
+        assert [one["secretName"] for one in pod["imagePullSecret"]] == ["registry-key"]
+        assert pod.get("activeDeadlineSeconds") == ("7200" if trains else None)
+        assert ("emptyDirMounts" in pod) == trains
+    accelerator = steps["train"][0]["resources"]["accelerator"]
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("amd.com/gpu", "2")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("trial_memory", "write NAME=VALUE; the names are trial_cpu, trial_memory"),
+        ("trail_memory=8G", "--set trail_memory=8G: write NAME=VALUE"),
+        ("trial_memory=much", "cluster.trial_memory"),
+        ("trial_cpu=[1]", "cluster.trial_cpu"),
+        ("queue=a b", "cluster.queue"),
+        ("store_secret=with.dot", "without a dot"),
+        ("store_secret=", "small letters, digits and dashes"),
+        ("store_secret=rlhpo-mlflow", "a pod cannot mount rlhpo-mlflow twice"),
+    ],
+)
+def test_settings_that_pods_could_not_have_are_refused(
+    backend: KfpServer, file: Path, setting: str, said: str, store: str
+) -> None:
+    refused = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--set", setting)
+    assert said in str(refused.exception)
+    assert backend.runs == {}
+
+
+def test_a_study_file_chooses_no_credentials(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    for name in ("store_secret", "pull_secret", "config_map"):
+        path.write_text(study(cluster={name: "theirs"}))
+        assert f"cluster.{name}" in str(rlhpo("compile", path, "--rounds", "1").exception)
+
+
+def test_the_image_of_the_cluster_is_that_of_its_runs(
+    backend: KfpServer, file: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """As the recurring retuning has it, from the config map."""
+    monkeypatch.setenv("RLHPO_IMAGE", "registry.example.com/rlhpo@sha256:1")
+    assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1").exit_code == 0
+    (run,) = backend.runs.values()
+    assert run["runtime_config"]["parameters"]["image"] == "registry.example.com/rlhpo@sha256:1"

@@ -1,7 +1,9 @@
-"""One study by the command line in processes of its own, killed in between; all else about it is in tests/e2e."""
+"""The command line in processes of its own: a study that is killed in between, and how it ends; tests/e2e has more."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -9,8 +11,19 @@ import pytest
 from rich.console import Console
 
 from rlhpo_core.cli import session
+from rlhpo_core.cli.options import INTERRUPTED
 from rlhpo_core.study.spec import load_study
-from tests.helpers.command_line import children, client, rlhpo, start, trial_files, trials, wait_for, write_study
+from tests.helpers.command_line import (
+    children,
+    client,
+    environment,
+    rlhpo,
+    start,
+    trial_files,
+    trials,
+    wait_for,
+    write_study,
+)
 from tests.helpers.comparison import comparable
 from tests.helpers.mlflow_store import new_store
 
@@ -37,3 +50,33 @@ def test_a_study_that_is_killed_goes_on_to_the_same_trials(tmp_path: Path) -> No
 
     whole = session.start(load_study(study), tmp_path / "runs" / "whole", Console(file=StringIO()))
     assert comparable(trials(killed)) == comparable(whole.folder.whole_history().trials)
+
+
+INTERRUPTED_APP = """
+import atexit
+import typer
+from rlhpo_core.cli import main, options
+
+def interrupted():
+    print("all is said", end="")
+    raise typer.Exit(options.INTERRUPTED)
+
+def ended():
+    raise typer.Exit(3)
+
+atexit.register(lambda: print(", and taken apart", end=""))
+main.app = typer.Typer()
+main.app.command()(COMMAND)
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [("interrupted", INTERRUPTED, "all is said"), ("ended", 3, ", and taken apart")],
+)
+def test_an_interrupted_command_is_gone_at_once(command: str, code: int, said: str) -> None:
+    """To take torch and MLflow apart takes ten seconds and more on a busy machine."""
+    program = INTERRUPTED_APP.replace("COMMAND", command)
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, said), done.stderr

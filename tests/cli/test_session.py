@@ -17,6 +17,8 @@ from rich.console import Console
 from rlhpo_core.cli import session
 from rlhpo_core.errors import UserError
 from rlhpo_core.report.study_report import Report
+from rlhpo_core.storage import lease
+from rlhpo_core.storage.lock import LostLock
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec, TrackingSpec, load_study
 from rlhpo_core.tracking.tracker import StudyTracker
@@ -157,6 +159,38 @@ def test_a_study_goes_on_as_it_began_or_not_at_all(place: Path, console: Console
     assert len(folder.history()) == 1
     folder.study_file.write_text(folder.study_file.read_text().replace("small.csv", "moved.csv"))
     assert session.resume(folder.path, console).reason == "all 2 trials done"
+
+
+def test_a_study_that_somebody_else_has_taken_over_is_left_to_them(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after hours in which this process was stopped, to a process on another machine."""
+    write, path = StudyFolder.write_trial, place / "runs" / "taken"
+
+    def write_and_lose(folder: StudyFolder, trial: Trial) -> Trial:
+        kept = write(folder, trial)
+        there = {"holder": "process 7 on elsewhere abc", "since": time.time(), "expires": time.time() + 60}
+        folder.store.create("lock/0000000002", json.dumps(there).encode())
+        time.sleep(0.3)
+        return kept
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "EXPIRY", 1.0)
+        patch.setattr(StudyFolder, "write_trial", write_and_lose)
+        with pytest.raises(
+            LostLock,
+            match=r"taken was held too long and is lost to process 7 on elsewhere; what was done under it is kept",
+        ):
+            session.start(study(place, "taken", space=NAP, budget={"trials": 9}), path, console)
+    folder = StudyFolder(path)
+    assert len(folder.history()) < 9
+    assert study_run(place, folder).info.status == "RUNNING", "it is theirs"
+    with pytest.raises(
+        UserError, match=rf"{path} is being tuned by process 7 on elsewhere since .*; if it is dead, try"
+    ):
+        session.resume(path, console)
+    folder.store.delete("lock/0000000002")
+    assert session.resume(path, console).finished
 
 
 @pytest.fixture

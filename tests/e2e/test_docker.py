@@ -181,7 +181,7 @@ local.init(
     pipeline_root={str(root)!r},
     raise_on_error=True,
 )
-pipeline = build({rounds}, {EACH}, cluster=False)
+pipeline = build({rounds}, {EACH}, cluster=None)
 pipeline(store="{bucket}/loop", table_source="{bucket}/tables/car.csv")
 """
     log = place / f"run-{rounds}.log"

@@ -163,7 +163,7 @@ from rlhpo_core.study.spec import load_study
 study, store, root = sys.argv[1:]
 put_study(store, load_study(Path(study)))
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-build(1, 2, cluster=False)(store=store)
+build(1, 2, cluster=None)(store=store)
 """
 
 

@@ -68,11 +68,7 @@ class Chunk:
         self.state = after
 
     def end(self) -> str:
-        html, note = self.folder / "report", self.folder / "note"
-        registered = steps.conclude(self.store, self.table, self.prepared.table_name, html, note)
-        assert "<h1>stepwise</h1>" in html.read_text()
-        assert "stepwise" in note.read_text()
-        return registered
+        return steps.conclude(self.store, self.table, self.prepared.table_name)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +184,18 @@ def test_a_table_from_elsewhere_takes_the_place_of_the_studys(tracking: str, tmp
     assert found.table_name == "german_credit.csv"
 
 
+def test_a_second_run_on_a_store_is_refused_as_long_as_the_first_may_live(tracking: str, tmp_path: Path) -> None:
+    store, where = str(tmp_path / "store"), (tmp_path / "table", tmp_path / "state")
+    put_study(store, parse_study(study(), "sent"))
+    for _ in range(2):  # KFP may repeat the step.
+        steps.prepare(store, "", *where, kfp_run="first")
+    with pytest.raises(UserError, match=r"store is being tuned by run first since .+; if it is dead, try again after"):
+        steps.prepare(store, "", *where, kfp_run="second")
+    with pytest.raises(UserError, match=r"cannot read the table"):
+        steps.prepare(store, "absent.csv", *where, kfp_run="first")
+    steps.prepare(store, "", *where, kfp_run="second")
+
+
 def test_without_a_server_a_pipeline_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     put_study(str(tmp_path / "store"), parse_study(study(), "sent"))
@@ -213,3 +221,14 @@ def test_steps_log_nothing_if_another_does(tmp_path: Path, monkeypatch: pytest.M
     (proposal, *_) = steps.propose(str(tmp_path / "store"), state)
     steps.train(str(tmp_path / "store"), "", proposal, table, prepared.table_name, tmp_path / "trial")
     assert Trial.model_validate_json((tmp_path / "trial").read_bytes()).value is not None
+
+
+def test_preparing_needs_no_gpu_and_a_trial_does(tracking: str, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    put_study(store, parse_study(study(trials=3, execution={"device": "cuda"}), "sent"))
+    table, state = tmp_path / "table", tmp_path / "state"
+    prepared = steps.prepare(store, "", table, state, log_trials=False)
+    proposals = steps.propose(store, state)
+    assert len(proposals) == 3
+    with pytest.raises(UserError, match=r"execution\.device: cuda, but XGBoost finds no GPU here"):
+        steps.train(store, "", proposals[0], table, prepared.table_name, tmp_path / "trial")

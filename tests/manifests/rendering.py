@@ -29,16 +29,23 @@ def files() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @functools.cache
-def rendered(name: str) -> tuple[dict[str, Any], ...]:
-    """What would be applied. Skips the test if there is no kustomize."""
+def rendered(name: str, image: str | None = None) -> tuple[dict[str, Any], ...]:
+    """What would be applied. Skips the test if there is no kustomize.
+
+    ``image``: NAME@DIGEST, as ``kustomize edit set image rlhpo=…`` puts it into the overlay.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(shutil.copytree(MANIFESTS, Path(folder) / "manifests"))
         overlay = root / "overlays" / name.removesuffix("-with-all")
+        file = overlay / "kustomization.yaml"
+        settings = yaml.safe_load(file.read_text())
         if name.endswith("-with-all"):
-            file = overlay / "kustomization.yaml"
-            settings = yaml.safe_load(file.read_text())
             settings["components"] = [f"../../components/{one}" for one in COMPONENTS]
-            file.write_text(yaml.safe_dump(settings))
+        if image is not None:
+            new, _, digest = image.partition("@")
+            others = [one for one in settings["images"] if one["name"] != "rlhpo"]
+            settings["images"] = [*others, {"name": "rlhpo", "newName": new, "digest": digest}]
+        file.write_text(yaml.safe_dump(settings))
         done = subprocess.run([*_kustomize(), str(overlay)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))

@@ -13,7 +13,8 @@ from kubernetes_validate.utils import all_versions
 
 from components import IMAGE
 from pipelines.hpo_loop.pipeline import build
-from pipelines.pods import KFP_SETTINGS, MLFLOW_KEYS, SETTINGS, STORE_KEYS, TOKEN_LABEL
+from pipelines.pods import TOKEN_LABEL
+from rlhpo_core.kubeflow import pod_settings
 from rlhpo_core.kubeflow.connection import IN_CLUSTER, TOKEN_FILE
 from rlhpo_core.study.spec import load_study
 from tests.manifests.rendering import MANIFESTS, RENDERED, files, named, rendered, templates
@@ -105,8 +106,10 @@ def references(where: str, pod: dict[str, Any]) -> Iterator[tuple[str, str, str 
     for volume in pod.get("volumes", ()):
         if "configMap" in volume:
             for item in volume["configMap"].get("items", [{"key": None}]):
-                yield "ConfigMap", volume["configMap"]["name"], item["key"], False
-        assert "secret" not in volume, where
+                optional = volume["configMap"].get("optional", False)
+                yield "ConfigMap", volume["configMap"]["name"], item["key"], optional
+        if "secret" in volume:
+            yield "Secret", volume["secret"]["secretName"], None, volume["secret"].get("optional", False)
 
 
 def secrets() -> dict[str, set[str]]:
@@ -147,18 +150,41 @@ def test_all_lies_in_one_namespace_and_belongs_together(name: str) -> None:
 def test_the_pipeline_and_the_manifests_agree_on_names() -> None:
     inputs = build(1, 1).pipeline_spec.root.input_definitions.parameters
     default = {name: one.default_value.string_value for name, one in inputs.items()}
-    assert default["store_secret"] in secrets()
-    assert set(STORE_KEYS) <= secrets()[default["store_secret"]]
-    for name in ("mlflow_secret", "registry_secret"):
-        assert secrets()[default[name]] == set(MLFLOW_KEYS)
+    for name in ("store_secret", "mlflow_secret", "registry_secret", "alert_secret"):
+        assert default[name] in secrets()
+        assert all(map(pod_settings.known, secrets()[default[name]])), "steps read the keys that they know"
     assert default["image"] == IMAGE
     for overlay in RENDERED:
         config = named(rendered(overlay), "ConfigMap")[default["config_map"]]["data"]
-        assert {*SETTINGS, *KFP_SETTINGS} <= config.keys()
+        assert {"MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"} <= config.keys()
+        assert all(map(pod_settings.known, config))
+        assert config["RLHPO_REGISTRY_SECRET"] == default["registry_secret"]
         assert config["KF_PIPELINES_ENDPOINT"] == IN_CLUSTER
     images = {one["image"] for _, _, pod in templates(rendered("test-cluster")) for one in pod["containers"]}
     assert IMAGE in images
     assert not any(one.partition(":")[0] == "rlhpo" and one != IMAGE for one in images)
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_one_image_by_digest_in_all_places(name: str) -> None:
+    """As an overlay with ``kustomize edit set image`` gives it: no place is left with another."""
+    image = "registry.example.com/team/rlhpo@sha256:" + "5" * 64
+    objects = rendered(name, image)
+    ours = [
+        container["image"]
+        for _, _, pod in templates(objects)
+        for container in (*pod["containers"], *pod.get("initContainers", ()))
+        if "rlhpo" in container["image"]
+    ]
+    assert len(ours) >= (2 if name in ("test-cluster", "production-with-all") else 1)
+    assert set(ours) == {image}
+    assert named(objects, "ConfigMap")["rlhpo-config"]["data"]["RLHPO_IMAGE"] == image
+    assert not [line for line in yaml.safe_dump_all(objects).splitlines() if "rlhpo:" in line and "image" in line]
+    if (jobs := named(objects, "CronJob")) and (job := jobs["rlhpo-retune"]):
+        (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        assert '--image "$RLHPO_IMAGE"' in container["args"][0]
+        (variable,) = [one for one in container["env"] if one["name"] == "RLHPO_IMAGE"]
+        assert variable["valueFrom"]["configMapKeyRef"] == {"name": "rlhpo-config", "key": "RLHPO_IMAGE"}
 
 
 def test_pods_that_talk_to_kfp_get_a_token_where_it_is_looked_for() -> None:

@@ -16,7 +16,7 @@ from pipelines.pods import STEP_LABEL
 from pipelines.retune.pipeline import build as build_retune
 from tests.manifests.rendering import MANIFESTS
 
-POLICY, _ = yaml.safe_load_all((MANIFESTS / "base" / "registry-guard.yaml").read_text())
+POLICY, BINDING = yaml.safe_load_all((MANIFESTS / "base" / "registry-guard.yaml").read_text())
 BY_KEY = {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "rlhpo-registry", "key": "A"}}}]}
 WHOLE = {"envFrom": [{"secretRef": {"name": "rlhpo-registry"}}]}
 OTHER = {
@@ -25,15 +25,15 @@ OTHER = {
 }
 
 
-def allowed(pod: dict[str, Any]) -> bool:
-    """As the API server would: variables are worked out one after another, and every rule has to hold."""
-    variables: dict[str, Any] = {}
+def allowed(pod: dict[str, Any], config: dict[str, str] | None = None) -> bool:
+    """As the API server would: variables are worked out one after another, and every rule has to hold.
+
+    ``config``: what the namespace's config map holds.
+    """
+    known: dict[str, Any] = {"object": pod, "params": {} if config is None else {"data": config}, "variables": {}}
     for one in POLICY["spec"]["variables"]:
-        variables[one["name"]] = cel.evaluate(one["expression"], {"object": pod, "variables": variables})
-    return all(
-        cel.evaluate(one["expression"], {"object": pod, "variables": variables})
-        for one in POLICY["spec"]["validations"]
-    )
+        known["variables"][one["name"]] = cel.evaluate(one["expression"], known)
+    return all(cel.evaluate(one["expression"], known) for one in POLICY["spec"]["validations"])
 
 
 def pod(labels: dict[str, str] | None = None, account: str | None = None, **spec: Any) -> dict[str, Any]:
@@ -67,6 +67,20 @@ def test_only_the_steps_that_write_to_the_registry_and_the_registrar_may_use_the
     assert allowed(pod({}, "rlhpo-registrar", **use))
 
 
+def test_the_secret_is_the_one_that_is_configured() -> None:
+    use = {"volumes": [{"name": "v", "secret": {"secretName": "ours"}}]}
+    config = {"RLHPO_REGISTRY_SECRET": "ours"}
+    assert allowed(pod(**use))
+    assert not allowed(pod({STEP_LABEL: "train"}, **use), config)
+    assert allowed(pod({STEP_LABEL: "decide"}, **use), config)
+    for other in USES:
+        assert allowed(pod(**other), config), "another name, another secret"
+    assert not allowed(pod(**USES[0]), {"MLFLOW_TRACKING_URI": "http://mlflow"})
+    assert POLICY["spec"]["paramKind"] == {"apiVersion": "v1", "kind": "ConfigMap"}
+    # Without the config map, which is looked for in the pod's namespace, no pod is let in.
+    assert BINDING["spec"]["paramRef"] == {"name": "rlhpo-config", "parameterNotFoundAction": "Deny"}
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -90,8 +104,8 @@ def test_every_step_of_the_pipelines_is_let_in(build: Callable[[int, int], BaseC
     assert len(steps) == count
     for step in steps:
         names = [default[one["secretNameParameter"]["componentInputParameter"].split("--")[-1]]
-                 for one in step["secretAsEnv"]]  # fmt: skip
-        container = {"name": "main", "envFrom": [{"secretRef": {"name": name}} for name in names]}
+                 for one in step["secretAsVolume"]]  # fmt: skip
+        volumes = [{"name": name, "secret": {"secretName": name}} for name in names]
         labels = step["podMetadata"]["labels"]
-        assert allowed(pod(labels, "rlhpo-runner", containers=[container])), labels
-        assert allowed(pod({}, "rlhpo-runner", containers=[container])) == ("rlhpo-registry" not in names)
+        assert allowed(pod(labels, "rlhpo-runner", volumes=volumes)), labels
+        assert allowed(pod({}, "rlhpo-runner", volumes=volumes)) == ("rlhpo-registry" not in names)

@@ -14,7 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from benchmarks.pipeline_sizes import ir_bytes, row
 from pipelines.compiled import compiled
 from pipelines.hpo_loop.pipeline import MOST_ROUNDS, build
-from pipelines.pods import KFP_SETTINGS, SETTINGS, STEP_LABEL, TOKEN_LABEL
+from pipelines.pods import STEP_LABEL, TOKEN_LABEL
 from pipelines.workflow_size import ARGO_LIMIT, most_rounds, spec_bytes, workflow_bytes
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
@@ -44,9 +44,14 @@ def steps_of(text: str) -> dict[str, dict[str, Any]]:
     return {one["podMetadata"]["labels"][STEP_LABEL]: one for one in executors}
 
 
-def secrets_of(step: dict[str, Any]) -> set[str]:
-    """The parameters of the pipeline that name the step's secrets."""
-    return {one["secretNameParameter"]["componentInputParameter"].split("--")[-1] for one in step["secretAsEnv"]}
+def mounts_of(step: dict[str, Any]) -> dict[str, str]:
+    """Where a step has its config map and secrets, and the parameters of the pipeline that name them."""
+    found = {}
+    for kind, name in (("configMapAsVolume", "configMapNameParameter"), ("secretAsVolume", "secretNameParameter")):
+        for one in step[kind]:
+            assert one["optional"]
+            found[one["mountPath"]] = one[name]["componentInputParameter"].split("--")[-1]
+    return found
 
 
 @pytest.fixture(scope="module", params=Steps)
@@ -65,27 +70,39 @@ def test_only_the_registering_step_gets_the_registrys_credentials(steps: dict[st
     assert steps.keys() - AROUND in ROUND
     assert steps.keys() >= AROUND
     for name, step in steps.items():
-        login = "registry_secret" if name == "register-best" else "mlflow_secret"
-        assert secrets_of(step) == {"store_secret", login}, name
+        expected = {
+            "/rlhpo/config": "config_map",
+            "/rlhpo/store": "store_secret",
+            "/rlhpo/mlflow": "registry_secret" if name == "register-best" else "mlflow_secret",
+        }
+        if name == "submit-next":
+            expected["/rlhpo/alerts"] = "alert_secret"
+        assert mounts_of(step) == expected, name
         assert step["securityContext"]["runAsNonRoot"]
 
 
 def test_only_the_last_step_may_talk_to_kfp(steps: dict[str, dict[str, Any]]) -> None:
     assert [name for name, step in steps.items() if TOKEN_LABEL in step["podMetadata"]["labels"]] == ["submit-next"]
-    for name, step in steps.items():
-        variables = {item["envVar"] for one in step["configMapAsEnv"] for item in one["keyToEnv"]}
-        assert variables == {*SETTINGS, *(KFP_SETTINGS if name == "submit-next" else ())}
 
 
-def test_the_run_that_follows_waits_for_all_and_knows_its_own_run(spec: pipeline_spec_pb2.PipelineSpec) -> None:
+def test_nothing_stands_in_the_containers_environment(steps: dict[str, dict[str, Any]]) -> None:
+    """KFP's launcher shares it, and KFP's MLflow plugin sets variables there by value."""
+    for step in steps.values():
+        assert not {"configMapAsEnv", "secretAsEnv", "fieldPathAsEnv"} & step.keys()
+
+
+def test_the_run_that_follows_is_sent_in_any_case_and_knows_its_own_run(spec: pipeline_spec_pb2.PipelineSpec) -> None:
     task = spec.root.dag.tasks["submit-next"]
-    assert "register-best" in task.dependent_tasks
+    (study,) = task.dependent_tasks
+    inside = spec.components[spec.root.dag.tasks[study].component_ref.name].dag.tasks
+    assert inside.keys() == {"data-prep", "rounds", "register-best"}
+    strategies = pipeline_spec_pb2.PipelineTaskSpec.TriggerPolicy.TriggerStrategy
+    assert task.trigger_policy.strategy == strategies.ALL_UPSTREAM_TASKS_COMPLETED
     inputs = json_format.MessageToDict(task.inputs)["parameters"]
     assert inputs["kfp_run"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
     assert inputs["further_runs"] == {"componentInputParameter": "further_runs"}
-    assert task.retry_policy.max_retry_count == 3
     assert spec.root.input_definitions.parameters["further_runs"].default_value.number_value == 0
-    assert "submit-next" not in build(1, 1, cluster=False).pipeline_spec.root.dag.tasks
+    assert "submit-next" not in build(1, 1, cluster=None).pipeline_spec.root.dag.tasks
 
 
 @pytest.mark.parametrize("steps", Steps)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.production.ledger import Candidate, Ledger, Record
+from rlhpo_core.production.ledger import STORE_VARIABLE, Candidate, Ledger, Record
 
 
 @pytest.fixture
@@ -23,6 +23,17 @@ def waiting(ledger: Ledger, champion: str = "1", created: int = 100) -> list[str
 
 def record(outcome: str, **fields: object) -> Record:
     return Record.model_validate({"at": 0, "by": "me", "outcome": outcome, "model": "wine", "reason": "", **fields})
+
+
+def test_the_place_is_the_studys_then_the_clusters_then_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(STORE_VARIABLE, raising=False)
+    assert Ledger.of("wine", None).store.uri == "runs/registry/wine"
+    monkeypatch.setenv(STORE_VARIABLE, "s3://bucket/registry/")
+    assert Ledger.of("wine", None).place == "s3://bucket/registry"
+    assert Ledger.of("wine", str(tmp_path)).place is None, "a folder is of one machine"
 
 
 def test_records_are_never_overwritten(ledger: Ledger) -> None:

@@ -15,10 +15,12 @@ from mlflow import MlflowClient
 from rlhpo_core.errors import UserError
 from rlhpo_core.production import promotion
 from rlhpo_core.production.gate import Decision, Measured, Verdict
-from rlhpo_core.production.ledger import Ledger, Record
+from rlhpo_core.production.ledger import PLACE, Ledger, Record
 from rlhpo_core.production.promotion import decide, promote, rollback
+from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.storage.lock import Lock, locked
-from rlhpo_core.storage.object_store import Store
+from rlhpo_core.storage.object_store import FolderStore, Store
+from rlhpo_core.study.spec import TrackingSpec
 from rlhpo_core.tracking.registry import aliases_of_model
 from tests.helpers.clocks import Clock
 from tests.helpers.mlflow_store import new_store
@@ -401,3 +403,27 @@ def test_two_that_finish_at_once_bring_one_promotion_and_not_of_the_worse(
     assert aliases(client, ledger)["champion"] == "3"
     assert aliases(client, ledger)["previous"] == "1"
     assert sorted(record.outcome for record in ledger.records()) == ["kept", "promoted"]
+
+
+class Shared(FolderStore):
+    """A folder that says that it is at an address."""
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.root.relative_to(self.root.parents[1])}"
+
+
+def test_a_model_has_one_ledger_wherever_it_is_retuned_from(
+    client: MlflowClient, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = TrackingSpec(uri=client.tracking_uri)
+    promote(client, ledger, "2", "a folder is of one machine, and is not noted")
+    RegisteredModel.open(ledger.model, tracking, str(tmp_path / "other"), tmp_path)
+    shared = Ledger(Shared(tmp_path / "registry" / ledger.model), ledger.model)
+    promote(client, shared, "3", "from the cluster")
+    assert client.get_registered_model(ledger.model).tags[PLACE] == shared.place == "s3://registry"
+    for elsewhere in (str(tmp_path / "other"), "s3://another/registry"):
+        with pytest.raises(UserError, match=r"lies at s3://registry, and not at .*Set registry.store"):
+            RegisteredModel.open(ledger.model, tracking, elsewhere, tmp_path)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert RegisteredModel.open(ledger.model, tracking, "s3://registry/", tmp_path).name == ledger.model

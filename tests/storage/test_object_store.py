@@ -359,6 +359,18 @@ def test_settings_that_make_no_sense_are_refused(
         open_store("s3://studies/a")
 
 
+def test_credentials_that_are_renewed_are_used_from_then_on(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a pod whose secret is replaced while its trial runs."""
+    store = S3Store(s3.bucket, uuid.uuid4().hex)
+    store.write("key", b"before")
+    right = os.environ["AWS_SECRET_ACCESS_KEY"]
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+    with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY"):
+        store.read("key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", right)
+    assert store.read("key") == b"before"
+
+
 def test_the_endpoint_may_be_the_one_that_mlflow_uses(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3.url)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, Event, Thread
@@ -118,12 +120,13 @@ def test_what_a_killed_process_had_begun_to_write_is_cleared_away(tmp_path: Path
 
 def test_two_processes_cannot_tune_in_one_folder(tmp_path: Path) -> None:
     folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
-    assert not folder.busy()
+    assert folder.busy() is None
     with folder.locked():
-        assert folder.busy()
-        with pytest.raises(UserError, match="being tuned by another process"), StudyFolder(folder.path).locked():
-            pytest.fail("the lock was given twice")
-    assert not folder.busy()
+        why = folder.busy() or ""
+        assert f"{folder.path} is being tuned by process {os.getpid()} on " in why
+        with pytest.raises(UserError, match=re.escape(why)), StudyFolder(folder.path).locked():
+            pytest.fail("the lease was given twice")
+    assert folder.busy() is None
 
 
 def test_looking_whether_a_study_is_tuned_keeps_nobody_from_tuning(tmp_path: Path) -> None:
