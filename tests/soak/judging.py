@@ -37,7 +37,7 @@ def facts(run: Run) -> dict[str, Any]:
     if run.setup.route in ("tune", "steps", "retuning pipeline"):
         files = _study(run)
         state = files.state()
-        found["trials"] = comparable(state.history.trials)
+        found["trials"] = comparable(trial for trial in _trials(files, state) if trial is not None)
         found["tuner"] = _digest(state)
         winner = files.record().winner
         if winner is not None:
@@ -221,6 +221,11 @@ def _study(run: Run) -> StudyFiles:
     if len(found) != 1:
         raise RuntimeError(f"{len(found)} studies in {run.folder}")
     return found[0]
+
+
+def _trials(files: StudyFiles, state: TunerState) -> list[Trial | None]:
+    """What is on file of the trials that the tuner has learnt from."""
+    return [files.trial(trial.trial_id) for trial in state.history.trials]
 
 
 def _studies(run: Run) -> list[StudyFiles]:

@@ -139,6 +139,8 @@ def _pipeline(run: Run, pipeline: Callable[[Path], None]) -> None:
         try:
             pipeline(folder)
         except AnewError:
+            # The dead run holds the study for a while.
+            time.sleep(LOCK_EXPIRY)
             continue
         return
     raise StuckError("the pipeline was started anew too often")
@@ -158,19 +160,17 @@ def _step(run: Run, do: Callable[[], Any], *outputs: Path) -> Any:
 
 
 def _loop(run: Run, folder: Path, store: str) -> None:
-    table, state = folder / "table", folder / "state-0"
-    prepared = _step(run, lambda: asdict(steps.prepare(store, "", table, state)), table, state)
-    run_id, name, more = prepared["run_id"], prepared["table_name"], prepared["more"]
+    table, state, kfp_run = folder / "table", folder / "state-0", f"{run.name}-{folder.name}"
+    prepared = _step(run, lambda: asdict(steps.prepare(store, "", table, state, kfp_run=kfp_run)), table, state)
+    run_id, name, round_ = prepared["run_id"], prepared["table_name"], prepared
     number = 0
-    while more == steps.MORE:
+    while round_["more"] == steps.MORE:
         number += 1
-        proposals = _step(run, lambda: steps.propose(store, state))  # noqa: B023
-        trials = [folder / f"trial-{number}-{index}" for index in range(len(proposals))]
-        for proposal, trial in zip(proposals, trials, strict=True):
+        trials = [folder / f"trial-{number}-{index}" for index in range(len(round_["proposals"]))]
+        for proposal, trial in zip(round_["proposals"], trials, strict=True):
             _step(run, lambda: _train(store, run_id, proposal, table, name, trial), trial)  # noqa: B023
-        fitted, after = folder / f"fitted-{number}", folder / f"state-{number}"
-        _step(run, lambda: steps.fit_reward_model(state, trials, fitted), fitted)  # noqa: B023
-        more = _step(run, lambda: steps.update_policy(store, run_id, fitted, after).more, after)  # noqa: B023
+        after = folder / f"state-{number}"
+        round_ = _step(run, lambda: asdict(steps.learn(store, run_id, state, trials, after)), after)  # noqa: B023
         state = after
     _step(run, lambda: steps.conclude(store, table, name))
 

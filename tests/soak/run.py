@@ -30,6 +30,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.execution import trial_pool, trial_worker
 from rlhpo_core.production import promotion
 from rlhpo_core.report import study_report
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.lock import locked
 from tests.helpers.mlflow_store import new_store
 from tests.soak.effects import ANY_MOMENT, FILLER, Armed, Effects, number_of
@@ -40,7 +41,8 @@ from tests.soak.plan import DISK, S3, SERVER, Setup
 BOUND = 240.0
 #: Seconds that processes are given to end after the one that has started them.
 _GRACE = 8.0
-#: Seconds for which a dead process holds the lock of a model. The product has minutes, which are too long here.
+#: Seconds for which a dead process holds the lock of a model, and a dead run its study. The product has minutes, which
+#: are too long here.
 LOCK_EXPIRY = 20.0
 #: Bytes of the disk that can be filled.
 _DISK_SIZE = 48 * 2**20
@@ -179,6 +181,7 @@ class Run:
         _fork_workers(self.folder / TRAINED)
         _draw_nothing()
         promotion.locked = partial(locked, expiry=LOCK_EXPIRY)
+        lease.RUN_EXPIRY = LOCK_EXPIRY
         Effects(self.folder, self.armed, self.disk).watch()
         _end(do, result, None if self.armed else self.folder / MODULES)
 
