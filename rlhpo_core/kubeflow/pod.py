@@ -20,10 +20,10 @@ from rlhpo_core.study.spec import ExecutionSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
+#: Steps that read what the others could not do: what they could not do themselves is no reason to give a study up.
+_LAST = ("submit_next", "supervise")
 #: As shells have it for a process that SIGTERM has ended.
 _TERMINATED = 128 + signal.SIGTERM
-#: The step that goes by what the others have kept. Its own errors are not among that: it may be run again.
-_LAST = "submit_next"
 
 
 def in_pod() -> bool:
@@ -50,7 +50,7 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 return function(*args, **kwargs)
             except UserError as error:
-                if function.__name__ != _LAST:
+                if function.__name__ not in _LAST:
                     _keep_fault(store, function.__name__.replace("_", " "), error)
                 raise
 

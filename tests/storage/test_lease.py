@@ -134,7 +134,7 @@ def test_the_steps_of_a_run_are_one_holder(tmp_path: Path) -> None:
     with renewed(store):  # Unless the step is tried again.
         wait_until(lambda: refused(store) is not None)
     release(store, "b")
-    assert refused(store) is not None, "of another run"
+    assert refused(store) is not None, "the end of another run does not free it"
     release(store, "a")
     with held_by_run(store, "b"):
         assert "run b" in (refused(store) or "")
