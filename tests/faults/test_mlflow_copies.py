@@ -95,7 +95,7 @@ def test_what_is_missing_at_the_end_is_said(network: Network, tmp_path: Path, an
 
 
 @pytest.mark.parametrize("weather", [AWAY, LOST, "503"])
-@pytest.mark.parametrize("path", ["runs/create", "runs/update", "artifacts"])
+@pytest.mark.parametrize("path", ["runs/create", "runs/update", "mlflow-artifacts"])
 def test_an_outage_while_a_study_begins_is_waited_out_and_leaves_one_run(
     network: Network, tmp_path: Path, weather: str, path: str
 ) -> None:
@@ -103,7 +103,8 @@ def test_an_outage_while_a_study_begins_is_waited_out_and_leaves_one_run(
     network.weather = lambda request: weather if path in request and time.now < 10 else PASS
     with time.waiting():
         tracker = StudyTracker.open(make_spec(name, tracking={"uri": network.url, "experiment": name}), "toy", tmp_path)
-    assert 10 <= time.now < 30
+    # A run whose answer was lost is found again, and not created twice.
+    assert 0 < time.now < 30
     runs = tracker.client.search_runs([tracker.experiment_id])
     active = [run.info.run_id for run in runs if run.info.status == "RUNNING"]
     assert active == [tracker.run_id]
