@@ -13,8 +13,8 @@ from rlhpo_core.execution.resources import Steps
 SECONDS_PER_POD = 171 / 11
 #: Pods of a round that wait for each other: drivers of its condition, its loop and a trial, and two pods for a step.
 IN_SERIES = {Steps.FIVE: 11, Steps.COMPACT: 7}
-#: Pods before and after the rounds: the run's own, that of all rounds, and three steps.
-AROUND = 8
+#: Pods before and after the rounds: the run's own, that of the exit task's group, that of all rounds, and three steps.
+AROUND = 9
 
 
 def ir_bytes(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE) -> int:

@@ -1,27 +1,19 @@
-"""Refit the best trial, score it on the holdout, register it and write the report."""
+"""Refit the best trial, score it on the holdout and register it."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Dataset, Input, Markdown, Output
+from kfp.dsl import Dataset, Input
 
 from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def register_best(
-    store: str,
-    table: Input[Dataset],
-    table_name: str,
-    report: Output[HTML],
-    note: Output[Markdown],
-) -> str:
-    """Refit the best trial, score it on the holdout and register it. While budget is left, only write the report.
+def register_best(store: str, table: Input[Dataset], table_name: str) -> str:
+    """Refit the best trial, score it on the holdout and register it. Does nothing while budget is left.
 
     Args:
         store: Where the study's files are, study.yaml among them.
         table: The table from data_prep.
         table_name: The table's file name; its suffix says which format it has.
-        report: The study on one page, with figures.
-        note: A summary of the study.
 
     Returns:
         Name and version of the registered model; empty if none was registered.
@@ -30,4 +22,4 @@ def register_best(
 
     from rlhpo_core.kubeflow import steps
 
-    return steps.conclude(store, Path(table.path), table_name, Path(report.path), Path(note.path))
+    return steps.conclude(store, Path(table.path), table_name)

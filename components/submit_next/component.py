@@ -1,22 +1,32 @@
-"""Start the run that continues a study while budget is left."""
+"""At the end of a run, also of one that failed: start the run that continues the study, and report."""
 
 from kfp import dsl
-from kfp.dsl import Input, Model
+from kfp.dsl import HTML, Markdown, Output
 
 from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def submit_next(store: str, start: Input[Model], kfp_run: str, further_runs: int) -> str:
-    """Start the run that continues a study, a copy of this one. Does nothing when the budget is spent.
+def submit_next(
+    status: dsl.PipelineTaskFinalStatus,
+    store: str,
+    kfp_run: str,
+    further_runs: int,
+    report: Output[HTML],
+    note: Output[Markdown],
+) -> str:
+    """At the end of a run, also of one that failed: start the run that continues the study, and report.
 
-    At most one run follows, however often the step is repeated, and none if this run finished no round.
+    At most one run follows, however often the step is repeated; none when the study is at its end, and none after three
+    runs in a row without a new trial. For use as an exit task (dsl.ExitHandler).
 
     Args:
+        status: How the run has ended, as KFP sees it. It decides nothing: KFP says RUNNING of runs that went well.
         store: Where the study's files are, study.yaml among them.
-        start: The state from data_prep, with which this run began.
         kfp_run: This run's id in KFP.
-        further_runs: How many runs may follow this one. The next run gets one fewer.
+        further_runs: How many runs may follow this one.
+        report: The study on one page, with figures.
+        note: A summary of the study.
 
     Returns:
         The next run's id in KFP; empty if none was started.
@@ -25,4 +35,4 @@ def submit_next(store: str, start: Input[Model], kfp_run: str, further_runs: int
 
     from rlhpo_core.kubeflow import steps
 
-    return steps.submit_next(store, Path(start.path), kfp_run, further_runs)
+    return steps.submit_next(store, kfp_run, further_runs, Path(report.path), Path(note.path))

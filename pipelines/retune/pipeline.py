@@ -10,8 +10,8 @@ from components import IMAGE
 from components.retune_check.component import retune_check
 from components.retune_decide.component import retune_decide
 from pipelines.compiled import lean
-from pipelines.hpo_loop.pipeline import build as build_loop
 from pipelines.pods import Pods, deadline
+from pipelines.tuning import build_rounds, tune
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow import retune_steps
 from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
@@ -29,13 +29,11 @@ def build(
     """The pipeline for retunings of at most ``rounds`` rounds.
 
     Args:
-        rounds: 1 to ``MOST_ROUNDS`` of ``hpo_loop``; the other arguments are those of its ``build``.
+        rounds: As the other arguments, those of ``pipelines.tuning.build_rounds``.
 
     Raises: ValueError if a number is out of range.
     """
-    # The deadline is that of the whole run.
-    inner = None if cluster is None else cluster.model_copy(update={"run_deadline": None})
-    loop = build_loop(rounds, trials_per_round, parallelism, accelerator, inner, pull_secret, steps)
+    all_rounds = build_rounds(rounds, trials_per_round, parallelism, accelerator, cluster, pull_secret, steps)
 
     @dsl.pipeline(
         name="rlhpo-retune",
@@ -72,21 +70,11 @@ def build(
         checked = retune_check(store=store, table_source=table_source, force=force)
         pods.place(checked, "look at the data", alert_secret=alert_secret)
         with dsl.If(checked.outputs["Output"] == retune_steps.GO, name="something to do"):
-            tuned = loop(
-                store=checked.outputs["tuned_store"],
-                table_source=table_source,
-                image=image,
-                config_map=config_map,
-                store_secret=store_secret,
-                mlflow_secret=mlflow_secret,
-                registry_secret=registry_secret,
-                alert_secret=alert_secret,
-            )
-            tuned.set_display_name("tune")
+            best = tune(all_rounds, pods, checked.outputs["tuned_store"], table_source, registry_secret)
             decided = retune_decide(
                 store=checked.outputs["tuned_store"],
                 model_store=store,
-                winner=tuned.output,
+                winner=best.output,
                 table_source=table_source,
             )
             pods.place(decided, "decide", registry_secret=registry_secret, alert_secret=alert_secret)

@@ -21,6 +21,8 @@ from rlhpo_core.cli.options import Force, ServerOptions, StudyFile, console, err
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow.schedules import RunUnderWay
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, load_study
 
 # KFP is slow to import, too: only the commands do.
@@ -48,6 +50,8 @@ StepsOption = Annotated[
     Steps, typer.Option("--steps", help="Two steps a round, which saves time and pods, or five that show more.")
 ]
 Retune = Annotated[bool, typer.Option("--retune", help="Retune the deployed model, as `rlhpo retune` does.")]
+
+_EVERY_TEN_MINUTES = "0 */10 * * * *"
 
 #: The pipelines' names on the server.
 PIPELINE, RETUNE = "rlhpo-hpo-loop", "rlhpo-retune"
@@ -91,6 +95,10 @@ def submit(
     go_on: Annotated[
         bool, typer.Option("--continue/--no-continue", help="Whether runs send the next one while budget is left.")
     ] = True,
+    supervise: Annotated[
+        bool,
+        typer.Option("--supervise", help="Have a recurring run look every ten minutes whether the study goes on."),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for this run's end, and fail if it failed.")] = False,
     timeout: Annotated[str, typer.Option(metavar="DURATION", help="Of --wait, such as 2h; the run goes on.")] = "7d",
     artifacts: Artifacts = None,
@@ -98,17 +106,20 @@ def submit(
 ) -> None:
     """Run a study on a cluster, as runs of some rounds each: the last step of a run sends the next one.
 
-    A run that fails sends none; submitted again with the same store, the study goes on where it was. With `--retune` it
-    is one run: look whether the data is new, tune from what is known, let the gate decide; the store is then the place
-    of the model.
+    A run that fails is followed as well; after three in a row without a new trial the study is given up, with an alert.
+    Submitted again with the same store, it goes on where it was. `--supervise` also starts a study again whose run died
+    before it could send another. With `--retune` it is one run: look whether the data is new, tune from what is known,
+    let the gate decide; the store is then the place of the model.
 
     The study file is put into the store, from where the pods read it, so this machine needs access to the store as
     well. The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
     they come from the secrets that docs/operations.md names.
     """
     from rlhpo_core.kubeflow import client
-    from rlhpo_core.kubeflow.next_run import FURTHER, put_study
+    from rlhpo_core.kubeflow.next_run import FURTHER, begin_chain, put_study
 
+    if supervise and (run.retune or not go_on):
+        raise UserError("--supervise: looks after a chain of runs; leave out --retune and --no-continue")
     given = parsed_settings(run.settings)
     spec, kfp, patience = load_study(study, given.overrides), server.server(), seconds(timeout, "--timeout")
     with tempfile.TemporaryDirectory() as folder:
@@ -117,9 +128,14 @@ def submit(
         put_study(run.store, spec)
         if not run.retune:
             a_run = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
-            further = math.ceil(_rounds(spec) / a_run) - 1 if go_on else 0
-            parameters[FURTHER] = further
+            runs = math.ceil(_rounds(spec) / a_run)
+            # As many again as the budget needs, since a run may fail in its middle.
+            further, parameters[FURTHER] = (runs - 1, 2 * runs - 1) if go_on else (0, 0)
         sent = client.submit(kfp, package, spec.name, parameters, run.experiment, service_account=run.service_account)
+    if not run.retune:
+        begin_chain(StudyFiles(open_store(run.store)), sent.id)
+    if supervise:
+        _supervise(kfp, spec, run, given)
     told = errors if as_json else console
     if not as_json:
         console.print(f"run {sent.id}  {escape(sent.url or '')}".rstrip(), soft_wrap=True)
@@ -137,6 +153,40 @@ def submit(
         typer.echo(json.dumps({**as_data(sent), "further_runs": further}))
     if sent.ended and not sent.succeeded:
         raise failure(kfp, sent, artifacts)
+
+
+def _supervise(server: Server, spec: StudySpec, run: RunOptions, given: ClusterSettings) -> None:
+    """Have a recurring run look after the study, in place of an earlier one of this name."""
+    from kfp import compiler
+
+    from rlhpo_core.cli.local_pipeline import pipeline_module
+    from rlhpo_core.kubeflow import schedules
+
+    pipeline_module()
+    name = f"{spec.name}-supervisor"
+    parameters = {
+        "store": run.store,
+        "schedule": name,
+        **given.names,
+        **({} if run.image is None else {"image": run.image}),
+    }
+    # It registers nothing.
+    parameters.pop("registry_secret", None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        built = importlib.import_module("pipelines.supervise.pipeline").build(spec.cluster, given.pull_secret)
+        compiler.Compiler().compile(built, str(path))
+        schedules.schedule(
+            server,
+            path,
+            "rlhpo-supervise",
+            name,
+            parameters,
+            run.experiment,
+            service_account=run.service_account,
+            cron=_EVERY_TEN_MINUTES,
+            under_way=RunUnderWay.WAIT,
+        )
 
 
 @grouped

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from types import FrameType
 from typing import ParamSpec, TypeVar
@@ -33,7 +33,8 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
     """A step of a pipeline, as a decorator.
 
     In a pod, SIGTERM ends it within the pod's grace: workers are ended, and the study that lies in the argument
-    ``store`` says KILLED in MLflow. If the pod was only moved, the next step says RUNNING again.
+    ``store`` says KILLED in MLflow. If the pod was only moved, the next step says RUNNING again. An error that a person
+    has to mend is kept in that store.
     """
     signature = inspect.signature(function)
 
@@ -44,7 +45,11 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
             if in_pod():
                 # Numerical libraries count the node's cores, and read this when they are first imported.
                 os.environ.setdefault("OMP_NUM_THREADS", str(resources.cores()))
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except UserError as error:
+                _keep_fault(store, function.__name__.replace("_", " "), error)
+                raise
 
     return run
 
@@ -80,6 +85,22 @@ def ended_by_sigterm(last: Callable[[], None]) -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _keep_fault(store: object, step: str, error: UserError) -> None:
+    """Keep in the study's store why a step failed, for the last step of the run to tell.
+
+    A run that was refused, since another one tunes the study, leaves that one's alone.
+    """
+    from rlhpo_core.kubeflow.next_run import note_fault
+    from rlhpo_core.storage.lock import current
+    from rlhpo_core.storage.object_store import open_store
+    from rlhpo_core.storage.study_files import StudyFiles
+
+    with suppress(UserError), patiently(0):
+        files = StudyFiles(open_store(str(store)))
+        if current(files.store) is None:
+            note_fault(files, step, error)
 
 
 def _say_killed(store: object) -> None:

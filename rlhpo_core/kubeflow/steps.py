@@ -91,9 +91,11 @@ def prepare(
 
 def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool) -> Prepared:
     from rlhpo_core.evaluators.kinds import build_evaluator
+    from rlhpo_core.kubeflow import next_run
     from rlhpo_core.tuner import state_file
 
     files = _files(store)
+    next_run.note_beginning(files)
     spec, name = files.spec(), ""
     if spec.data is not None:
         name = Path(table_source or spec.data.path).name
@@ -159,10 +161,9 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         trial.write_bytes(b"")
         return None
     if finished is None:
-        schema = files.schema() if files is not None else None
         with (
             _with_table(spec, table, table_name) as local,
-            TrialPool(local, 1, pod.threads(spec.execution), schema) as pool,
+            TrialPool(local, 1, pod.threads(spec.execution), files.schema()) as pool,
         ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
@@ -299,24 +300,23 @@ def learn(store: str, run_id: str, previous: Path, trials: Sequence[Path], state
 
 @pod.step
 @_renewing
-def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Path) -> str:
-    """Refit, score, register and report if the budget is spent; returns what was registered, empty if nothing was.
+def conclude(store: str, table: Path, table_name: str) -> str:
+    """Refit, score and register the winner if the budget is spent; returns what was registered, empty if nothing was.
 
-    While budget is left, only reports.
+    While budget is left, only sees to it that MLflow has all trials.
 
     Args:
         table: The table of ``prepare``.
         table_name: Its file name, whose ending tells its format.
-        html: Written: the report.
-        markdown: Written: the report in short.
 
     Returns: name and version of the registered model.
 
     Raises: UserError if the budget is spent and no trial has succeeded, or if MLflow cannot be reached.
     """
     from rlhpo_core.evaluators.kinds import build_evaluator
+    from rlhpo_core.kubeflow import next_run
     from rlhpo_core.production.winner import register_winner
-    from rlhpo_core.report.study_report import failure_report, log_report, make_report
+    from rlhpo_core.report.study_report import failure_report
     from rlhpo_core.tracking.tracker import StudyTracker
 
     files = _files(store)
@@ -325,59 +325,105 @@ def conclude(store: str, table: Path, table_name: str, html: Path, markdown: Pat
     history = files.history()
     if missing := tracker.complete(history, files.state().summaries, files.with_curve):
         print(f"warning: MLflow misses a part of the study ({', '.join(missing)}); the store has it all", flush=True)
-    over = (reason := spent(spec.budget, history, files.record().seconds)) is not None
-    best, registered = history.best(), ""
-    if over and best is not None:
-        with _with_table(spec, table, table_name) as local:
-            evaluator = build_evaluator(local, pod.threads(spec.execution), files.schema())
-            if (data := evaluator.data()) is not None:
-                tracker.log_data(data)
-            winner = register_winner(files, spec, evaluator, tracker, best)
-        registered = (winner.registered or "") if winner is not None else ""
-        if winner is not None and winner.warning is not None:
-            print(f"warning: {winner.warning}")
-    report = make_report(files, spec)
-    html.write_text(report.html, encoding="utf-8")
-    markdown.write_text(report.note, encoding="utf-8")
-    log_report(tracker, report)
-    tracker.finish("KILLED" if not over else "FINISHED" if best is not None else "FAILED")
-    if over and best is None:
+    if (reason := spent(spec.budget, history, files.record().seconds)) is None:
+        return ""
+    if (best := history.best()) is None:
+        tracker.finish("FAILED")
         raise UserError(f"{reason}; {failure_report(history)}")
-    return registered
+    with _with_table(spec, table, table_name) as local:
+        evaluator = build_evaluator(local, pod.threads(spec.execution), files.schema())
+        if (data := evaluator.data()) is not None:
+            tracker.log_data(data)
+        winner = register_winner(files, spec, evaluator, tracker, best)
+    if winner is not None and winner.warning is not None:
+        print(f"warning: {winner.warning}")
+    tracker.finish("FINISHED")
+    next_run.note_conclusion(files)
+    return (winner.registered or "") if winner is not None else ""
 
 
 @pod.step
-def submit_next(store: str, start: Path, kfp_run: str, further_runs: int) -> str:
-    """Send the run that goes on with the study while budget is left; returns its id, empty if none was sent.
+def submit_next(store: str, kfp_run: str, further_runs: int, html: Path, markdown: Path) -> str:
+    """Send the run that goes on with the study, and then report; returns its id, empty if none was sent.
+
+    Runs at the end of each run, also of one that failed. A report that cannot be made or logged is a warning.
 
     Args:
-        start: The state with which this run began.
         kfp_run: This run's id in KFP.
         further_runs: How many runs may follow this one.
+        html: Written: the report; empty if there is none.
+        markdown: Written: the report in short.
 
-    Raises: UserError if KFP cannot be reached or refuses; the step may then be run again.
+    Raises: UserError if KFP or the store cannot be reached or refuses; the step may then be run again.
     """
     from rlhpo_core.kubeflow import idle_schedule, next_run
     from rlhpo_core.kubeflow.connection import Server
-    from rlhpo_core.tuner import state_file
 
-    def tell(line: str) -> None:
-        print(line, flush=True)
-
-    began = state_file.load(start).round
     server, files = Server.of(), _files(store)
-    spec = files.spec()
     # The run that follows takes the study.
-    lease.release(files.store)
+    lease.release(files.store, kfp_run)
     # A request whose answer was lost is looked for by its name, once the server has had time to carry it out.
     following = wait_out(
-        "send the next run", lambda: next_run.send_next(server, files, spec, kfp_run, began, further_runs), first=15.0
+        "send the next run", lambda: next_run.send_next(server, files, kfp_run, further_runs), first=15.0
     )
     print(following.reason, flush=True)
+    for path in (html, markdown):
+        path.write_text(f"{following.reason}\n", encoding="utf-8")
+    spec = files.spec_or_none()
+    if spec is None or files.state_or_none() is None:
+        return following.run_id
     over = spent(spec.budget, files.history(), files.record().seconds) is not None
-    if over and files.state().round == began:
-        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, tell))
+    if over and next_run.was_idle(files):
+        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, _tell))
+    try:
+        _report(files, spec, html, markdown, goes_on=bool(following.run_id))
+    except UserError as error:
+        print(f"warning: the report is not whole: {error}", flush=True)
     return following.run_id
+
+
+@pod.step
+def supervise(store: str, schedule: str) -> str:
+    """Look whether a study on a cluster goes on, and start it again if it is dead; returns what was found.
+
+    Args:
+        schedule: Name of the schedule that this is a run of: it is paused once there is nothing left to look after.
+
+    Raises: UserError if KFP or the store cannot be reached or refuses.
+    """
+    from rlhpo_core.kubeflow import next_run, schedules
+    from rlhpo_core.kubeflow.connection import Server
+
+    server, files = Server.of(), _files(store)
+    done, found = wait_out("look after the study", lambda: next_run.supervise(server, files), first=15.0)
+    print(found, flush=True)
+    if done:
+        # Paused and not deleted: KFP deletes the running workflow with its schedule, and that is this one.
+        for one in schedules.schedules(server):
+            if one.name == schedule and one.enabled:
+                schedules.disable(server, one.id)
+    return found
+
+
+def _report(files: StudyFiles, spec: StudySpec, html: Path, markdown: Path, goes_on: bool) -> None:
+    """Write the report and log it; if no run follows, the study's run in MLflow ends."""
+    from rlhpo_core.report.study_report import log_report, make_report
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    report, history = make_report(files, spec), files.history()
+    html.write_text(report.html, encoding="utf-8")
+    markdown.write_text(report.note, encoding="utf-8")
+    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
+    try:
+        log_report(tracker, report)
+    finally:
+        if not goes_on:
+            over = spent(spec.budget, history, files.record().seconds) is not None
+            tracker.finish("KILLED" if not over else "FAILED" if history.best() is None else "FINISHED")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:

@@ -10,8 +10,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow import client
 from rlhpo_core.kubeflow.connection import Server
 from rlhpo_core.storage.object_store import open_store
-from rlhpo_core.storage.study_files import StudyFiles
-from rlhpo_core.study.budget import spent
+from rlhpo_core.storage.study_files import RECORD, StudyFiles
 
 #: Seconds within which a run that was stopped has to be over: the pods' grace of 30 seconds, and Argo's looks.
 _STOPPING = 300.0
@@ -46,19 +45,15 @@ def stop_run(server: Server, run_id: str, tell: Callable[[str], None]) -> None:
 
 
 def mark_killed(files: StudyFiles) -> bool:
-    """End the study's run in MLflow as KILLED, unless the study is at its end or has none; whether it was done.
+    """End the study's run in MLflow as KILLED if it says that it goes on; whether it did.
 
     Raises: UserError if the store or MLflow cannot be reached.
     """
     from rlhpo_core.tracking.tracker import StudyTracker
 
     spec = files.spec_or_none()
-    if spec is None or files.state_or_none() is None:
-        return False
-    record = files.record()
-    if spent(spec.budget, files.history(), record.seconds) is not None:
+    if spec is None or files.store.read(RECORD) is None:
         return False
     if not (spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
         raise UserError("which MLflow? Set MLFLOW_TRACKING_URI to the one of the cluster")
-    StudyTracker.open(spec, record.study_id, Path.cwd()).finish("KILLED")
-    return True
+    return StudyTracker.kill(spec, files.record().study_id, Path.cwd())

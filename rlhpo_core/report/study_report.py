@@ -11,6 +11,7 @@ from rlhpo_core.report.sensitivity import analyse
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.tracking.connection import is_server
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import History
 
@@ -58,12 +59,16 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
 def log_report(tracker: StudyTracker, report: Report) -> None:
     """Store a report with the study's run: pictures and pages as artifacts, the note as its description.
 
+    The page with interactive charts is kept in a local store only.
+
     Raises: UserError if MLflow cannot be reached or refuses.
     """
-    tracker.log_figures(report.figures)
-    tracker.log_artifact_bytes("report.html", report.html.encode())
-    tracker.log_artifact_bytes("interactive.html", report.interactive.encode())
     tracker.note(report.note)
+    tracker.log_artifact_bytes("report.html", report.html.encode())
+    tracker.log_figures(report.figures)
+    # Its script is 5 MB, and what stands before a server often takes 1 MB; `rlhpo report --html` writes the page anew.
+    if not is_server(tracker.connection.uri):
+        tracker.log_artifact_bytes("interactive.html", report.interactive.encode())
 
 
 def failure_report(history: History) -> str:

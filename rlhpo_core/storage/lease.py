@@ -71,8 +71,11 @@ def renewed(store: Store) -> Iterator[None]:
         raise
 
 
-def release(store: Store) -> None:
-    """Free the study at the end of a run."""
+def release(store: Store, run: str) -> None:
+    """Free the study at the end of a run; if another one holds it by now, nothing happens."""
+    holding = current(store)
+    if holding is None or holding.name != f"run {run}":
+        return
     if (lock := adopted(store, RUN_EXPIRY)) is not None:
         lock.give_back()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -62,6 +63,9 @@ def ui_command(uri: str) -> str:
 
 
 T = TypeVar("T")
+
+# A database's error that MLflow raises it prints as well, with its traceback; we say it in a sentence.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)

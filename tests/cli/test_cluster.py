@@ -15,7 +15,9 @@ from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.execution.resources import Steps
+from rlhpo_core.kubeflow import next_run
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
+from rlhpo_core.kubeflow.connection import Server
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec, load_study
@@ -93,7 +95,7 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, stor
         "store": store,
         "table_source": "s3://bucket/table.csv",
         "image": "registry.example.com/rlhpo:2",
-        "further_runs": 1,
+        "further_runs": 3,
     }
     assert run["service_account"] == "rlhpo-runner"
     assert rounds_of(run) == 2
@@ -102,15 +104,29 @@ def test_a_study_is_sent_as_a_chain_of_runs(backend: KfpServer, file: Path, stor
     assert (experiment["display_name"], experiment["namespace"]) == ("tuning", "team")
 
 
-@pytest.mark.parametrize("arguments", [["--no-continue", "--rounds", "1"], ["--rounds", "3"], []])
-def test_a_run_that_is_to_stay_alone_sends_no_other(
-    backend: KfpServer, file: Path, arguments: list[str], store: str
+@pytest.mark.parametrize(
+    ("arguments", "further"), [(["--no-continue", "--rounds", "1"], 0), (["--rounds", "3"], 1), ([], 1)]
+)
+def test_a_run_that_may_do_alone_is_followed_only_if_it_fails(
+    backend: KfpServer, file: Path, arguments: list[str], further: int, store: str
 ) -> None:
     done = rlhpo("submit", file, "--store", store, *TABLE, *arguments)
     assert done.exit_code == 0, done.output
     assert "follow" not in done.output
     (run,) = backend.runs.values()
-    assert run["runtime_config"]["parameters"]["further_runs"] == 0
+    assert run["runtime_config"]["parameters"]["further_runs"] == further
+    assert next_run.send_next(Server.of(), StudyFiles(open_store(store)), run["run_id"], 0).run_id == ""
+
+
+def test_a_study_can_be_supervised(backend: KfpServer, file: Path, store: str) -> None:
+    for _ in range(2):
+        done = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1", "--supervise")
+        assert done.exit_code == 0, done.exception
+    (one,) = backend.recurring_runs.values()
+    assert (one["display_name"], one["status"]) == ("stepwise-supervisor", "ENABLED")
+    assert one["runtime_config"]["parameters"] == {"store": store, "schedule": "stepwise-supervisor"}
+    refused = rlhpo("submit", file, "--store", store, *TABLE, "--no-continue", "--supervise")
+    assert "--supervise: looks after a chain of runs" in str(refused.exception)
 
 
 def test_the_pipeline_can_be_kept_as_a_version(backend: KfpServer, file: Path, store: str) -> None:
@@ -278,7 +294,7 @@ def test_a_table_is_put_beside_the_study(backend: KfpServer, file: Path, store: 
     for _ in range(2):
         assert rlhpo("submit", file, "--store", store, "--upload", "--rounds", "1").exit_code == 0
     (source,) = {run["runtime_config"]["parameters"]["table_source"] for run in backend.runs.values()}
-    place, _, name = source.rpartition("/")
+    place, name = source.rsplit("/", 1)
     assert place == f"{store}/tables"
     assert re.fullmatch(r"[0-9a-f]{12}-german_credit\.csv", name)
     assert open_store(place).read(name) == DATA.read_bytes()

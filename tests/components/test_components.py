@@ -73,16 +73,8 @@ def test_a_round_of_components(tracking: None, tmp_path: Path) -> None:
     assert load(Path(updated.path)).round == 1
     assert summary.metadata["trials"] == 3
 
-    report, note = artifact(dsl.HTML, tmp_path / "report"), artifact(dsl.Markdown, tmp_path / "note")
-    registered = register_best.python_func(
-        store=store,
-        table=table,
-        table_name=prepared.table_name,
-        report=report,
-        note=note,
-    )
+    registered = register_best.python_func(store=store, table=table, table_name=prepared.table_name)
     assert registered == "stepwise version 1"
-    assert Path(report.path).read_text().startswith("<!DOCTYPE html>") or "<html" in Path(report.path).read_text()
 
 
 @pytest.mark.parametrize("name", names())

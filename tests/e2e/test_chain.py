@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,33 @@ from rlhpo_core.execution.resources import Steps
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow import client
+from rlhpo_core.kubeflow import steps as steps_of_runs
 from rlhpo_core.kubeflow.connection import Server
-from rlhpo_core.kubeflow.next_run import FURTHER, put_study
+from rlhpo_core.kubeflow.next_run import FURTHER, Link, begin_chain, put_study
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
-from rlhpo_core.study.spec import parse_study
+from rlhpo_core.study.spec import StudySpec
 from tests.helpers.comparison import comparable
-from tests.helpers.kfp_engine import Engine, run_all
+from tests.helpers.kfp_engine import Engine, PodDied, Step, run_all
 from tests.helpers.kfp_server import KfpServer
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.pool_study import kept_workers
-from tests.helpers.stepwise import study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 TRIALS, EACH = 7, 3
+STUDY = {
+    "name": "chained",
+    "evaluator": {"kind": "function", "function": "tests.helpers.functions:hill", "options": {"peak": 0.3}},
+    "objective": {"metric": "height", "direction": "maximize"},
+    "space": {
+        "x": {"type": "float", "low": 0.0, "high": 1.0},
+        "y": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
+    },
+    "budget": {"trials": TRIALS},
+    "tuner": {"trials_per_round": EACH, "agent": {"nodes": 8}},
+    "execution": {"threads": 1, "drill": [2]},
+}
 
 
 @dataclass
@@ -44,14 +56,16 @@ class Cluster:
     store: Path
     packages: Path
 
-    def submit(self, rounds: int, further: int = 5, steps: Steps = Steps.COMPACT, **fields: Any) -> str:
+    def submit(self, rounds: int, further: int = 5, steps: Steps = Steps.COMPACT) -> str:
         """As `rlhpo submit` does; returns the run's id."""
-        put_study(str(self.store), parse_study(study(TRIALS, **fields), "sent"))
+        put_study(str(self.store), StudySpec.model_validate(STUDY))
         package = self.packages / f"{rounds}-{steps}.yaml"
         if not package.exists():
             package.write_text(compiled(build(rounds, EACH, steps=steps)))
         parameters = {"store": str(self.store), FURTHER: further}
-        return client.submit(Server.of(), package, "stepwise", parameters, "tuning").id
+        run_id = client.submit(Server.of(), package, "chained", parameters, "tuning").id
+        begin_chain(self.files, run_id)
+        return run_id
 
     def run(self) -> list[str]:
         """Run all that was sent and what follows; the states in which the runs ended."""
@@ -72,6 +86,9 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     uri = new_store(tmp_path_factory.mktemp("mlflow"))
     with pytest.MonkeyPatch.context() as patch, kept_workers():
         patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+        # Drawing takes longer than all else, and the report has tests of its own.
+        patch.setattr(steps_of_runs, "_report", lambda *_, **__: None)
         yield uri
 
 
@@ -88,7 +105,7 @@ def cluster(tracking: str, packages: Path, tmp_path: Path, monkeypatch: pytest.M
 @pytest.fixture(scope="module")
 def expected(tracking: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The trials of the same study in one process."""
-    spec = parse_study(study(TRIALS), "here")
+    spec = StudySpec.model_validate(STUDY)
     folder = StudyFolder.create(tmp_path_factory.mktemp("whole") / "study", spec, StudyRecord.new(spec))
     with TrialPool(spec, 2, 1) as pool:
         run(folder, spec, pool, [])
@@ -109,11 +126,8 @@ def test_either_loop_makes_the_trials_of_one_process(
     lacking = 3 * (rounds * EACH - TRIALS)
     assert cluster.engine.pods == pods(rounds, EACH, steps) - lacking + 1, "one for all rounds that are left"
     record = cluster.files.record()
-    assert record.winner is not None
-    assert record.winner.registered is not None
-    (parent,) = MlflowClient(tracking).search_runs(
-        ["1"], f"tags.`rlhpo.study_id` = '{record.study_id}' and tags.`rlhpo.run` = 'study'"
-    )
+    wanted = f"tags.`rlhpo.study_id` = '{record.study_id}' and tags.`rlhpo.run` = 'study'"
+    (parent,) = MlflowClient(tracking).search_runs(["1"], wanted)
     assert parent.info.status == "FINISHED"
 
 
@@ -121,3 +135,64 @@ def test_a_study_longer_than_a_run_is_a_chain_of_runs(cluster: Cluster, expected
     cluster.submit(1)
     assert cluster.run() == ["SUCCEEDED"] * 3, cluster.engine.errors
     assert comparable(cluster.files.history().trials) == expected
+
+
+@pytest.mark.parametrize(
+    ("step", "number", "runs"),
+    [
+        ("prepare data", 0, ["FAILED", "SUCCEEDED"]),
+        ("train", 1, ["FAILED", "SUCCEEDED"]),
+        ("train", 4, ["FAILED", "SUCCEEDED"]),
+        ("learn and propose", 1, ["FAILED", "SUCCEEDED"]),
+        ("register best", 0, ["FAILED", "SUCCEEDED"]),
+    ],
+)
+def test_a_run_that_failed_is_followed(
+    cluster: Cluster, expected: list[dict[str, Any]], step: str, number: int, runs: list[str]
+) -> None:
+    """A pod is killed with exit code 137, and Argo does not run it again."""
+    first = cluster.submit(3)
+
+    def kill(one: Step, run: Callable[[], None]) -> None:
+        if (one.run, one.name, one.number) == (first, step, number):
+            raise PodDied
+        run()
+
+    cluster.engine.around = kill
+    assert cluster.run() == runs, cluster.engine.errors
+    assert comparable(cluster.files.history().trials) == expected
+    trained = [one for one in cluster.engine.names() if one == "train"]
+    assert len(trained) <= TRIALS + EACH, "what was trained is not trained again"
+
+
+def test_a_study_whose_runs_bring_nothing_is_given_up(cluster: Cluster) -> None:
+    cluster.submit(3)
+
+    def kill(one: Step, run: Callable[[], None]) -> None:
+        if one.name == "learn and propose":
+            raise PodDied
+        run()
+
+    cluster.engine.around = kill
+    assert cluster.run() == ["FAILED"] * 4, "the first has brought the trials of a round"
+    last = max((cluster.store / "next").iterdir())
+    assert Link.model_validate_json(last.read_bytes()).given_up == "3 runs in a row have brought no new trial"
+
+
+def test_a_run_without_a_last_step_is_followed_by_who_looks_after_the_study(
+    cluster: Cluster, expected: list[dict[str, Any]]
+) -> None:
+    first = cluster.submit(1)
+
+    def ruin(one: Step, run: Callable[[], None]) -> None:
+        if (one.run, one.name) == (first, "submit next"):
+            raise PodDied
+        run()
+
+    cluster.engine.around = ruin
+    assert cluster.run() == ["FAILED"]
+    assert len(cluster.server.runs) == 1
+    assert "which was sent in its place" in steps_of_runs.supervise(str(cluster.store), "chained-supervisor")
+    assert cluster.run() == ["SUCCEEDED"] * 2, cluster.engine.errors
+    assert comparable(cluster.files.history().trials) == expected
+    assert "at its end" in steps_of_runs.supervise(str(cluster.store), "chained-supervisor")

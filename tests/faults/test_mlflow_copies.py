@@ -95,16 +95,17 @@ def test_what_is_missing_at_the_end_is_said(network: Network, tmp_path: Path, an
 
 
 @pytest.mark.parametrize("weather", [AWAY, LOST, "503"])
-@pytest.mark.parametrize("path", ["runs/create", "runs/update", "mlflow-artifacts"])
+@pytest.mark.parametrize("path", ["runs/create", "runs/update", "artifacts"])
 def test_an_outage_while_a_study_begins_is_waited_out_and_leaves_one_run(
     network: Network, tmp_path: Path, weather: str, path: str
 ) -> None:
-    time, name = FakeTime(), f"begin-{path}-{weather}".replace("/", "-")
+    time, name = FakeTime(), tmp_path.name
     network.weather = lambda request: weather if path in request and time.now < 10 else PASS
     with time.waiting():
         tracker = StudyTracker.open(make_spec(name, tracking={"uri": network.url, "experiment": name}), "toy", tmp_path)
-    # A run whose answer was lost is found again, and not created twice.
-    assert 0 < time.now < 30
+    assert time.now < 30
+    # A run that was made although the answer was lost is found at the next try.
+    assert time.now >= 10 or (path, weather) == ("runs/create", LOST)
     runs = tracker.client.search_runs([tracker.experiment_id])
     active = [run.info.run_id for run in runs if run.info.status == "RUNNING"]
     assert active == [tracker.run_id]

@@ -27,7 +27,7 @@ def main(store: str, folder: Path, rounds: int, table_source: str = "") -> None:
         steps.fit_reward_model(state, trials, fitted)
         more = steps.update_policy(store, prepared.run_id, fitted, after).more
         state, number = after, number + 1
-    steps.conclude(store, table, prepared.table_name, folder / "report", folder / "note")
+    steps.conclude(store, table, prepared.table_name)
 
 
 if __name__ == "__main__":

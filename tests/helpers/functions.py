@@ -58,14 +58,6 @@ def draw(report: Report, draws: int) -> float:
     return sum(random.random() + np.random.random() + torch.rand(()).item() for _ in range(draws))  # noqa: S311
 
 
-def noisy(report: Report, x: float) -> float:
-    """Never the same."""
-    drawn = random.SystemRandom().random()
-    time.sleep(0.2 * drawn)
-    report(1, drawn / 2)
-    return x + drawn
-
-
 def meet(report: Report, mine: str, other: str) -> float:
     """Ends only if another trial runs at the same time."""
     Path(mine).touch()

@@ -167,7 +167,7 @@ class KfpServer:
             raise RefusedError(500, f"Failed to terminate a run {run_id}: workflows.argoproj.io not found")
         if run["state"] not in _OPEN:
             raise RefusedError(400, f"Failed to terminate a run {run_id}. Row not found")
-        run["state"] = "CANCELING"
+        self.set_state(run_id, "CANCELING")
         return {}
 
     def set_steps(self, run_id: str, steps: dict[str, str]) -> None:
@@ -197,6 +197,7 @@ class KfpServer:
     def set_state(self, run_id: str, state: str) -> None:
         run = self.runs[run_id]
         run["state"] = state
+        run.setdefault("state_history", []).append({"update_time": self._now(), "state": state})
         if state not in (*_OPEN, "CANCELING"):
             run["finished_at"] = self._now()
 

@@ -92,7 +92,7 @@ def test_sigterm_ends_a_step_and_mlflow_says_killed(
         assert process.stdout is not None
         worker = int(process.stdout.readline())
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 143
+        assert process.wait(timeout=600) == 143
     assert not _alive(worker)
     assert MlflowClient(uri).get_run(tracker.run_id).info.status == "KILLED"
     # If the pod was only moved, whoever logs next says that the study goes on.

@@ -74,8 +74,17 @@ def test_what_is_out_of_reach_is_told(
     assert "so another run may follow: there are no credentials" in told[0]
 
 
-def test_a_study_that_has_not_begun_or_is_over_is_left_alone(files: StudyFiles, tmp_path: Path) -> None:
+def test_a_study_that_has_not_begun_or_is_over_is_left_alone(
+    files: StudyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = new_store(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert not stopping.mark_killed(StudyFiles(open_store(str(tmp_path / "nothing"))))
-    files.write_spec(parse_study(study(trials=6, budget={"trials": 6, "wall_time": "1s"}), "the study"))
-    files.write_record(files.record().model_copy(update={"seconds": 2.0}))
+    assert not stopping.mark_killed(files), "it is not in MLflow"
+    tracker = StudyTracker.open(SPEC, "stepwise-1", tmp_path)
+    tracker.finish("FINISHED")
     assert not stopping.mark_killed(files)
+    assert MlflowClient(uri).get_run(tracker.run_id).info.status == "FINISHED"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(UserError, match="Set MLFLOW_TRACKING_URI to the one of the cluster"):
+        stopping.mark_killed(files)

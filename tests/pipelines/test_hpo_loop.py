@@ -91,13 +91,16 @@ def test_nothing_stands_in_the_containers_environment(steps: dict[str, dict[str,
         assert not {"configMapAsEnv", "secretAsEnv", "fieldPathAsEnv"} & step.keys()
 
 
-def test_the_run_that_follows_waits_for_all_and_knows_its_own_run(spec: pipeline_spec_pb2.PipelineSpec) -> None:
+def test_the_run_that_follows_is_sent_in_any_case_and_knows_its_own_run(spec: pipeline_spec_pb2.PipelineSpec) -> None:
     task = spec.root.dag.tasks["submit-next"]
-    assert "register-best" in task.dependent_tasks
+    (study,) = task.dependent_tasks
+    inside = spec.components[spec.root.dag.tasks[study].component_ref.name].dag.tasks
+    assert inside.keys() == {"data-prep", "rounds", "register-best"}
+    strategies = pipeline_spec_pb2.PipelineTaskSpec.TriggerPolicy.TriggerStrategy
+    assert task.trigger_policy.strategy == strategies.ALL_UPSTREAM_TASKS_COMPLETED
     inputs = json_format.MessageToDict(task.inputs)["parameters"]
     assert inputs["kfp_run"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
     assert inputs["further_runs"] == {"componentInputParameter": "further_runs"}
-    assert task.retry_policy.max_retry_count == 3
     assert spec.root.input_definitions.parameters["further_runs"].default_value.number_value == 0
     assert "submit-next" not in build(1, 1, cluster=None).pipeline_spec.root.dag.tasks
 

@@ -25,7 +25,7 @@ def test_tuning_and_deciding_wait_for_the_look_at_the_data(spec: pipeline_spec_p
     assert "tune" in condition.trigger_policy.condition
     inner = spec.components[condition.component_ref.name].dag.tasks
     names = {task.task_info.name for task in inner.values()}
-    assert names == {"tune", "decide"}
+    assert names == {"prepare data", "rounds", "register best", "decide"}
 
 
 def test_what_both_pipelines_ask_for_is_the_same(spec: pipeline_spec_pb2.PipelineSpec) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from rlhpo_core.report.figures import CAPTIONS
@@ -18,7 +19,8 @@ from tests.helpers.studies import CUBE, after_rounds, bowl
 class Recorder:
     """What would be logged to MLflow."""
 
-    def __init__(self) -> None:
+    def __init__(self, uri: str) -> None:
+        self.connection = SimpleNamespace(uri=uri)
         self.artifacts: dict[str, bytes] = {}
         self.description = ""
 
@@ -63,14 +65,13 @@ def test_a_report_says_what_the_files_hold_and_is_logged_whole(tmp_path: Path) -
     assert "script" not in Page(report.html).tags
     assert "script" in Page(report.interactive).tags
 
-    recorder = Recorder()
-    log_report(cast(StudyTracker, recorder), report)
-    assert recorder.artifacts == {
-        **report.figures,
-        "report.html": report.html.encode(),
-        "interactive.html": report.interactive.encode(),
-    }
-    assert recorder.description == report.note
+    small = {**report.figures, "report.html": report.html.encode()}
+    local = {**small, "interactive.html": report.interactive.encode()}
+    for uri, expected in (("sqlite:///mlflow.db", local), ("http://mlflow:5000", small)):
+        recorder = Recorder(uri)
+        log_report(cast(StudyTracker, recorder), report)
+        assert recorder.artifacts == expected
+        assert recorder.description == report.note
 
 
 def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path) -> None:

@@ -172,8 +172,7 @@ def _loop(run: Run, folder: Path, store: str) -> None:
         after = folder / f"state-{number}"
         round_ = _step(run, lambda: asdict(steps.learn(store, run_id, state, trials, after)), after)  # noqa: B023
         state = after
-    report, note = folder / "report", folder / "note"
-    _step(run, lambda: steps.conclude(store, table, name, report, note), report, note)
+    _step(run, lambda: steps.conclude(store, table, name))
 
 
 def _train(store: str, run_id: str, proposal: str, table: Path, name: str, trial: Path) -> bool:
