@@ -22,6 +22,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 #: As shells have it for a process that SIGTERM has ended.
 _TERMINATED = 128 + signal.SIGTERM
+#: The step that goes by what the others have kept. Its own errors are not among that: it may be run again.
+_LAST = "submit_next"
 
 
 def in_pod() -> bool:
@@ -48,7 +50,8 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 return function(*args, **kwargs)
             except UserError as error:
-                _keep_fault(store, function.__name__.replace("_", " "), error)
+                if function.__name__ != _LAST:
+                    _keep_fault(store, function.__name__.replace("_", " "), error)
                 raise
 
     return run

@@ -68,15 +68,16 @@ def mounted(mount: Path | None = None) -> Iterator[None]:
     before, ended = dict(os.environ), threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / CA_BUNDLE
+        # Looked at before they are read: what changes meanwhile is read again.
+        seen = _stamps(place)
         taken = _settings(place, bundle)
         _change(before, {}, taken)
 
         def follow() -> None:
-            nonlocal taken
-            seen = _stamps(place)
+            nonlocal taken, seen
             while not ended.wait(_LOOK):
                 if (now := _stamps(place)) != seen:
-                    old, taken, seen = taken, _settings(place, bundle), now
+                    old, seen, taken = taken, now, _settings(place, bundle)
                     _change(before, old, taken)
                     print("settings of this pod have changed, and were read again", flush=True)
 

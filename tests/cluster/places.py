@@ -103,7 +103,8 @@ class Place(ABC):
     @property
     def options(self) -> list[str]:
         """Of ``rlhpo submit`` and ``rlhpo schedule``: where pods find what they need."""
-        return ["--config-map", CONFIG_MAP, "--store-secret", STORE_SECRET, "--mlflow-secret", MLFLOW_SECRET]
+        names = {"config_map": CONFIG_MAP, "store_secret": STORE_SECRET, "mlflow_secret": MLFLOW_SECRET}
+        return [word for name, value in names.items() for word in ("--set", f"{name}={value}")]
 
     @contextlib.contextmanager
     def away(self, service: str, seconds: float = 90) -> Iterator[None]:

@@ -19,7 +19,7 @@ from tests.cluster.studies import (
 )
 
 #: Steps of the loop that `rlhpo submit` sends.
-STEPS = ("prepare-data", "propose", "train", "learn", "register-best", "go-on")
+STEPS = ("prepare-data", "train", "learn-and-propose", "register-best", "submit-next")
 
 
 @pytest.mark.quick

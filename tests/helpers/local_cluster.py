@@ -34,6 +34,12 @@ AGAIN = 2
 #: Pods at once, as on a small node.
 AT_ONCE = 2
 STEP_LABEL = "rlhpo/step"
+#: Processes of one machine have one root: a step finds its mounted files below the pod's folder.
+_ROOTED = """
+from pathlib import Path
+from rlhpo_core.kubeflow import pod_settings
+pod_settings.MOUNT = Path({root!r}) / pod_settings.MOUNT.relative_to("/")
+"""
 
 
 class TaskFailedError(Exception):
@@ -469,7 +475,10 @@ class _Execution(threading.Thread):
         kept = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
         found = {name: os.environ[name] for name in kept if name in os.environ}
         found["PATH"] = f"{Path(sys.executable).parent}:{found['PATH']}"
-        found |= {"POD": pod.step} | self._cluster.environment
+        found |= self._cluster.environment
+        root = self._mounted(pod, placed, parameters)
+        (root / "sitecustomize.py").write_text(_ROOTED.format(root=str(root)))
+        found["PYTHONPATH"] = f"{root}:{found.get('PYTHONPATH', '')}"
         for kind, name_of in (("configMapAsEnv", "configMapName"), ("secretAsEnv", "secretName")):
             for one in placed.get(kind, []):
                 content = self._cluster.objects.get(self._object(one, name_of, parameters), {})
@@ -478,6 +487,18 @@ class _Execution(threading.Thread):
                     if source in content:
                         found[key["envVar"]] = content[source]
         return found
+
+    def _mounted(self, pod: Pod, placed: dict[str, Any], parameters: dict[str, Any]) -> Path:
+        """The folder that is the pod's root: a file for each key of the config maps and secrets that it mounts."""
+        root = pod.folder / "root"
+        for kind, name_of in (("configMapAsVolume", "configMapName"), ("secretAsVolume", "secretName")):
+            for one in placed.get(kind, []):
+                folder = root / one["mountPath"].lstrip("/")
+                folder.mkdir(parents=True, exist_ok=True)
+                for key, value in self._cluster.objects.get(self._object(one, name_of, parameters), {}).items():
+                    (folder / key).write_text(value)
+        root.mkdir(exist_ok=True)
+        return root
 
     @staticmethod
     def _object(one: dict[str, Any], field_: str, parameters: dict[str, Any]) -> str:

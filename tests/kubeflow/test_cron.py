@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.kubeflow.cron import checked_cron
+from rlhpo_core.kubeflow.schedules import checked_cron
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,9 @@ def test_the_steps_of_a_run_are_one_holder(tmp_path: Path) -> None:
     assert refused(store) is None, "a step that fails ends its run"
     with renewed(store):  # Unless the step is tried again.
         wait_until(lambda: refused(store) is not None)
-    release(store)
+    release(store, "b")
+    assert refused(store) is not None, "of another run"
+    release(store, "a")
     with held_by_run(store, "b"):
         assert "run b" in (refused(store) or "")
 
@@ -144,7 +146,7 @@ def test_a_step_renews_nothing_that_a_process_holds(tmp_path: Path) -> None:
         before = store.read(KEY)
         with renewed(store):
             time.sleep(0.05)
-        release(store)
+        release(store, "a")
         assert store.read(KEY) == before
 
 
