@@ -283,12 +283,12 @@ def is_server(uri: str) -> bool:
 
 
 def _passing(error: BaseException) -> bool:
-    """Whether the same request may succeed a little later: no answer, an overloaded server, a database that is busy."""
+    """Whether the same request may succeed a little later: no answer, an overloaded server, a busy or full database."""
     if isinstance(error, ParseError):
         # What came was JSON, but not MLflow's: a proxy speaks in its place just now.
         return True
     if isinstance(error, SQLAlchemyError):
-        return "database is locked" in str(error)
+        return any(text in str(error) for text in ("database is locked", "database or disk is full"))
     if isinstance(error, MlflowException):
         cause = error.__cause__ or error.__context__
         # A status without MLflow's own JSON comes from what stands before the server.

@@ -39,6 +39,8 @@ from tests.soak.plan import DISK, S3, SERVER, Setup
 
 #: Seconds after which an act hangs.
 BOUND = 240.0
+#: Exit code of an act that ended with an exception that nobody had expected.
+_CRASHED = 70
 #: Seconds that processes are given to end after the one that has started them.
 _GRACE = 8.0
 #: Seconds for which a dead process holds the lock of a model, and a dead run its study. The product has minutes, which
@@ -78,6 +80,7 @@ class Run:
     seconds: list[float] = field(default_factory=list)
     """That its acts took."""
     hung: list[str] = field(default_factory=list)
+    crashed: list[str] = field(default_factory=list)
     killed: bool = False
     """Whether the last act was ended by a signal."""
     proxies: list[Proxy] = field(default_factory=list)
@@ -152,6 +155,8 @@ class Run:
         code = self._watch(process, act, began)
         self.seconds[-1] = time.monotonic() - began
         self.killed = code < 0
+        if code == _CRASHED:
+            self.crashed.append(f"act {act} ended with a traceback")
         self._gather()
         return code, json.loads(result.read_text()) if code == 0 else None
 
@@ -294,7 +299,7 @@ def _end(do: Callable[[], Any], result: Path, modules: Path | None = None) -> No
         code = 1
     except BaseException:
         traceback.print_exc()
-        code = 70
+        code = _CRASHED
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

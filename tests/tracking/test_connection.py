@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import TrackingSpec
@@ -110,3 +112,13 @@ def test_access_denied(server: MlflowServer, tmp_path: Path) -> None:
     uri = server.url.replace("127.0.0.1", "localhost")
     with pytest.raises(UserError, match=r"denies access(.|\n)*MLFLOW_TRACKING_USERNAME"):
         StudyTracker.open(make_spec("x", tracking={"uri": uri}), "toy-1", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"), [("database is locked", True), ("database or disk is full", True), ("no such table", False)]
+)
+def test_which_errors_of_a_database_are_waited_for(text: str, passes: bool, tmp_path: Path) -> None:
+    connection = Connection(f"sqlite:///{tmp_path}/mlflow.db", "the default")
+    with pytest.raises(UserError) as raised, connection.open():
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError(text))
+    assert raised.value.passing == passes
