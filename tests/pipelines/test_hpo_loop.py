@@ -148,7 +148,6 @@ def test_each_round_stands_in_the_condition_of_the_one_before(spec: pipeline_spe
     assert not any(task.trigger_policy.condition for task in dag.tasks.values())
 
 
-@pytest.mark.e2e
 def test_the_sizes_in_the_documentation_are_so() -> None:
     page = (GOLDEN.parents[2] / "docs" / "operations.md").read_text()
     for steps in Steps:
