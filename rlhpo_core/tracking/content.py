@@ -21,6 +21,9 @@ from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, 
 
 T = TypeVar("T")
 
+#: What MLflow takes in one request: 100 parameters and 100 tags, and 1000 of everything.
+MAX_METRICS, MAX_PARAMS = 800, 100
+
 #: MLflow's status of a run for each way in which a trial ends.
 RUN_STATUS = {
     TrialStatus.COMPLETE: "FINISHED",
@@ -99,6 +102,11 @@ def rows(datasets: Mapping[str, Dataset]) -> dict[str, int]:
         parts.get(context, context): int(json.loads(dataset.profile)["num_rows"])
         for context, dataset in datasets.items()
     }
+
+
+def trial_params(trial: Trial) -> dict[str, str]:
+    """The configuration as MLflow's parameters."""
+    return {name: str(value) for name, value in trial.config.items()}
 
 
 def trial_tags(trial: Trial) -> dict[str, str]:

@@ -16,25 +16,23 @@ from dataclasses import dataclass, field
 from functools import wraps
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.retries import BRIEFLY, current, patiently, wait_out
 from rlhpo_core.study.spec import StudySpec, dump_study
-from rlhpo_core.tracking import content
-from rlhpo_core.tracking.connection import CONTACT, Connection, all_runs, is_server, redacted, ui_command
+from rlhpo_core.tracking import content, logged
+from rlhpo_core.tracking.connection import CONTACT, Connection, is_server, redacted, ui_command
+from rlhpo_core.tracking.logged import Logged
 from rlhpo_core.trial import History, RoundSummary, Trial
 
 # A trial's pod is spared the import of torch.
 if TYPE_CHECKING:
     from rlhpo_core.tuner.prior import Prior
-
-#: What MLflow takes in one request: 100 parameters and 100 tags, and 1000 of everything.
-_MAX_METRICS, _MAX_PARAMS = 800, 100
 
 #: Gives a trial its curve, if it has been left out.
 WithCurve = Callable[[Trial], Trial]
@@ -64,23 +62,6 @@ def _of_study(study_id: str) -> str:
 
 
 @dataclass
-class _Written:
-    """What MLflow holds of the study."""
-
-    ended: set[str]
-    """Trials whose run is complete."""
-    begun: dict[str, str]
-    """Trial id to the id of a run that a crash left unfinished, or of which a part is missing."""
-    runs: dict[str, Run]
-    """Trial id to its run, as it was when it was looked at last; without those that someone deleted."""
-    points: set[int]
-    """The steps of the curve of the best value."""
-    best: int
-    """The step up to which that curve is complete."""
-    rounds: set[int]
-
-
-@dataclass
 class StudyTracker:
     """Writes one study.
 
@@ -98,7 +79,7 @@ class StudyTracker:
     """Of the study, repeated on each trial."""
     datasets: dict[str, Dataset] = field(default_factory=dict)
     """Logged data by context: training, validation, holdout."""
-    _written: _Written | None = None
+    _logged: Logged | None = None
 
     @classmethod
     def open(cls, spec: StudySpec, study_id: str, store: Path) -> StudyTracker:
@@ -224,7 +205,7 @@ class StudyTracker:
         Args:
             with_curve: Asked for those trials only that are to be written.
         """
-        if self._written is None:
+        if self._logged is None:
             with self.connection.open(timeout=CONTACT):
                 self.client.get_run(self.run_id)
         with self._writing():
@@ -251,10 +232,12 @@ class StudyTracker:
     def verify(self, history: History, summaries: Sequence[RoundSummary], with_curve: WithCurve = itself) -> list[str]:
         """What MLflow lacks of these trials and rounds, for a person to read; the next ``sync`` writes it."""
         with self._writing():
-            written = self._written = self._look()
+            written = self._logged = logged.look_up(self.client, self.experiment_id, self.run_id)
             for trial in history.trials:
                 run = written.runs.get(trial.trial_id)
-                if trial.trial_id in written.ended and run is not None and not self._holds(run, with_curve(trial)):
+                if run is None or trial.trial_id not in written.ended:
+                    continue
+                if not logged.is_whole(self.client, run, with_curve(trial), self.spec):
                     written.ended.discard(trial.trial_id)
                     written.begun[trial.trial_id] = run.info.run_id
         lacking = sum(trial.trial_id not in written.ended for trial in history.trials)
@@ -337,31 +320,12 @@ class StudyTracker:
         self._log(
             run_id,
             content.trial_metrics(trial, self.spec),
-            _texts(trial),
+            content.trial_params(trial),
             {**self.tags, **content.trial_tags(trial)},
         )
         self.client.set_terminated(run_id, content.RUN_STATUS[trial.status], content.ended_at(trial))
         written.ended.add(trial.trial_id)
         return True
-
-    def _holds(self, run: Run, trial: Trial) -> bool:
-        """Whether all of the trial is in its run: parameters, tags, the last value of each metric, and as many points
-        as it has. What went in one request is there or not as a whole, so that only longer curves are counted.
-        """
-        metrics = sorted(content.trial_metrics(trial, self.spec), key=lambda metric: (metric.step, metric.value))
-        latest = {metric.key: metric.value for metric in metrics}
-        params = {param.key: param.value for param in content.param_entities(_texts(trial))}
-        # The note is left out: people may edit it.
-        tags = {tag.key: tag.value for tag in content.tag_entities(content.trial_tags(trial)) if "note" not in tag.key}
-        held, curve = run.data, content.curve_key(self.spec)
-        if len(metrics) > _MAX_METRICS:
-            logged = {point.step for point in self.client.get_metric_history(run.info.run_id, curve)}
-            if not {step for step, _ in trial.curve or ()} <= logged:
-                return False
-        return all(
-            wanted.items() <= found.items()
-            for wanted, found in ((params, held.params), (tags, held.tags), (latest, held.metrics))
-        )
 
     def _foreign(self) -> Outage:
         where = redacted(self.connection.uri)
@@ -387,10 +351,10 @@ class StudyTracker:
         written.rounds.add(step)
         return True
 
-    def _known(self) -> _Written:
-        if self._written is None:
-            self._written = self._look()
-        return self._written
+    def _known(self) -> Logged:
+        if self._logged is None:
+            self._logged = logged.look_up(self.client, self.experiment_id, self.run_id)
+        return self._logged
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -399,36 +363,8 @@ class StudyTracker:
                 yield
         except UserError:
             # A request that failed may have been carried out all the same: look again before the next attempt.
-            self._written = None
+            self._logged = None
             raise
-
-    def _look(self) -> _Written:
-        children = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
-        runs = all_runs(self.client, self.experiment_id, children, ViewType.ALL)
-
-        def quality(run: Any) -> int:
-            return 2 if run.info.lifecycle_stage == "deleted" else 1 if run.info.status == "RUNNING" else 0
-
-        # A run that someone deleted stays deleted. A request that timed out and was carried out nevertheless leaves two
-        # runs of one trial: the better one stays.
-        written = _Written(set(), {}, {}, set(), 0, set())
-        for run in sorted(runs, key=quality):
-            trial_id = run.data.tags.get("rlhpo.trial_id")
-            if trial_id is None:
-                continue
-            if trial_id in written.ended or trial_id in written.begun:
-                if quality(run) < 2:
-                    self.client.delete_run(run.info.run_id)
-            elif quality(run) == 1:
-                written.begun[trial_id] = run.info.run_id
-            else:
-                written.ended.add(trial_id)
-                if quality(run) == 0:
-                    written.runs[trial_id] = run
-        written.points = {m.step for m in self.client.get_metric_history(self.run_id, "best")}
-        written.best = max(written.points, default=0)
-        written.rounds = {m.step for m in self.client.get_metric_history(self.run_id, "round.trials")}
-        return written
 
     def _log(
         self,
@@ -439,15 +375,10 @@ class StudyTracker:
     ) -> None:
         """All of it in as few requests as MLflow's limits allow."""
         requests = zip_longest(
-            content.chunks(metrics, _MAX_METRICS),
-            content.chunks(content.param_entities(params or {}), _MAX_PARAMS),
-            content.chunks(content.tag_entities(tags or {}), _MAX_PARAMS),
+            content.chunks(metrics, content.MAX_METRICS),
+            content.chunks(content.param_entities(params or {}), content.MAX_PARAMS),
+            content.chunks(content.tag_entities(tags or {}), content.MAX_PARAMS),
             fillvalue=(),
         )
         for some_metrics, some_params, some_tags in requests:
             self.client.log_batch(run_id, some_metrics, some_params, some_tags, synchronous=True)
-
-
-def _texts(trial: Trial) -> dict[str, str]:
-    """A configuration as MLflow's parameters."""
-    return {name: str(value) for name, value in trial.config.items()}
