@@ -19,6 +19,6 @@ def agent_proposal(store: str, state: Input[Model]) -> list[str]:
     """
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import tuning
 
-    return steps.propose(store, Path(state.path))
+    return tuning.propose(store, Path(state.path))

@@ -36,8 +36,8 @@ def data_prep(
     from collections import namedtuple
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import tuning
 
-    found = steps.prepare(store, table_source, Path(table.path), Path(state.path), log_trials, kfp_run)
+    found = tuning.prepare(store, table_source, Path(table.path), Path(state.path), log_trials, kfp_run)
     outputs = namedtuple("Outputs", ["run_id", "table_name", "proposals", "more"])
     return outputs(found.run_id, found.table_name, found.proposals, found.more)

@@ -29,7 +29,7 @@ def evaluator_training(
     """
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import tuning
 
-    found = steps.train(store, run_id, proposal, Path(table.path), table_name, Path(trial.path))
-    metrics.metadata.update(steps.scores(found))
+    found = tuning.train(store, run_id, proposal, Path(table.path), table_name, Path(trial.path))
+    metrics.metadata.update(tuning.scores(found))

@@ -34,8 +34,8 @@ def learn_and_propose(
     from collections import namedtuple
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import tuning
 
-    found = steps.learn(store, run_id, Path(previous.path), [Path(trial.path) for trial in trials], Path(state.path))
+    found = tuning.learn(store, run_id, Path(previous.path), [Path(trial.path) for trial in trials], Path(state.path))
     metrics.metadata.update(found.values)
     return namedtuple("Outputs", ["proposals", "more"])(found.proposals, found.more)

@@ -28,8 +28,8 @@ def ppo_update(
     """
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import tuning
 
-    end = steps.update_policy(store, run_id, Path(previous.path), Path(state.path))
+    end = tuning.update_policy(store, run_id, Path(previous.path), Path(state.path))
     metrics.metadata.update(end.summary)
     return end.more

@@ -20,6 +20,6 @@ def register_best(store: str, table: Input[Dataset], table_name: str) -> str:
     """
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import tuning
 
-    return steps.conclude(store, Path(table.path), table_name)
+    return tuning.conclude(store, Path(table.path), table_name)

@@ -31,8 +31,8 @@ def retune_check(
     """
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import retune_steps
+    from rlhpo_core.kubeflow.steps import retuning
 
-    found = retune_steps.check(store, table_source, force, Path(note.path))
+    found = retuning.check(store, table_source, force, Path(note.path))
     Path(tuned_store).write_text(found.store, encoding="utf-8")
     return found.action

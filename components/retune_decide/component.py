@@ -27,6 +27,6 @@ def retune_decide(
     """
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import retune_steps
+    from rlhpo_core.kubeflow.steps import retuning
 
-    decision.metadata.update(retune_steps.decide(store, model_store, table_source, Path(note.path)))
+    decision.metadata.update(retuning.decide(store, model_store, table_source, Path(note.path)))

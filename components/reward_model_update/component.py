@@ -23,7 +23,7 @@ def reward_model_update(
     """
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import tuning
 
     paths = [Path(trial.path) for trial in trials]
-    metrics.metadata.update(steps.fit_reward_model(Path(previous.path), paths, Path(state.path)))
+    metrics.metadata.update(tuning.fit_reward_model(Path(previous.path), paths, Path(state.path)))

@@ -33,6 +33,6 @@ def submit_next(
     """
     from pathlib import Path
 
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import chain
 
-    return steps.submit_next(store, kfp_run, further_runs, Path(report.path), Path(note.path))
+    return chain.submit_next(store, kfp_run, further_runs, Path(report.path), Path(note.path))

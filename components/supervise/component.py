@@ -18,6 +18,6 @@ def supervise(store: str, schedule: str) -> str:
     Returns:
         What was found, for a person to read.
     """
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import chain
 
-    return steps.supervise(store, schedule)
+    return chain.supervise(store, schedule)

@@ -13,7 +13,7 @@ from pipelines.compiled import lean
 from pipelines.pods import Pods, deadline
 from pipelines.tuning import build_rounds, tune
 from rlhpo_core.execution.resources import Steps
-from rlhpo_core.kubeflow import retune_steps
+from rlhpo_core.kubeflow.steps import retuning
 from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
 
@@ -69,7 +69,7 @@ def build(
         pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
         checked = retune_check(store=store, table_source=table_source, force=force)
         pods.place(checked, "look at the data", alert_secret=alert_secret)
-        with dsl.If(checked.outputs["Output"] == retune_steps.GO, name="something to do"):
+        with dsl.If(checked.outputs["Output"] == retuning.GO, name="something to do"):
             best = tune(all_rounds, pods, checked.outputs["tuned_store"], table_source, registry_secret)
             decided = retune_decide(
                 store=checked.outputs["tuned_store"],

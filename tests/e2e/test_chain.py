@@ -18,9 +18,9 @@ from rlhpo_core.execution.resources import Steps
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow import client
-from rlhpo_core.kubeflow import steps as steps_of_runs
 from rlhpo_core.kubeflow.connection import Server
 from rlhpo_core.kubeflow.next_run import FURTHER, Link, begin_chain, put_study
+from rlhpo_core.kubeflow.steps import chain
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec
@@ -88,7 +88,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.setenv("RLHPO_ALLOWED_MODULES", "tests")
         # Drawing takes longer than all else, and the report has tests of its own.
-        patch.setattr(steps_of_runs, "_report", lambda *_, **__: None)
+        patch.setattr(chain, "_report", lambda *_, **__: None)
         yield uri
 
 
@@ -192,7 +192,7 @@ def test_a_run_without_a_last_step_is_followed_by_who_looks_after_the_study(
     cluster.engine.around = ruin
     assert cluster.run() == ["FAILED"]
     assert len(cluster.server.runs) == 1
-    assert "which was sent in its place" in steps_of_runs.supervise(str(cluster.store), "chained-supervisor")
+    assert "which was sent in its place" in chain.supervise(str(cluster.store), "chained-supervisor")
     assert cluster.run() == ["SUCCEEDED"] * 2, cluster.engine.errors
     assert comparable(cluster.files.history().trials) == expected
-    assert "at its end" in steps_of_runs.supervise(str(cluster.store), "chained-supervisor")
+    assert "at its end" in chain.supervise(str(cluster.store), "chained-supervisor")

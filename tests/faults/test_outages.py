@@ -12,8 +12,8 @@ import yaml
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.kubeflow import steps
 from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.kubeflow.steps import tuning
 from rlhpo_core.production import promotion
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.retries import patiently
@@ -75,12 +75,12 @@ class Pods:
         self.store, self.folder = store, folder
         with patiently():
             put_study(store, parse_study(study(folder), "sent"))
-        steps.prepare(store, "", folder / "table", folder / "state", log_trials=False)
-        self.proposals = steps.propose(store, folder / "state")
+        tuning.prepare(store, "", folder / "table", folder / "state", log_trials=False)
+        self.proposals = tuning.propose(store, folder / "state")
 
     def train(self, number: int) -> Path:
         artifact = self.folder / f"trial-{number}"
-        steps.train(self.store, "", self.proposals[number], self.folder / "table", "", artifact)
+        tuning.train(self.store, "", self.proposals[number], self.folder / "table", "", artifact)
         return artifact
 
     def trained(self) -> int:
@@ -129,8 +129,8 @@ def test_a_trial_that_the_store_refuses_goes_on_as_an_artifact(
         artifacts = [artifact, pods.train(1)]
         away.unlink()
         kept = [Trial.model_validate_json(path.read_bytes()) for path in artifacts]
-        steps.fit_reward_model(tmp_path / "state", artifacts, tmp_path / "fitted")
-        steps.update_policy(pods.store, "", tmp_path / "fitted", tmp_path / "after")
+        tuning.fit_reward_model(tmp_path / "state", artifacts, tmp_path / "fitted")
+        tuning.update_policy(pods.store, "", tmp_path / "fitted", tmp_path / "after")
     files = StudyFiles(open_store(pods.store))
     assert [files.trial(trial.trial_id) for trial in kept] == kept
     assert list(files.whole_history().trials) == kept

@@ -12,22 +12,22 @@ from pathlib import Path
 
 def main(store: str, folder: Path, rounds: int, table_source: str = "") -> None:
     # Not above: the worker process of each trial imports this module, and need not import what the steps do.
-    from rlhpo_core.kubeflow import steps
+    from rlhpo_core.kubeflow.steps import tuning
 
     folder.mkdir()
     table, state = folder / "table", folder / "state-0"
-    prepared = steps.prepare(store, table_source, table, state)
+    prepared = tuning.prepare(store, table_source, table, state)
     number, more = 1, prepared.more
-    while number <= rounds and more == steps.MORE:
+    while number <= rounds and more == tuning.MORE:
         trials = []
-        for index, proposal in enumerate(steps.propose(store, state)):
+        for index, proposal in enumerate(tuning.propose(store, state)):
             trials.append(folder / f"trial-{number}-{index}")
-            steps.train(store, prepared.run_id, proposal, table, prepared.table_name, trials[-1])
+            tuning.train(store, prepared.run_id, proposal, table, prepared.table_name, trials[-1])
         fitted, after = folder / f"fitted-{number}", folder / f"state-{number}"
-        steps.fit_reward_model(state, trials, fitted)
-        more = steps.update_policy(store, prepared.run_id, fitted, after).more
+        tuning.fit_reward_model(state, trials, fitted)
+        more = tuning.update_policy(store, prepared.run_id, fitted, after).more
         state, number = after, number + 1
-    steps.conclude(store, table, prepared.table_name)
+    tuning.conclude(store, table, prepared.table_name)
 
 
 if __name__ == "__main__":

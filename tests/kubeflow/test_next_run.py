@@ -13,8 +13,9 @@ from kfp import compiler
 from pipelines.hpo_loop.pipeline import build
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.execution.beginning import begin_study
-from rlhpo_core.kubeflow import client, connection, next_run, schedules, steps
+from rlhpo_core.kubeflow import client, connection, next_run, schedules
 from rlhpo_core.kubeflow.connection import Server
+from rlhpo_core.kubeflow.steps import chain
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.spec import parse_study
@@ -230,7 +231,7 @@ def test_a_run_that_the_server_does_not_know(backend: KfpServer, files: StudyFil
 
 
 def submit_next(files: StudyFiles, place: Path, run_id: str, further: int) -> str:
-    return steps.submit_next(files.store.uri, run_id, further, place / "report", place / "note")
+    return chain.submit_next(files.store.uri, run_id, further, place / "report", place / "note")
 
 
 def test_the_step_does_so_in_its_pod_and_then_reports(
@@ -249,7 +250,7 @@ def test_the_step_does_so_in_its_pod_and_then_reports(
 def test_a_step_waits_for_a_server_that_is_away_and_sends_one_run(
     backend: KfpServer, package: Path, files: StudyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "_report", lambda *_, **__: None)
+    monkeypatch.setattr(chain, "_report", lambda *_, **__: None)
     first, time = first_run(package, 3, files), FakeTime()
     play(files)
     backend.failures = [403]
@@ -317,7 +318,7 @@ def test_the_supervisor_pauses_its_own_schedule_and_no_other(
         for name in ("stepwise-supervisor", "another")
     ]
     backend.set_state(first, "RUNNING")
-    assert "goes on" in steps.supervise(files.store.uri, "stepwise-supervisor")
+    assert "goes on" in chain.supervise(files.store.uri, "stepwise-supervisor")
     files.request_stop()
-    steps.supervise(files.store.uri, "stepwise-supervisor")
+    chain.supervise(files.store.uri, "stepwise-supervisor")
     assert [backend.recurring_runs[one]["status"] for one in made] == ["DISABLED", "ENABLED"]

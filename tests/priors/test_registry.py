@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from rlhpo_core.cli.main import app
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.beginning import begin_study
-from rlhpo_core.kubeflow import steps
+from rlhpo_core.kubeflow.steps import tuning
 from rlhpo_core.priors.registry import register_prior
 from rlhpo_core.priors.store import from_registry, save_prior
 from rlhpo_core.storage.object_store import open_store
@@ -139,19 +139,19 @@ def test_every_step_of_a_pipeline_has_the_same_prior(
     files.write_spec(spec)
     store, table = str(tmp_path / "store"), tmp_path / "table"
     state = tmp_path / "state"
-    prepared = steps.prepare(store, "", table, state)
+    prepared = tuning.prepare(store, "", table, state)
     assert client(database).get_run(prepared.run_id).data.tags["rlhpo.prior"] == "models:/steps/1"
     # From here on the alias means another prior, and then the version is gone.
     register_prior(priors[1], "steps", database, ["champion"])
     client(database).delete_model_version("steps", "1")
     for round_ in range(2):
         trials = []
-        for index, proposal in enumerate(steps.propose(store, state)):
+        for index, proposal in enumerate(tuning.propose(store, state)):
             trials.append(tmp_path / f"trial-{round_}-{index}")
-            steps.train(store, prepared.run_id, proposal, table, "", trials[-1])
+            tuning.train(store, prepared.run_id, proposal, table, "", trials[-1])
         fitted, updated = tmp_path / f"fitted-{round_}", tmp_path / f"updated-{round_}"
-        steps.fit_reward_model(state, trials, fitted)
-        steps.update_policy(store, prepared.run_id, fitted, updated)
+        tuning.fit_reward_model(state, trials, fitted)
+        tuning.update_policy(store, prepared.run_id, fitted, updated)
         state = updated
         for found in (state_file.load(fitted), state_file.load(updated), files.state()):
             assert found.prior is not None

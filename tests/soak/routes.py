@@ -12,8 +12,8 @@ import pandas as pd
 import yaml
 from mlflow import MlflowClient
 
-from rlhpo_core.kubeflow import retune_steps, steps
 from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.kubeflow.steps import retuning, tuning
 from rlhpo_core.study.spec import load_study
 from tests.helpers.retuned_models import registered_model
 from tests.helpers.tables import EXAMPLES
@@ -161,22 +161,22 @@ def _step(run: Run, do: Callable[[], Any], *outputs: Path) -> Any:
 
 def _loop(run: Run, folder: Path, store: str) -> None:
     table, state, kfp_run = folder / "table", folder / "state-0", f"{run.name}-{folder.name}"
-    prepared = _step(run, lambda: asdict(steps.prepare(store, "", table, state, kfp_run=kfp_run)), table, state)
+    prepared = _step(run, lambda: asdict(tuning.prepare(store, "", table, state, kfp_run=kfp_run)), table, state)
     run_id, name, round_ = prepared["run_id"], prepared["table_name"], prepared
     number = 0
-    while round_["more"] == steps.MORE:
+    while round_["more"] == tuning.MORE:
         number += 1
         trials = [folder / f"trial-{number}-{index}" for index in range(len(round_["proposals"]))]
         for proposal, trial in zip(round_["proposals"], trials, strict=True):
             _step(run, lambda: _train(store, run_id, proposal, table, name, trial), trial)  # noqa: B023
         after = folder / f"state-{number}"
-        round_ = _step(run, lambda: asdict(steps.learn(store, run_id, state, trials, after)), after)  # noqa: B023
+        round_ = _step(run, lambda: asdict(tuning.learn(store, run_id, state, trials, after)), after)  # noqa: B023
         state = after
-    _step(run, lambda: steps.conclude(store, table, name))
+    _step(run, lambda: tuning.conclude(store, table, name))
 
 
 def _train(store: str, run_id: str, proposal: str, table: Path, name: str, trial: Path) -> bool:
-    return steps.train(store, run_id, proposal, table, name, trial) is not None
+    return tuning.train(store, run_id, proposal, table, name, trial) is not None
 
 
 # -- models in production ----------------------------------------------------------------------------------------------
@@ -237,11 +237,11 @@ def _retuning_pipeline(run: Run, champion: Path) -> None:
     _step(run, lambda: put_study(run.store, study))
     note, decided, folder = run.folder / "check", run.folder / "decision", run.folder / "artifacts"
     folder.mkdir()
-    checked = _step(run, lambda: asdict(retune_steps.check(run.store, "", False, note)), note)
-    if checked["action"] != retune_steps.GO:
+    checked = _step(run, lambda: asdict(retuning.check(run.store, "", False, note)), note)
+    if checked["action"] != retuning.GO:
         raise StuckError("the pipeline finds nothing to do")
     _loop(run, folder, checked["store"])
-    _step(run, lambda: retune_steps.decide(checked["store"], run.store, "", decided), decided)
+    _step(run, lambda: retuning.decide(checked["store"], run.store, "", decided), decided)
 
 
 def _promote(run: Run, champion: Path) -> None:

@@ -11,15 +11,15 @@ import yaml
 from mlflow import MlflowClient
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.kubeflow import retune_steps
 from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.kubeflow.steps import retuning
 from rlhpo_core.production.ledger import Ledger
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import parse_study
 from tests.helpers import chunk
 from tests.helpers.mlflow_store import new_store
 
-WINE = Path(__file__).parents[2] / "examples" / "data" / "winequality_white.csv"
+WINE = Path(__file__).parents[3] / "examples" / "data" / "winequality_white.csv"
 STUDY = yaml.safe_dump(
     {
         "name": "wine",
@@ -62,34 +62,34 @@ def put(text: str, store: Path) -> str:
     return str(store)
 
 
-def check(place: Path, table: str, force: bool = False) -> tuple[retune_steps.Checked, str]:
+def check(place: Path, table: str, force: bool = False) -> tuple[retuning.Checked, str]:
     note = place / "note"
-    return retune_steps.check(put(STUDY, place / "model"), str(place / table), force, note), note.read_text()
+    return retuning.check(put(STUDY, place / "model"), str(place / table), force, note), note.read_text()
 
 
-def tune_and_decide(place: Path, table: str, checked: retune_steps.Checked) -> dict[str, float]:
+def tune_and_decide(place: Path, table: str, checked: retuning.Checked) -> dict[str, float]:
     chunk.main(checked.store, place / f"artifacts-{table}", 1, str(place / table))
-    return retune_steps.decide(checked.store, str(place / "model"), str(place / table), place / "note")
+    return retuning.decide(checked.store, str(place / "model"), str(place / table), place / "note")
 
 
 def test_a_model_is_tuned_left_alone_and_tuned_anew_when_its_data_has_changed(
     place: Path, client: MlflowClient
 ) -> None:
     checked, note = check(place, "first.csv")
-    assert (checked.action, note) == (retune_steps.GO, "# wine\n\nthere is no champion yet\n")
+    assert (checked.action, note) == (retuning.GO, "# wine\n\nthere is no champion yet\n")
     assert checked.store.startswith(f"{place}/model/studies/")
     assert tune_and_decide(place, "first.csv", checked) == {"promoted": 1.0}
     assert (place / "note").read_text().startswith("# first\n")
 
     checked, note = check(place, "first.csv")
-    assert checked.action == retune_steps.STOP
+    assert checked.action == retuning.STOP
     assert "unchanged: the data is that of the champion" in note
     checked, note = check(place, "first.csv", force=True)
-    assert checked.action == retune_steps.GO
+    assert checked.action == retuning.GO
     assert "forced" in note
 
     checked, note = check(place, "second.csv")
-    assert checked.action == retune_steps.GO
+    assert checked.action == retuning.GO
     assert "drifted alcohol" in note
     values = tune_and_decide(place, "second.csv", checked)
     assert values["promoted"] == 1.0
@@ -108,7 +108,7 @@ def test_a_model_is_tuned_left_alone_and_tuned_anew_when_its_data_has_changed(
 
 def test_what_cannot_be_retuned_is_refused(place: Path, client: MlflowClient) -> None:
     with pytest.raises(UserError, match=r"cannot read the table .*absent\.csv"):
-        retune_steps.check(put(STUDY, place / "other"), "", False, place / "note")
+        retuning.check(put(STUDY, place / "other"), "", False, place / "note")
     without = yaml.safe_dump(
         {
             "name": "f",
@@ -120,6 +120,6 @@ def test_what_cannot_be_retuned_is_refused(place: Path, client: MlflowClient) ->
         }
     )
     with pytest.raises(UserError, match="a retuning needs a table: the study has no data"):
-        retune_steps.check(put(without, place / "other"), "", False, place / "note")
+        retuning.check(put(without, place / "other"), "", False, place / "note")
     failures = [record.outcome for record in Ledger.of("wine", str(place / "other" / "registry")).records()]
     assert failures == ["failed"], "what has failed is recorded"

@@ -1,4 +1,4 @@
-"""The retuning pipeline's own steps, as functions from files to files: before the looping pipeline, and after it."""
+"""The retuning pipeline's own steps, before the looping pipeline, and after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow import pod
-from rlhpo_core.kubeflow.steps import fetch_table, on_cpu, tracked
+from rlhpo_core.kubeflow.steps.study import fetch_table, on_cpu, tracked
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec

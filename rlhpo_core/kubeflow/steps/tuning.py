@@ -1,4 +1,4 @@
-"""The steps of the looping pipeline, as functions from files to files; components/ wraps each for Kubeflow.
+"""The steps of the looping pipeline, up to the winner's registration.
 
 Each reads the study from its store, so a run's parameters hold its address alone, however long the study file is. They
 call the same functions of the tuner as the runner on one machine does, on the same seeds. So, on machines of one
@@ -9,11 +9,10 @@ trained twice, a round not learnt from twice.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -22,7 +21,17 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.kubeflow import pod
-from rlhpo_core.retries import patiently, wait_out
+from rlhpo_core.kubeflow.steps.study import (
+    catch_up,
+    fetch_table,
+    files_of,
+    keep,
+    log_trial,
+    on_cpu,
+    open_run,
+    tracked,
+    with_table,
+)
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
@@ -94,7 +103,7 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
     from rlhpo_core.kubeflow import next_run
     from rlhpo_core.tuner import state_file
 
-    files = _files(store)
+    files = files_of(store)
     next_run.note_beginning(files)
     spec, name = files.spec(), ""
     if spec.data is not None:
@@ -103,12 +112,12 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
     else:
         table.write_bytes(b"")
     # Trains nothing, and its pod has no accelerator.
-    with _with_table(on_cpu(spec), table, name) as local:
+    with with_table(on_cpu(spec), table, name) as local:
         evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
         current = _begun(files, spec, data)
-        run_id = _open_run(spec, files, data) if log_trials else ""
+        run_id = open_run(spec, files, data) if log_trials else ""
     state_file.save(current, state)
     if data is not None:
         print(f"{name}: {sum(data.rows.values())} rows, digest {data.digest}", flush=True)
@@ -128,7 +137,7 @@ def propose(store: str, state: Path) -> list[str]:
     """
     from rlhpo_core.tuner import state_file
 
-    files = _files(store)
+    files = files_of(store)
     proposals, _ = _proposed(files, files.spec(), state_file.load(state))
     return proposals
 
@@ -155,23 +164,23 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         return None
     from rlhpo_core.execution.trial_pool import TrialPool
 
-    files, wanted = _files(store), Proposal.model_validate_json(proposal)
+    files, wanted = files_of(store), Proposal.model_validate_json(proposal)
     spec, finished = files.spec(), files.trial(wanted.trial_id)
     if finished is None and files.stop_requested():
         trial.write_bytes(b"")
         return None
     if finished is None:
         with (
-            _with_table(spec, table, table_name) as local,
+            with_table(spec, table, table_name) as local,
             TrialPool(local, 1, pod.threads(spec.execution), files.schema()) as pool,
         ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
-        finished = _keep(files, finished)
+        finished = keep(files, finished)
     trial.write_text(finished.model_dump_json(), encoding="utf-8")
     if run_id:
-        _log(spec, run_id, finished)
+        log_trial(spec, run_id, finished)
     return finished
 
 
@@ -248,7 +257,7 @@ def update_policy(store: str, run_id: str, previous: Path, state: Path) -> Round
     if not trials:
         shutil.copyfile(previous, state)
         return RoundEnd(OVER, {})
-    files = _files(store)
+    files = files_of(store)
     spec, latest = files.spec(), files.state()
     if latest.round <= before.round:
         # The time is counted before the state says that the round is over: a step run again counts it at most twice.
@@ -260,7 +269,7 @@ def update_policy(store: str, run_id: str, previous: Path, state: Path) -> Round
     # Where another run was first, both go on from what that one wrote.
     state_file.save(latest, state)
     if run_id:
-        _catch_up(spec, files, run_id)
+        catch_up(spec, files, run_id)
     summary = latest.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
     values = {name: float(value) for name, value in summary.items()}
     return RoundEnd(_more(files, spec, latest.history), values)
@@ -319,7 +328,7 @@ def conclude(store: str, table: Path, table_name: str) -> str:
     from rlhpo_core.report.study_report import failure_report
     from rlhpo_core.tracking.tracker import StudyTracker
 
-    files = _files(store)
+    files = files_of(store)
     spec = files.spec()
     tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
     history = files.history()
@@ -330,7 +339,7 @@ def conclude(store: str, table: Path, table_name: str) -> str:
     if (best := history.best()) is None:
         tracker.finish("FAILED")
         raise UserError(f"{reason}; {failure_report(history)}")
-    with _with_table(spec, table, table_name) as local:
+    with with_table(spec, table, table_name) as local:
         evaluator = build_evaluator(local, pod.threads(spec.execution), files.schema())
         if (data := evaluator.data()) is not None:
             tracker.log_data(data)
@@ -342,90 +351,6 @@ def conclude(store: str, table: Path, table_name: str) -> str:
     return (winner.registered or "") if winner is not None else ""
 
 
-@pod.step
-def submit_next(store: str, kfp_run: str, further_runs: int, html: Path, markdown: Path) -> str:
-    """Send the run that goes on with the study, and then report; returns its id, empty if none was sent.
-
-    Runs at the end of each run, also of one that failed. A report that cannot be made or logged is a warning.
-
-    Args:
-        kfp_run: This run's id in KFP.
-        further_runs: How many runs may follow this one.
-        html: Written: the report; empty if there is none.
-        markdown: Written: the report in short.
-
-    Raises: UserError if KFP or the store cannot be reached or refuses; the step may then be run again.
-    """
-    from rlhpo_core.kubeflow import idle_schedule, next_run
-    from rlhpo_core.kubeflow.connection import Server
-
-    server, files = Server.of(), _files(store)
-    # The run that follows takes the study.
-    lease.release(files.store, kfp_run)
-    # A request whose answer was lost is looked for by its name, once the server has had time to carry it out.
-    following = wait_out(
-        "send the next run", lambda: next_run.send_next(server, files, kfp_run, further_runs), first=15.0
-    )
-    print(following.reason, flush=True)
-    for path in (html, markdown):
-        path.write_text(f"{following.reason}\n", encoding="utf-8")
-    spec = files.spec_or_none()
-    if spec is None or files.state_or_none() is None:
-        return following.run_id
-    over = spent(spec.budget, files.history(), files.record().seconds) is not None
-    if over and next_run.was_idle(files):
-        wait_out("look after the schedule", lambda: idle_schedule.note(server, files, spec, kfp_run, _tell))
-    try:
-        _report(files, spec, html, markdown, goes_on=bool(following.run_id))
-    except UserError as error:
-        print(f"warning: the report is not whole: {error}", flush=True)
-    return following.run_id
-
-
-@pod.step
-def supervise(store: str, schedule: str) -> str:
-    """Look whether a study on a cluster goes on, and start it again if it is dead; returns what was found.
-
-    Args:
-        schedule: Name of the schedule that this is a run of: it is paused once there is nothing left to look after.
-
-    Raises: UserError if KFP or the store cannot be reached or refuses.
-    """
-    from rlhpo_core.kubeflow import next_run, schedules
-    from rlhpo_core.kubeflow.connection import Server
-
-    server, files = Server.of(), _files(store)
-    done, found = wait_out("look after the study", lambda: next_run.supervise(server, files), first=15.0)
-    print(found, flush=True)
-    if done:
-        # Paused and not deleted: KFP deletes the running workflow with its schedule, and that is this one.
-        for one in schedules.schedules(server):
-            if one.name == schedule and one.enabled:
-                schedules.disable(server, one.id)
-    return found
-
-
-def _report(files: StudyFiles, spec: StudySpec, html: Path, markdown: Path, goes_on: bool) -> None:
-    """Write the report and log it; if no run follows, the study's run in MLflow ends."""
-    from rlhpo_core.report.study_report import log_report, make_report
-    from rlhpo_core.tracking.tracker import StudyTracker
-
-    report, history = make_report(files, spec), files.history()
-    html.write_text(report.html, encoding="utf-8")
-    markdown.write_text(report.note, encoding="utf-8")
-    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
-    try:
-        log_report(tracker, report)
-    finally:
-        if not goes_on:
-            over = spent(spec.budget, history, files.record().seconds) is not None
-            tracker.finish("KILLED" if not over else "FAILED" if history.best() is None else "FINISHED")
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
-
-
 def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:
     """The state with other trials of the round under way: those that another run was first to write."""
     from rlhpo_core.tuner import algorithm
@@ -435,11 +360,7 @@ def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:
     return algorithm.fit_reward_model(algorithm.observe(before, trials))
 
 
-# -- the study's files, its table and its run ------------------------------------------------------------------------
-
-
-def _files(store: str) -> StudyFiles:
-    return StudyFiles(open_store(store))
+# -- the round under way -----------------------------------------------------------------------------------------------
 
 
 def _begun(files: StudyFiles, spec: StudySpec, data: DataDescription | None) -> TunerState:
@@ -476,87 +397,3 @@ def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:
     """MORE if another round is to follow these trials; OVER if the budget is spent or a stop was asked for."""
     over = files.stop_requested() or spent(spec.budget, history, files.record().seconds) is not None
     return OVER if over else MORE
-
-
-def on_cpu(spec: StudySpec) -> StudySpec:
-    """The study for a step that trains nothing: only trials and the winner's refit have an accelerator."""
-    return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": "cpu"})})
-
-
-def fetch_table(source: str, table: Path) -> None:
-    """Copy the table to where the pipeline wants it. Raises: UserError if there is none."""
-    if "://" in source:
-        folder, _, name = source.rpartition("/")
-        data = open_store(folder).read(name)
-        if data is None:
-            raise UserError(f"there is no table at {source}")
-        table.write_bytes(data)
-        return
-    try:
-        shutil.copyfile(source, table)
-    except OSError as error:
-        raise UserError(f"cannot read the table {source}: {error}") from error
-
-
-@contextmanager
-def _with_table(spec: StudySpec, table: Path, name: str) -> Iterator[StudySpec]:
-    """The study with its table at hand. Artifacts have no file ending, and the ending tells the format."""
-    if spec.data is None:
-        yield spec
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / name
-        link.symlink_to(table.resolve())
-        yield spec.model_copy(update={"data": spec.data.model_copy(update={"path": link})})
-
-
-def tracked(spec: StudySpec) -> Path:
-    """Where a local MLflow store would lie. Raises: UserError if a pod would log into its own file system."""
-    if not (spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
-        raise UserError("a pipeline needs an MLflow server: set tracking.uri in the study or MLFLOW_TRACKING_URI")
-    return Path.cwd()
-
-
-def _open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) -> str:
-    """The study's run, with all that there is to log so far. Raises: UserError if MLflow cannot be reached."""
-    from rlhpo_core.tracking.tracker import StudyTracker
-
-    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
-    if data is not None:
-        tracker.log_data(data)
-    state = files.state()
-    if state.prior is not None:
-        tracker.log_prior(state.prior)
-    tracker.sync(files.history(), state.summaries, files.with_curve)
-    return tracker.run_id
-
-
-def _keep(files: StudyFiles, trial: Trial) -> Trial:
-    """Write a trial's file; returns the trial that is kept. If the store is away, the step's artifact has it."""
-    try:
-        return files.write_trial(trial)
-    except UserError as error:
-        print(f"warning: the trial is kept, but not in the store yet; the round's end tries again: {error}", flush=True)
-        return trial
-
-
-def _log(spec: StudySpec, run_id: str, trial: Trial) -> None:
-    """Write a trial's run. If MLflow is away just now, the end of the round catches up: a trained trial is kept."""
-    from rlhpo_core.tracking.tracker import StudyTracker
-
-    try:
-        with patiently(0):
-            StudyTracker.attach(spec, run_id, tracked(spec)).log_trial(trial)
-    except UserError as error:
-        print(f"warning: the trial is kept, but not in MLflow yet: {error}", flush=True)
-
-
-def _catch_up(spec: StudySpec, files: StudyFiles, run_id: str) -> None:
-    from rlhpo_core.tracking.tracker import StudyTracker
-
-    history, summaries = files.history(), files.state().summaries
-    try:
-        with patiently(0):
-            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries, files.with_curve)
-    except UserError as error:
-        print(f"warning: MLflow misses a part, which a later round will log: {error}", flush=True)

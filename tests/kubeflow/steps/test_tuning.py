@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.kubeflow import steps
 from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.kubeflow.steps import tuning
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import parse_study
@@ -49,7 +49,7 @@ class Chunk:
         folder.mkdir()
         self.table, self.state = folder / "table", folder / "state-0"
         put_study(self.store, parse_study(text, "sent"))
-        self.prepared = steps.prepare(self.store, "", self.table, self.state)
+        self.prepared = tuning.prepare(self.store, "", self.table, self.state)
         self.more = self.prepared.more
 
     def train(self, proposals: list[str]) -> list[Path]:
@@ -57,18 +57,18 @@ class Chunk:
         for index, proposal in enumerate(proposals):
             paths.append(self.folder / f"{self.state.name}-trial-{index}")
             run_id, name = self.prepared.run_id, self.prepared.table_name
-            steps.train(self.store, run_id, proposal, self.table, name, paths[-1])
+            tuning.train(self.store, run_id, proposal, self.table, name, paths[-1])
         return paths
 
     def round(self, number: int) -> None:
-        trials = self.train(steps.propose(self.store, self.state))
+        trials = self.train(tuning.propose(self.store, self.state))
         fitted, after = self.folder / f"fitted-{number}", self.folder / f"state-{number}"
-        steps.fit_reward_model(self.state, trials, fitted)
-        self.more = steps.update_policy(self.store, self.prepared.run_id, fitted, after).more
+        tuning.fit_reward_model(self.state, trials, fitted)
+        self.more = tuning.update_policy(self.store, self.prepared.run_id, fitted, after).more
         self.state = after
 
     def end(self) -> str:
-        return steps.conclude(self.store, self.table, self.prepared.table_name)
+        return tuning.conclude(self.store, self.table, self.prepared.table_name)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,10 @@ def test_the_steps_make_the_trials_that_the_runner_makes(
 ) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
     for number in range(1, math.ceil(7 / 3) + 1):
-        assert chunk.more == steps.MORE
+        assert chunk.more == tuning.MORE
         chunk.round(number)
-    assert chunk.more == steps.OVER
-    assert steps.propose(chunk.store, chunk.state) == [steps.NOTHING]
+    assert chunk.more == tuning.OVER
+    assert tuning.propose(chunk.store, chunk.state) == [tuning.NOTHING]
     assert chunk.end() == "stepwise version 1"
     folder = StudyFolder(tmp_path / "store")
     trials = folder.whole_history().trials
@@ -112,13 +112,13 @@ def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_an
     first = Chunk(study(), store, tmp_path / "first")
     first.round(1)
     # Killed after two of three trials of the second round.
-    first.train(steps.propose(str(store), first.state)[:2])
+    first.train(tuning.propose(str(store), first.state)[:2])
 
     second = Chunk(study(), store, tmp_path / "second")
     before = {path.name: path.stat().st_mtime_ns for path in (store / "trials").iterdir()}
     second.round(1)
     # KFP may repeat any step: none of them changes anything the second time.
-    steps.update_policy(str(store), second.prepared.run_id, tmp_path / "second" / "fitted-1", tmp_path / "again")
+    tuning.update_policy(str(store), second.prepared.run_id, tmp_path / "second" / "fitted-1", tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == second.state.read_bytes()
     for number in (2, 3):
         second.round(number)
@@ -130,24 +130,24 @@ def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_an
 
 def test_a_stopped_round_is_not_learnt_from(workers: None, tracking: str, tmp_path: Path) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
-    proposals = steps.propose(chunk.store, chunk.state)
+    proposals = tuning.propose(chunk.store, chunk.state)
     trials = chunk.train(proposals[:1])
     StudyFolder(tmp_path / "store").request_stop()
     trials += chunk.train(proposals[1:])[-2:]
     assert [bool(path.read_bytes()) for path in trials].count(True) <= 1
-    steps.fit_reward_model(chunk.state, trials, tmp_path / "fitted")
+    tuning.fit_reward_model(chunk.state, trials, tmp_path / "fitted")
     assert (tmp_path / "fitted").read_bytes() == chunk.state.read_bytes()
-    assert steps.propose(chunk.store, chunk.state) == [steps.NOTHING]
+    assert tuning.propose(chunk.store, chunk.state) == [tuning.NOTHING]
     assert chunk.end() == "", "budget is left: nothing is registered yet"
     again = Chunk(study(), tmp_path / "store", tmp_path / "again")
-    assert steps.propose(again.store, again.state) == proposals
+    assert tuning.propose(again.store, again.state) == proposals
 
 
 def test_a_step_stands_alone_with_no_more_than_a_study_file(tracking: str, tmp_path: Path) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
-    (proposal, *_) = steps.propose(chunk.store, chunk.state)
+    (proposal, *_) = tuning.propose(chunk.store, chunk.state)
     put_study(str(tmp_path / "alone"), parse_study(study(), "sent"))
-    found = steps.train(
+    found = tuning.train(
         str(tmp_path / "alone"), "", proposal, chunk.table, chunk.prepared.table_name, tmp_path / "trial"
     )
     assert found is not None
@@ -158,7 +158,7 @@ def test_a_step_stands_alone_with_no_more_than_a_study_file(tracking: str, tmp_p
 
 def test_without_a_study_in_the_store_a_step_says_so(tracking: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no study"):
-        steps.prepare(str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
+        tuning.prepare(str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
 
 
 def test_a_store_with_another_study_is_refused(tracking: str, tmp_path: Path) -> None:
@@ -173,14 +173,14 @@ def test_a_store_with_a_study_of_another_table_is_refused(tracking: str, tmp_pat
     lines = DATA.read_text().splitlines()
     (tmp_path / "newer.csv").write_text("\n".join(lines[:-100]) + "\n")
     with pytest.raises(UserError, match=r"another table \(data\.path"):
-        steps.prepare(str(tmp_path / "store"), str(tmp_path / "newer.csv"), tmp_path / "table", tmp_path / "state")
+        tuning.prepare(str(tmp_path / "store"), str(tmp_path / "newer.csv"), tmp_path / "table", tmp_path / "state")
 
 
 def test_a_table_from_elsewhere_takes_the_place_of_the_studys(tracking: str, tmp_path: Path) -> None:
     put_study(str(tmp_path / "store"), parse_study(study(), "sent"))
     with pytest.raises(UserError, match=r"cannot read the table .*absent\.csv"):
-        steps.prepare(str(tmp_path / "store"), "absent.csv", tmp_path / "table", tmp_path / "state")
-    found = steps.prepare(str(tmp_path / "store"), str(DATA), tmp_path / "table", tmp_path / "state")
+        tuning.prepare(str(tmp_path / "store"), "absent.csv", tmp_path / "table", tmp_path / "state")
+    found = tuning.prepare(str(tmp_path / "store"), str(DATA), tmp_path / "table", tmp_path / "state")
     assert found.table_name == "german_credit.csv"
 
 
@@ -188,19 +188,19 @@ def test_a_second_run_on_a_store_is_refused_as_long_as_the_first_may_live(tracki
     store, where = str(tmp_path / "store"), (tmp_path / "table", tmp_path / "state")
     put_study(store, parse_study(study(), "sent"))
     for _ in range(2):  # KFP may repeat the step.
-        steps.prepare(store, "", *where, kfp_run="first")
+        tuning.prepare(store, "", *where, kfp_run="first")
     with pytest.raises(UserError, match=r"store is being tuned by run first since .+; if it is dead, try again after"):
-        steps.prepare(store, "", *where, kfp_run="second")
+        tuning.prepare(store, "", *where, kfp_run="second")
     with pytest.raises(UserError, match=r"cannot read the table"):
-        steps.prepare(store, "absent.csv", *where, kfp_run="first")
-    steps.prepare(store, "", *where, kfp_run="second")
+        tuning.prepare(store, "absent.csv", *where, kfp_run="first")
+    tuning.prepare(store, "", *where, kfp_run="second")
 
 
 def test_without_a_server_a_pipeline_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     put_study(str(tmp_path / "store"), parse_study(study(), "sent"))
     with pytest.raises(UserError, match="a pipeline needs an MLflow server"):
-        steps.prepare(str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
+        tuning.prepare(str(tmp_path / "store"), "", tmp_path / "table", tmp_path / "state")
 
 
 def test_a_study_of_failures_ends_with_their_cause(workers: None, tracking: str, tmp_path: Path) -> None:
@@ -216,10 +216,10 @@ def test_steps_log_nothing_if_another_does(tmp_path: Path, monkeypatch: pytest.M
     table, state = tmp_path / "table", tmp_path / "state"
     # No server is needed, where a step that logs would refuse to log into a pod's own files.
     put_study(str(tmp_path / "store"), parse_study(study(), "sent"))
-    prepared = steps.prepare(str(tmp_path / "store"), "", table, state, log_trials=False)
+    prepared = tuning.prepare(str(tmp_path / "store"), "", table, state, log_trials=False)
     assert prepared.run_id == ""
-    (proposal, *_) = steps.propose(str(tmp_path / "store"), state)
-    steps.train(str(tmp_path / "store"), "", proposal, table, prepared.table_name, tmp_path / "trial")
+    (proposal, *_) = tuning.propose(str(tmp_path / "store"), state)
+    tuning.train(str(tmp_path / "store"), "", proposal, table, prepared.table_name, tmp_path / "trial")
     assert Trial.model_validate_json((tmp_path / "trial").read_bytes()).value is not None
 
 
@@ -227,8 +227,8 @@ def test_preparing_needs_no_gpu_and_a_trial_does(tracking: str, tmp_path: Path) 
     store = str(tmp_path / "store")
     put_study(store, parse_study(study(trials=3, execution={"device": "cuda"}), "sent"))
     table, state = tmp_path / "table", tmp_path / "state"
-    prepared = steps.prepare(store, "", table, state, log_trials=False)
-    proposals = steps.propose(store, state)
+    prepared = tuning.prepare(store, "", table, state, log_trials=False)
+    proposals = tuning.propose(store, state)
     assert len(proposals) == 3
     with pytest.raises(UserError, match=r"execution\.device: cuda, but XGBoost finds no GPU here"):
-        steps.train(store, "", proposals[0], table, prepared.table_name, tmp_path / "trial")
+        tuning.train(store, "", proposals[0], table, prepared.table_name, tmp_path / "trial")

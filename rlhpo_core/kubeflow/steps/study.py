@@ -1,0 +1,108 @@
+"""What a step needs of its study: the files in the store, the table, and the run in MLflow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.protocol import DataDescription
+from rlhpo_core.retries import patiently
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.trial import Trial
+
+
+def files_of(store: str) -> StudyFiles:
+    """The study's files. Raises: UserError if the address names no store."""
+    return StudyFiles(open_store(store))
+
+
+def on_cpu(spec: StudySpec) -> StudySpec:
+    """The study for a step that trains nothing: only trials and the winner's refit have an accelerator."""
+    return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": "cpu"})})
+
+
+def fetch_table(source: str, table: Path) -> None:
+    """Copy the table to where the pipeline wants it. Raises: UserError if there is none."""
+    if "://" in source:
+        folder, _, name = source.rpartition("/")
+        data = open_store(folder).read(name)
+        if data is None:
+            raise UserError(f"there is no table at {source}")
+        table.write_bytes(data)
+        return
+    try:
+        shutil.copyfile(source, table)
+    except OSError as error:
+        raise UserError(f"cannot read the table {source}: {error}") from error
+
+
+@contextmanager
+def with_table(spec: StudySpec, table: Path, name: str) -> Iterator[StudySpec]:
+    """The study with its table at hand. Artifacts have no file ending, and the ending tells the format."""
+    if spec.data is None:
+        yield spec
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / name
+        link.symlink_to(table.resolve())
+        yield spec.model_copy(update={"data": spec.data.model_copy(update={"path": link})})
+
+
+def tracked(spec: StudySpec) -> Path:
+    """Where a local MLflow store would lie. Raises: UserError if a pod would log into its own file system."""
+    if not (spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
+        raise UserError("a pipeline needs an MLflow server: set tracking.uri in the study or MLFLOW_TRACKING_URI")
+    return Path.cwd()
+
+
+def open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) -> str:
+    """The study's run, with all that there is to log so far. Raises: UserError if MLflow cannot be reached."""
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
+    if data is not None:
+        tracker.log_data(data)
+    state = files.state()
+    if state.prior is not None:
+        tracker.log_prior(state.prior)
+    tracker.sync(files.history(), state.summaries, files.with_curve)
+    return tracker.run_id
+
+
+def keep(files: StudyFiles, trial: Trial) -> Trial:
+    """Write a trial's file; returns the trial that is kept. If the store is away, the step's artifact has it."""
+    try:
+        return files.write_trial(trial)
+    except UserError as error:
+        print(f"warning: the trial is kept, but not in the store yet; the round's end tries again: {error}", flush=True)
+        return trial
+
+
+def log_trial(spec: StudySpec, run_id: str, trial: Trial) -> None:
+    """Write a trial's run. If MLflow is away just now, the end of the round catches up: a trained trial is kept."""
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    try:
+        with patiently(0):
+            StudyTracker.attach(spec, run_id, tracked(spec)).log_trial(trial)
+    except UserError as error:
+        print(f"warning: the trial is kept, but not in MLflow yet: {error}", flush=True)
+
+
+def catch_up(spec: StudySpec, files: StudyFiles, run_id: str) -> None:
+    """Write what the run lacks. If MLflow is away just now, a later round catches up."""
+    from rlhpo_core.tracking.tracker import StudyTracker
+
+    history, summaries = files.history(), files.state().summaries
+    try:
+        with patiently(0):
+            StudyTracker.attach(spec, run_id, tracked(spec)).sync(history, summaries, files.with_curve)
+    except UserError as error:
+        print(f"warning: MLflow misses a part, which a later round will log: {error}", flush=True)
