@@ -5,6 +5,7 @@ from importlib import metadata
 
 from pipelines.compiled import compiled
 from pipelines.hpo_loop.pipeline import build
+from pipelines.tuning import Shape
 from pipelines.workflow_size import ARGO_LIMIT, most_rounds, pods, workflow_bytes
 from rlhpo_core.execution.resources import Steps
 
@@ -19,7 +20,7 @@ AROUND = 9
 
 def ir_bytes(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE) -> int:
     """Bytes of the compiled pipeline (IR YAML), which is sent to the API server."""
-    return len(compiled(build(rounds, trials_per_round, steps=steps)).encode())
+    return len(compiled(build(Shape(rounds, trials_per_round, steps=steps))).encode())
 
 
 def minutes(rounds: int, steps: Steps) -> float:

@@ -5,6 +5,7 @@ condition of the one before it, so once the budget is spent one pod stands for a
 """
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model
@@ -26,33 +27,44 @@ from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 MOST_ROUNDS = 20
 
 
-def build_rounds(
-    rounds: int,
-    trials_per_round: int,
-    parallelism: int = 0,
-    accelerator: bool = False,
-    cluster: ClusterSpec | None = STANDARD,
-    pull_secret: str | None = None,
-    steps: Steps = Steps.FIVE,
-) -> BaseComponent:
-    """A nested pipeline of rounds: nothing outside may refer to a task inside a condition.
-
-    Args:
-        rounds: 1 to MOST_ROUNDS.
-        trials_per_round: As in the study; how many pods a round needs at most.
-        parallelism: Trials at once; 0 for all of a round. KFP fixes it when the pipeline is compiled.
-        accelerator: Whether trials, and the winner's refit, ask for the accelerator that ``cluster`` names.
-        cluster: What the pods are given; ``None`` for KFP's local runner, which has no pods.
-        pull_secret: As for ``Pods``.
-        steps: How a round is divided. KFP's local runner knows conditions on a step's only output alone: it takes FIVE.
+@dataclass(frozen=True)
+class Shape:
+    """What is fixed when a pipeline is compiled.
 
     Raises: ValueError if a number is out of range.
     """
-    if not 1 <= rounds <= MOST_ROUNDS:
-        raise ValueError(f"a run holds 1 to {MOST_ROUNDS} rounds, not {rounds}; continue the study in a further run")
-    if trials_per_round < 1 or parallelism < 0:
-        raise ValueError("a round has at least one trial, and parallelism is 0 (all at once) or more")
-    at_once = min(parallelism or trials_per_round, trials_per_round)
+
+    rounds: int
+    """1 to MOST_ROUNDS."""
+    trials_per_round: int
+    """As in the study; how many pods a round needs at most."""
+    parallelism: int = 0
+    """Trials at once; 0 for all of a round."""
+    accelerator: bool = False
+    """Whether trials, and the winner's refit, ask for the accelerator that ``cluster`` names."""
+    cluster: ClusterSpec | None = STANDARD
+    """What the pods are given; ``None`` for KFP's local runner, which has no pods."""
+    pull_secret: str | None = None
+    """As for ``Pods``."""
+    steps: Steps = Steps.FIVE
+    """How a round is divided. KFP's local runner knows conditions on a step's only output alone: it takes FIVE."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rounds <= MOST_ROUNDS:
+            raise ValueError(
+                f"a run holds 1 to {MOST_ROUNDS} rounds, not {self.rounds}; continue the study in a further run"
+            )
+        if self.trials_per_round < 1 or self.parallelism < 0:
+            raise ValueError("a round has at least one trial, and parallelism is 0 (all at once) or more")
+
+    def pods(self, image: Late, config_map: Late, store_secret: Late, mlflow_secret: Late) -> Pods:
+        """The pods of such a pipeline."""
+        return Pods(image, config_map, store_secret, mlflow_secret, self.cluster, self.accelerator, self.pull_secret)
+
+
+def build_rounds(shape: Shape) -> BaseComponent:
+    """A nested pipeline of rounds: nothing outside may refer to a task inside a condition."""
+    at_once = min(shape.parallelism or shape.trials_per_round, shape.trials_per_round)
 
     @dsl.pipeline(name="rounds")
     def all_rounds(
@@ -68,11 +80,11 @@ def build_rounds(
         store_secret: str,
         mlflow_secret: str,
     ):  # type: ignore[no-untyped-def]
-        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
+        pods = shape.pods(image, config_map, store_secret, mlflow_secret)
         with ExitStack() as rest:
-            for number in range(rounds):
+            for number in range(shape.rounds):
                 rest.enter_context(dsl.If(more == MORE, name=f"round {number + 1}"))
-                if steps is Steps.FIVE:
+                if shape.steps is Steps.FIVE:
                     proposed = agent_proposal(store=store, state=state)
                     pods.place(proposed, "propose")
                     proposals = proposed.output
@@ -82,7 +94,7 @@ def build_rounds(
                     )
                     pods.place(training, "train", trains=True)
                 trials = dsl.Collected(training.outputs["trial"])
-                if steps is Steps.COMPACT:
+                if shape.steps is Steps.COMPACT:
                     learnt = learn_and_propose(store=store, run_id=run_id, previous=state, trials=trials)
                     pods.place(learnt, "learn and propose")
                     state, more, proposals = (learnt.outputs[name] for name in ("state", "more", "proposals"))

@@ -13,34 +13,18 @@ from kfp.dsl.base_component import BaseComponent
 from components import IMAGE
 from components.submit_next.component import submit_next
 from pipelines.compiled import lean
-from pipelines.pods import Pods, deadline
-from pipelines.tuning import MOST_ROUNDS as MOST_ROUNDS
-from pipelines.tuning import build_rounds, tune
-from rlhpo_core.execution.resources import Steps
-from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
+from pipelines.pods import deadline
+from pipelines.tuning import Shape, build_rounds, tune
 
 
-def build(
-    rounds: int,
-    trials_per_round: int,
-    parallelism: int = 0,
-    accelerator: bool = False,
-    cluster: ClusterSpec | None = STANDARD,
-    pull_secret: str | None = None,
-    steps: Steps = Steps.FIVE,
-) -> BaseComponent:
-    """The pipeline for a chunk of rounds.
-
-    The arguments are those of ``pipelines.tuning.build_rounds``; without pods no run sends the next.
-
-    Raises: ValueError if a number is out of range.
-    """
-    all_rounds = build_rounds(rounds, trials_per_round, parallelism, accelerator, cluster, pull_secret, steps)
+def build(shape: Shape) -> BaseComponent:
+    """The pipeline for a chunk of rounds; without pods no run sends the next."""
+    all_rounds = build_rounds(shape)
 
     @dsl.pipeline(
         name="rlhpo-hpo-loop",
-        description=f"{rounds} rounds of a study; continues where the study stands.",
-        pipeline_config=deadline(cluster),
+        description=f"{shape.rounds} rounds of a study; continues where the study stands.",
+        pipeline_config=deadline(shape.cluster),
     )
     def hpo_loop(
         store: str,
@@ -71,9 +55,9 @@ def build(
             log_trials: Whether the steps log trials to MLflow as they finish. `rlhpo tune` watches the store and does
                 so itself, which spares each step the time it takes to import MLflow.
         """
-        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
+        pods = shape.pods(image, config_map, store_secret, mlflow_secret)
         study: AbstractContextManager[object] = nullcontext()
-        if cluster is not None:
+        if shape.cluster is not None:
             following = submit_next(store=store, kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, further_runs=further_runs)
             pods.place(following, "submit next", alert_secret=alert_secret, token=True)
             study = dsl.ExitHandler(following, name="study")

@@ -10,35 +10,19 @@ from components import IMAGE
 from components.retune_check.component import retune_check
 from components.retune_decide.component import retune_decide
 from pipelines.compiled import lean
-from pipelines.pods import Pods, deadline
-from pipelines.tuning import build_rounds, tune
-from rlhpo_core.execution.resources import Steps
+from pipelines.pods import deadline
+from pipelines.tuning import Shape, build_rounds, tune
 from rlhpo_core.kubeflow.steps import retuning
-from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
 
-def build(
-    rounds: int,
-    trials_per_round: int,
-    parallelism: int = 0,
-    accelerator: bool = False,
-    cluster: ClusterSpec | None = STANDARD,
-    pull_secret: str | None = None,
-    steps: Steps = Steps.FIVE,
-) -> BaseComponent:
-    """The pipeline for retunings of at most ``rounds`` rounds.
-
-    Args:
-        rounds: As the other arguments, those of ``pipelines.tuning.build_rounds``.
-
-    Raises: ValueError if a number is out of range.
-    """
-    all_rounds = build_rounds(rounds, trials_per_round, parallelism, accelerator, cluster, pull_secret, steps)
+def build(shape: Shape) -> BaseComponent:
+    """The pipeline for retunings of at most ``shape.rounds`` rounds."""
+    all_rounds = build_rounds(shape)
 
     @dsl.pipeline(
         name="rlhpo-retune",
-        description=f"Retune a deployed model in at most {rounds} rounds, and decide.",
-        pipeline_config=deadline(cluster),
+        description=f"Retune a deployed model in at most {shape.rounds} rounds, and decide.",
+        pipeline_config=deadline(shape.cluster),
     )
     def retune(
         store: str,
@@ -66,7 +50,7 @@ def build(
                 that register the winner and that move the alias use them in place of those of mlflow_secret.
             alert_secret: Name of the secret with the webhook's address and the key of its signature, if there is one.
         """
-        pods = Pods(image, config_map, store_secret, mlflow_secret, cluster, accelerator, pull_secret)
+        pods = shape.pods(image, config_map, store_secret, mlflow_secret)
         checked = retune_check(store=store, table_source=table_source, force=force)
         pods.place(checked, "look at the data", alert_secret=alert_secret)
         with dsl.If(checked.outputs["Output"] == retuning.GO, name="something to do"):

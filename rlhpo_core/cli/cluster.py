@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from rlhpo_core.cli.checkout import pipelines_module
 from rlhpo_core.cli.cluster_options import ClusterSettings, Settings, parsed_settings
 from rlhpo_core.cli.cluster_runs import Artifacts, AsJson, Watch, as_data, failure
 from rlhpo_core.cli.options import Force, ServerOptions, StudyFile, console, errors, grouped, seconds, write_file
@@ -159,10 +158,8 @@ def _supervise(server: Server, spec: StudySpec, run: RunOptions, given: ClusterS
     """Have a recurring run look after the study, in place of an earlier one of this name."""
     from kfp import compiler
 
-    from rlhpo_core.cli.local_pipeline import pipeline_module
     from rlhpo_core.kubeflow import schedules
 
-    pipeline_module()
     name = f"{spec.name}-supervisor"
     parameters = {
         "store": run.store,
@@ -174,7 +171,7 @@ def _supervise(server: Server, spec: StudySpec, run: RunOptions, given: ClusterS
     parameters.pop("registry_secret", None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        built = importlib.import_module("pipelines.supervise.pipeline").build(spec.cluster, given.pull_secret)
+        built = pipelines_module("supervise.pipeline").build(spec.cluster, given.pull_secret)
         compiler.Compiler().compile(built, str(path))
         schedules.schedule(
             server,
@@ -290,23 +287,20 @@ def _compile(
     """The pipeline of a run, with so many rounds. Raises: UserError if that is more than a run holds."""
     from kfp import compiler
 
-    from rlhpo_core.cli.local_pipeline import pipeline_module
-
-    pipeline = pipeline_module()
-    most = min(pipeline.MOST_ROUNDS, _sizes().most_rounds(spec.tuner.trials_per_round, share=1.0, steps=steps))
+    tuning, sizes = pipelines_module("tuning"), pipelines_module("workflow_size")
+    most = min(tuning.MOST_ROUNDS, sizes.most_rounds(spec.tuner.trials_per_round, share=1.0, steps=steps))
     if retune:
         if spec.registry.model is None:
             raise UserError("registry.model: a retuning needs the name of the registered model that it is about")
         if rounds > most:
             raise UserError(f"budget.trials: a retuning is one run of at most {most} rounds; these are {rounds}")
-        pipeline = importlib.import_module("pipelines.retune.pipeline")
     elif rounds > most:
         raise UserError(
             f"--rounds: a run holds at most {most} rounds of {spec.tuner.trials_per_round} trials, since Argo holds "
             "1 MiB of it; without --rounds, runs that fit follow each other"
         )
     path = folder / "pipeline.yaml"
-    built = pipeline.build(
+    shape = tuning.Shape(
         rounds,
         spec.tuner.trials_per_round,
         parallelism=spec.execution.workers or 0,
@@ -315,6 +309,7 @@ def _compile(
         pull_secret=pull_secret,
         steps=steps,
     )
+    built = pipelines_module("retune.pipeline" if retune else "hpo_loop.pipeline").build(shape)
     compiler.Compiler().compile(built, str(path))
     return path
 
@@ -326,22 +321,15 @@ def _rounds_of_run(spec: StudySpec, wanted: int | None, retune: bool, steps: Ste
     """
     if retune:
         return _rounds(spec)
-    planned = wanted or _sizes().most_rounds(spec.tuner.trials_per_round, steps=steps)
+    most_rounds = pipelines_module("workflow_size").most_rounds
+    planned = wanted or most_rounds(spec.tuner.trials_per_round, steps=steps)
     if planned == 0:
-        most = max(k for k in range(1, spec.tuner.trials_per_round) if _sizes().most_rounds(k, steps=steps))
+        most = max(k for k in range(1, spec.tuner.trials_per_round) if most_rounds(k, steps=steps))
         raise UserError(
             f"tuner.trials_per_round: a round of {spec.tuner.trials_per_round} trials takes more than half of the "
             f"1 MiB that Argo holds of a run; at most {most}, or --rounds 1"
         )
     return min(planned, _rounds(spec))
-
-
-def _sizes() -> ModuleType:
-    """`pipelines.workflow_size`, which is not in the wheel either."""
-    from rlhpo_core.cli.local_pipeline import pipeline_module
-
-    pipeline_module()
-    return importlib.import_module("pipelines.workflow_size")
 
 
 def _rounds(spec: StudySpec) -> int:

@@ -7,7 +7,6 @@ the listeners what has happened.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import signal
@@ -16,8 +15,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
+from rlhpo_core.cli.checkout import pipelines_module
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.runner import Listener, Outcome
@@ -47,7 +46,7 @@ def run(
 
     Raises: UserError if the pipeline fails, with the end of its log.
     """
-    pipeline_module()
+    pipelines_module("tuning")
     folder.clear_stop()
     watch = _Watch(folder, listeners)
     while (reason := watch.spent(spec)) is None:
@@ -77,24 +76,8 @@ def chunk(store: str, rounds: int, trials_per_round: int, root: str) -> None:
     from kfp import local
 
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-    pipeline_module().build(rounds, trials_per_round, cluster=None)(store=store, log_trials=False)
-
-
-def pipeline_module() -> ModuleType:
-    """``pipelines.hpo_loop.pipeline``, which lies in the checkout and in the image, not in the wheel.
-
-    Raises: UserError if it is not there.
-    """
-    root = Path(__file__).resolve().parents[2]
-    if importlib.util.find_spec("pipelines") is None and (root / "pipelines").is_dir():
-        sys.path.append(str(root))
-    try:
-        return importlib.import_module("pipelines.hpo_loop.pipeline")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"the pipeline cannot be imported ({error}); "
-            "use a checkout of rlhpo, installed with pip install --editable, or the image"
-        ) from error
+    shape = pipelines_module("tuning").Shape(rounds, trials_per_round, cluster=None)
+    pipelines_module("hpo_loop.pipeline").build(shape)(store=store, log_trials=False)
 
 
 class _Watch:
@@ -150,7 +133,7 @@ def _start(folder: StudyFolder, spec: StudySpec, tracking_uri: str, done: int) -
         done: Trials that the state has already.
     """
     rounds = math.ceil((spec.budget.trials - done) / spec.tuner.trials_per_round)
-    rounds = min(rounds, pipeline_module().MOST_ROUNDS)
+    rounds = min(rounds, pipelines_module("tuning").MOST_ROUNDS)
     settings = [str(folder.path.resolve()), str(rounds), str(spec.tuner.trials_per_round)]
     # What a step trains with is bounded by the study; everything else in it is small and best on one core.
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "OMP_NUM_THREADS": "1"}

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from pipelines.compiled import compiled
 from pipelines.hpo_loop.pipeline import build
+from pipelines.tuning import Shape
 from pipelines.workflow_size import pods
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.execution.runner import run
@@ -61,7 +62,7 @@ class Cluster:
         put_study(str(self.store), StudySpec.model_validate(STUDY))
         package = self.packages / f"{rounds}-{steps}.yaml"
         if not package.exists():
-            package.write_text(compiled(build(rounds, EACH, steps=steps)))
+            package.write_text(compiled(build(Shape(rounds, EACH, steps=steps))))
         parameters = {"store": str(self.store), FURTHER: further}
         run_id = client.submit(Server.of(), package, "chained", parameters, "tuning").id
         begin_chain(self.files, run_id)

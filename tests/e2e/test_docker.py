@@ -166,6 +166,7 @@ def start(engine: Engine, place: Path, bucket: str, rounds: int, environment: di
 import json, os, sys
 from kfp import local
 from pipelines.hpo_loop.pipeline import build
+from pipelines.tuning import Shape
 # What KFP makes for the containers has to be theirs, too.
 os.umask(0)
 local.init(
@@ -181,7 +182,7 @@ local.init(
     pipeline_root={str(root)!r},
     raise_on_error=True,
 )
-pipeline = build({rounds}, {EACH}, cluster=None)
+pipeline = build(Shape({rounds}, {EACH}, cluster=None))
 pipeline(store="{bucket}/loop", table_source="{bucket}/tables/car.csv")
 """
     log = place / f"run-{rounds}.log"

@@ -157,13 +157,14 @@ import sys
 from pathlib import Path
 from kfp import local
 from pipelines.retune.pipeline import build
+from pipelines.tuning import Shape
 from rlhpo_core.kubeflow.next_run import put_study
 from rlhpo_core.study.spec import load_study
 
 study, store, root = sys.argv[1:]
 put_study(store, load_study(Path(study)))
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-build(1, 2, cluster=None)(store=store)
+build(Shape(1, 2, cluster=None))(store=store)
 """
 
 

@@ -11,6 +11,7 @@ import pytest
 from kfp import compiler
 
 from pipelines.hpo_loop.pipeline import build
+from pipelines.tuning import Shape
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.kubeflow import client, connection, next_run, schedules
@@ -46,7 +47,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KfpServ
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("package") / "pipeline.yaml"
-    compiler.Compiler().compile(build(1, 3), str(path))
+    compiler.Compiler().compile(build(Shape(1, 3)), str(path))
     return path
 
 

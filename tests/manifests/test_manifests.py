@@ -14,6 +14,7 @@ from kubernetes_validate.utils import all_versions
 from components import IMAGE
 from pipelines.hpo_loop.pipeline import build
 from pipelines.pods import TOKEN_LABEL
+from pipelines.tuning import Shape
 from rlhpo_core.kubeflow import pod_settings
 from rlhpo_core.kubeflow.connection import IN_CLUSTER, TOKEN_FILE
 from rlhpo_core.study.spec import load_study
@@ -148,7 +149,7 @@ def test_all_lies_in_one_namespace_and_belongs_together(name: str) -> None:
 
 
 def test_the_pipeline_and_the_manifests_agree_on_names() -> None:
-    inputs = build(1, 1).pipeline_spec.root.input_definitions.parameters
+    inputs = build(Shape(1, 1)).pipeline_spec.root.input_definitions.parameters
     default = {name: one.default_value.string_value for name, one in inputs.items()}
     for name in ("store_secret", "mlflow_secret", "registry_secret", "alert_secret"):
         assert default[name] in secrets()

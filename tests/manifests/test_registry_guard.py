@@ -14,6 +14,7 @@ from kfp.dsl.base_component import BaseComponent
 from pipelines.hpo_loop.pipeline import build as build_loop
 from pipelines.pods import STEP_LABEL
 from pipelines.retune.pipeline import build as build_retune
+from pipelines.tuning import Shape
 from tests.manifests.rendering import MANIFESTS
 
 POLICY, BINDING = yaml.safe_load_all((MANIFESTS / "base" / "registry-guard.yaml").read_text())
@@ -95,8 +96,8 @@ def test_all_others_are_none_of_its_business(spec: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("build", "count"), [(build_loop, 7), (build_retune, 8)])
-def test_every_step_of_the_pipelines_is_let_in(build: Callable[[int, int], BaseComponent], count: int) -> None:
-    pipeline = build(1, 1)
+def test_every_step_of_the_pipelines_is_let_in(build: Callable[[Shape], BaseComponent], count: int) -> None:
+    pipeline = build(Shape(1, 1))
     inputs = pipeline.pipeline_spec.root.input_definitions.parameters
     default = {name: one.default_value.string_value for name, one in inputs.items()}
     platform = json_format.MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]

@@ -13,8 +13,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from benchmarks.pipeline_sizes import ir_bytes, row
 from pipelines.compiled import compiled
-from pipelines.hpo_loop.pipeline import MOST_ROUNDS, build
+from pipelines.hpo_loop.pipeline import build
 from pipelines.pods import STEP_LABEL, TOKEN_LABEL
+from pipelines.tuning import MOST_ROUNDS, Shape
 from pipelines.workflow_size import ARGO_LIMIT, most_rounds, spec_bytes, workflow_bytes
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
@@ -26,7 +27,7 @@ GOLDEN = Path(__file__).parent.parent.parent / "pipelines" / "hpo_loop" / "hpo_l
 @pytest.mark.parametrize("sizes", [(0, 1, 0), (MOST_ROUNDS + 1, 1, 0), (1, 0, 0), (1, 1, -1)])
 def test_sizes_out_of_range_are_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"a (run|round) h"):
-        build(*sizes)
+        Shape(*sizes)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def mounts_of(step: dict[str, Any]) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=Steps)
 def steps(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
-    return steps_of(compiled(build(2, 3, 2, steps=request.param)))
+    return steps_of(compiled(build(Shape(2, 3, 2, steps=request.param))))
 
 
 AROUND = {"prepare-data", "train", "register-best", "submit-next"}
@@ -102,7 +103,7 @@ def test_the_run_that_follows_is_sent_in_any_case_and_knows_its_own_run(spec: pi
     assert inputs["kfp_run"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
     assert inputs["further_runs"] == {"componentInputParameter": "further_runs"}
     assert spec.root.input_definitions.parameters["further_runs"].default_value.number_value == 0
-    assert "submit-next" not in build(1, 1, cluster=None).pipeline_spec.root.dag.tasks
+    assert "submit-next" not in build(Shape(1, 1, cluster=None)).pipeline_spec.root.dag.tasks
 
 
 @pytest.mark.parametrize("steps", Steps)
