@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 
-from tests.cluster.places import SERVICES, Place
+from tests.cluster.places import Cluster, Place
 from tests.cluster.studies import (
     ENDED,
     assert_mlflow_is_exact,
@@ -38,26 +41,24 @@ def strike(place: Place, store: str, fault: str, step: str) -> None:
     (place.delete if fault == "deleted" else place.kill)(pod)
 
 
+def every(*choices: tuple[str, ...]) -> list[Any]:
+    """All combinations, each for `make e2e-cluster-all` alone."""
+    return [pytest.param(*one, marks=pytest.mark.every) for one in itertools.product(*choices)]
+
+
 @pytest.mark.parametrize(
     ("fault", "step"),
-    [pytest.param("killed", "train", marks=pytest.mark.quick), ("deleted", "train"), ("deleted", "driver")],
+    [
+        pytest.param("killed", "train", marks=pytest.mark.quick),
+        ("deleted", "train"),
+        ("deleted", "driver"),
+        *every(("killed", "deleted"), STEPS),
+    ],
 )
 def test_a_pod_that_dies_costs_no_trial(place: Place, fault: str, step: str) -> None:
     """Deleted, it runs again; killed by exit code 137, its run fails, and the next goes on."""
-    if step == "driver" and not hasattr(place, "addresses"):
+    if step == "driver" and not isinstance(place, Cluster):
         pytest.skip("there are no drivers here")
-    study, store = write_study(place.folder, f"{fault}-{step}", rounds=1), place.store(f"{fault}-{step}")
-    submit(place, study, store, "--supervise")
-    strike(place, store, fault, step)
-    wait_for_end(place, store, trials=2)
-    assert_trials_of_one_process(place, study, store)
-    assert_mlflow_is_exact(place, store)
-
-
-@pytest.mark.every
-@pytest.mark.parametrize("fault", ["deleted", "killed"])
-@pytest.mark.parametrize("step", STEPS)
-def test_a_pod_that_dies_at_any_step_costs_no_trial(place: Place, fault: str, step: str) -> None:
     study, store = write_study(place.folder, f"{fault}-{step}", rounds=2), place.store(f"{fault}-{step}")
     submit(place, study, store, "--rounds", "1", "--supervise")
     strike(place, store, fault, step)
@@ -66,29 +67,19 @@ def test_a_pod_that_dies_at_any_step_costs_no_trial(place: Place, fault: str, st
     assert_mlflow_is_exact(place, store)
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_a_server_that_is_away_for_ninety_seconds_costs_no_trial(place: Place, service: str) -> None:
-    """From the moment at which the trials train: whoever writes next meets it, and waits."""
-    study, store = write_study(place.folder, f"{service}-away", rounds=2), place.store(f"{service}-away")
-    submit(place, study, store, "--rounds", "1")
+@pytest.mark.parametrize(
+    ("service", "step"),
     # KFP is asked at the end of a run alone.
-    place.pod("register-best" if service == "kfp" else "train", store, place.patience / 2)
-    with place.away(service, 90):
-        runs = wait_for_end(place, store, trials=4)
-    assert [run["state"] for run in runs] == ["SUCCEEDED"] * 2, place.look_at(store)
-    assert_trials_of_one_process(place, study, store)
-    assert_mlflow_is_exact(place, store)
-
-
-@pytest.mark.every
-@pytest.mark.parametrize("service", ["s3", "mlflow"])
-@pytest.mark.parametrize("step", STEPS)
-def test_a_server_that_is_away_at_any_step_costs_no_trial(place: Place, service: str, step: str) -> None:
+    [("s3", "train"), ("mlflow", "train"), ("kfp", "register-best"), *every(("s3", "mlflow"), STEPS)],
+)
+def test_a_server_that_is_away_for_ninety_seconds_costs_no_trial(place: Place, service: str, step: str) -> None:
+    """From the moment at which that step works: whoever asks next meets it, and waits."""
     study, store = write_study(place.folder, f"{service}-{step}", rounds=2), place.store(f"{service}-{step}")
     submit(place, study, store, "--rounds", "1")
     place.pod(step, store, place.patience / 2)
     with place.away(service, 90):
-        wait_for_end(place, store, trials=4)
+        runs = wait_for_end(place, store, trials=4)
+    assert [run["state"] for run in runs] == ["SUCCEEDED"] * 2, place.look_at(store)
     assert_trials_of_one_process(place, study, store)
     assert_mlflow_is_exact(place, store)
 

@@ -1,4 +1,4 @@
-"""A cluster in miniature: goes through a compiled pipeline as KFP's backend does, with each step in this process.
+"""Goes through a compiled pipeline as KFP's backend does; each step runs in this process, or as it is told.
 
 What holds on a cluster (Kubernetes 1.36, KFP 2.17, Argo 4.0.8) holds here: a step whose pod died or ended with an error
 is not run again; what waits for it is left out, and the run fails; other trials of its round still end; an exit task
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,50 @@ class Step:
     """Of this name in this run, counted from 0."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """What KFP's launcher is given for a step."""
+
+    label: str
+    """By which the platform's settings name it."""
+    container: Values
+    component: Values
+    parameters: Values
+    artifacts: Values
+    scope: Values
+    """Parameters of the graph that the step is in, by which the platform's settings name theirs."""
+    folder: Path
+    """Where its outputs go."""
+
+    def executor_input(self) -> Values:
+        """The launcher's word to the step's program: the inputs that are its own, and where its outputs go."""
+        declared, outputs = self.component.get("inputDefinitions", {}), self.component.get("outputDefinitions", {})
+        defaults = {
+            key: one["defaultValue"] for key, one in declared.get("parameters", {}).items() if "defaultValue" in one
+        }
+        known = {k: v for k, v in (defaults | self.parameters).items() if k in declared.get("parameters", {})}
+        taken = {k: {"artifacts": v} for k, v in self.artifacts.items() if k in declared.get("artifacts", {})}
+        made = {
+            key: {
+                "artifacts": [{"name": key, "uri": str(self.folder / key), "type": one["artifactType"], "metadata": {}}]
+            }
+            for key, one in outputs.get("artifacts", {}).items()
+        }
+        written = {key: {"outputFile": str(self.folder / f"parameter-{key}")} for key in outputs.get("parameters", {})}
+        return {
+            "inputs": {"parameterValues": known, "artifacts": taken},
+            "outputs": {"parameters": written, "artifacts": made, "outputFile": str(self.folder / "output.json")},
+        }
+
+
+def execute_here(task: Task) -> None:
+    """Run the function that was shipped, in this process."""
+    code: Values = {}
+    # As in a process of its own: not with the annotations as text that this module has.
+    exec(compile(task.container["command"][-1], "<step>", "exec", dont_inherit=True), code)
+    Executor(task.executor_input(), code[task.container["args"][-1]]).execute()
+
+
 @dataclass
 class _Outcome:
     status: str
@@ -50,10 +95,14 @@ class Engine:
     Args:
         root: Where artifacts go.
         around: Called with each step and what runs it; may do without, or raise PodDied, before or after.
+        execute: Runs a step: what it raises has ended the step.
+        at_once: Items of a loop that are gone through at once.
     """
 
     root: Path
     around: Callable[[Step, Callable[[], None]], None] = lambda step, run: run()
+    execute: Callable[[Task], None] = execute_here
+    at_once: int = 1
     steps: list[Step] = field(default_factory=list)
     """All that ran, in order."""
     pods: int = 0
@@ -130,14 +179,15 @@ class _Run:
             return self._loop(task, component, parameters, artifacts)
         if "dag" in component:
             return self.graph(component, parameters, artifacts)
-        return self._step(task, component, parameters, artifacts)
+        return self._step(task, component, parameters, artifacts, given.parameters)
 
     def _loop(self, task: Values, component: Values, parameters: Values, artifacts: Values) -> _Outcome:
         self.engine.pods += 1
         items = parameters[task["parameterIterator"]["items"]["inputParameter"]]
         assert items, "a loop over no items breaks KFP"
         item = task["parameterIterator"]["itemInput"]
-        ends = [self.graph(component, {**parameters, item: one}, artifacts) for one in items]
+        with ThreadPoolExecutor(self.engine.at_once) as threads:
+            ends = list(threads.map(lambda one: self.graph(component, {**parameters, item: one}, artifacts), items))
         if any(end.status != "SUCCEEDED" for end in ends):
             return _Outcome("FAILED")
         collected = {key: [one for end in ends for one in end.artifacts[key]] for key in ends[0].artifacts}
@@ -156,16 +206,18 @@ class _Run:
         value = source["runtimeValue"]["constant"]
         return self.run_id if value == "{{$.pipeline_job_uuid}}" else value
 
-    def _step(self, task: Values, component: Values, parameters: Values, artifacts: Values) -> _Outcome:
+    def _step(self, task: Values, component: Values, parameters: Values, artifacts: Values, scope: Values) -> _Outcome:
         engine, name = self.engine, task["taskInfo"]["name"]
         engine.pods += 2
         step = Step(name, self.run_id, engine.names(self.run_id).count(name))
         engine.steps.append(step)
         folder = engine.root / self.run_id / f"{len(engine.steps)}-{name.replace(' ', '-')}"
         folder.mkdir(parents=True)
-        container = self.spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        label = component["executorLabel"]
+        container = self.spec["deploymentSpec"]["executors"][label]["container"]
+        given = Task(label, container, component, parameters, artifacts, scope, folder)
         try:
-            engine.around(step, lambda: _execute(container, component, parameters, artifacts, folder))
+            engine.around(step, lambda: engine.execute(given))
         except (Exception, SystemExit) as error:
             engine.errors.append(error)
             return _Outcome("FAILED")
@@ -188,28 +240,3 @@ def _artifact(source: Values, given: _Outcome, done: dict[str, _Outcome]) -> lis
         return list(given.artifacts[source["componentInputArtifact"]])
     where = source["taskOutputArtifact"]
     return list(done[where["producerTask"]].artifacts[where["outputArtifactKey"]])
-
-
-def _execute(container: Values, component: Values, parameters: Values, artifacts: Values, folder: Path) -> None:
-    """What KFP's launcher does in a step's pod: run the function that was shipped on the inputs that are its own."""
-    declared, outputs = component.get("inputDefinitions", {}), component.get("outputDefinitions", {})
-    defaults = {
-        key: one["defaultValue"] for key, one in declared.get("parameters", {}).items() if "defaultValue" in one
-    }
-    known = {key: value for key, value in (defaults | parameters).items() if key in declared.get("parameters", {})}
-    taken = {key: {"artifacts": one} for key, one in artifacts.items() if key in declared.get("artifacts", {})}
-    made = {
-        key: {"artifacts": [{"name": key, "uri": str(folder / key), "type": one["artifactType"], "metadata": {}}]}
-        for key, one in outputs.get("artifacts", {}).items()
-    }
-    written = {key: {"outputFile": str(folder / f"parameter-{key}")} for key in outputs.get("parameters", {})}
-    code: Values = {}
-    # As in a process of its own: not with the annotations as text that this module has.
-    exec(compile(container["command"][-1], "<step>", "exec", dont_inherit=True), code)
-    Executor(
-        {
-            "inputs": {"parameterValues": known, "artifacts": taken},
-            "outputs": {"parameters": written, "artifacts": made, "outputFile": str(folder / "output.json")},
-        },
-        code[container["args"][-1]],
-    ).execute()

@@ -1,9 +1,8 @@
 """A cluster on this machine: what the KFP server is sent is carried out as Argo would do it, each step a process.
 
-It behaves as was seen on a cluster (KFP 2.17.0 with Argo 4.0.8; docs/operations.md says what and when): a pod that is
-deleted runs again, twice at most; one that ends with a code does not; a failed iteration lets the others finish; the
-exit task runs after a failure, and not after a termination; a driver that runs twice ruins its run; Argo expands its
-own expressions in parameters. Scheduled runs begin when a test lets them (`tick`).
+It behaves as was seen on a cluster (KFP 2.17.0 with Argo 4.0.8): what `kfp_engine` says, and a pod that is deleted runs
+again, twice at most; nothing follows a termination; a driver that runs twice ruins its run. Scheduled runs begin when a
+test lets them (`tick`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -19,12 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cel
-
+from tests.helpers.kfp_engine import Engine, PodDied, Task
 from tests.helpers.kfp_server import KfpServer
 
 #: Seconds that a pod has after SIGTERM; Kubernetes gives 30.
@@ -40,10 +37,6 @@ from pathlib import Path
 from rlhpo_core.kubeflow import pod_settings
 pod_settings.MOUNT = Path({root!r}) / pod_settings.MOUNT.relative_to("/")
 """
-
-
-class TaskFailedError(Exception):
-    """A task has failed, or a task before it."""
 
 
 @dataclass(eq=False)
@@ -66,14 +59,6 @@ class Pod:
     @property
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
-
-
-@dataclass
-class _Values:
-    """Inputs or outputs of a task."""
-
-    parameters: dict[str, Any] = field(default_factory=dict)
-    artifacts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 class LocalCluster(KfpServer):
@@ -173,11 +158,11 @@ class LocalCluster(KfpServer):
         super().stop()
 
     def _begin(self, run: dict[str, Any]) -> None:
-        spec = (
-            run.get("pipeline_spec")
-            or self.versions[run["pipeline_version_reference"]["pipeline_version_id"]]["pipeline_spec"]
+        version = run.get("pipeline_version_reference")
+        package = (
+            run["pipeline_spec"] if version is None else self.versions[version["pipeline_version_id"]]["pipeline_spec"]
         )
-        execution = _Execution(self, run, spec.get("pipeline_spec", spec), spec.get("platform_spec", {}))
+        execution = _Execution(self, run, package)
         self._executions[run["run_id"]] = execution
         execution.start()
 
@@ -196,22 +181,18 @@ def _end(pod: Pod, grace: float) -> None:
 class _Execution(threading.Thread):
     """One run."""
 
-    def __init__(self, cluster: LocalCluster, run: dict[str, Any], spec: dict[str, Any], platform: dict[str, Any]):
+    def __init__(self, cluster: LocalCluster, run: dict[str, Any], package: dict[str, Any]):
         super().__init__(daemon=True)
-        self._cluster, self._run, self._spec = cluster, run, spec
-        kubernetes = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {})
-        self._placed: dict[str, Any] = kubernetes.get("executors", {})
-        self._folder = cluster.folder / run["run_id"]
+        self._cluster, self._run, self._package = cluster, run, package
+        platform = package.get("platform_spec", {}).get("platforms", {}).get("kubernetes", {})
+        self._placed: dict[str, Any] = platform.get("deploymentSpec", {}).get("executors", {})
         self._over = threading.Event()
 
     def run(self) -> None:
         self._state("RUNNING")
+        engine = Engine(self._cluster.folder, execute=self._execute, at_once=AT_ONCE)
         given = (self._run.get("runtime_config") or {}).get("parameters") or {}
-        try:
-            self._dag("root", self._spec["root"], _Values(parameters=self._defaults(self._spec["root"], given)))
-            state = "SUCCEEDED"
-        except TaskFailedError:
-            state = "FAILED"
+        state = engine.run(self._package, given, self._run["run_id"])
         if not self._over.is_set():
             self._state(state)
         elif self._run["state"] == "CANCELING":
@@ -238,237 +219,31 @@ class _Execution(threading.Thread):
         with self._cluster._lock:
             self._cluster.set_state(self._run["run_id"], state)
 
-    def _defaults(self, component: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-        defined = component.get("inputDefinitions", {}).get("parameters", {})
-        return {name: one["defaultValue"] for name, one in defined.items() if "defaultValue" in one} | given
-
-    # -- tasks ---------------------------------------------------------------------------------------------------------
-
-    def _dag(self, path: str, component: dict[str, Any], inputs: _Values) -> _Values:
-        """Raises: TaskFailedError when all that could run has ended."""
-        tasks = component["dag"]["tasks"]
-        ended = {name: threading.Event() for name in tasks}
-        outputs: dict[str, _Values | None] = {}
-
-        def perform(name: str, task: dict[str, Any]) -> None:
-            before = task.get("dependentTasks", [])
-            for other in before:
-                ended[other].wait()
-            failed = any(other in failures for other in before)
-            regardless = task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
-            try:
-                if self._over.is_set() or (failed and not regardless):
-                    raise TaskFailedError(name)
-                status = {"state": "FAILED" if failed else "RUNNING", "pipelineJobResourceName": self._run["run_id"]}
-                outputs[name] = self._task(f"{path}/{name}", task, inputs, outputs, status)
-            except TaskFailedError:
-                failures.add(name)
-            except Exception as error:  # a mistake in here must not leave a test waiting
-                failures.add(name)
-                print(f"{path}/{name}: {error!r}", file=sys.stderr)
-            finally:
-                ended[name].set()
-
-        failures: set[str] = set()
-        threads = [threading.Thread(target=perform, args=one, daemon=True) for one in tasks.items()]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise TaskFailedError(", ".join(sorted(failures)))
-        return self._outputs(component["dag"].get("outputs", {}), outputs)
-
-    def _task(
-        self,
-        path: str,
-        task: dict[str, Any],
-        inputs: _Values,
-        outputs: dict[str, _Values | None],
-        status: dict[str, Any],
-    ) -> _Values | None:
-        """``None`` if its condition is false."""
-        given = self._inputs(task.get("inputs", {}), inputs, outputs, status)
-        condition = task.get("triggerPolicy", {}).get("condition")
-        if condition and not cel.evaluate(condition, {"inputs": {"parameter_values": given.parameters}}):
-            return None
-        component = self._spec["components"][task["componentRef"]["name"]]
-        if "parameterIterator" not in task:
-            return self._component(path, task, component, given, inputs)
-        iterator = task["parameterIterator"]
-        items = (
-            json.loads(iterator["items"]["raw"])
-            if "raw" in iterator["items"]
-            else given.parameters[iterator["items"]["inputParameter"]]
-        )
-        limit = threading.Semaphore(task.get("iteratorPolicy", {}).get("parallelismLimit") or len(items) or 1)
-        found: dict[int, _Values | None] = {}
-
-        def iterate(index: int, item: Any) -> None:
-            one = _Values({**given.parameters, iterator["itemInput"]: item}, given.artifacts)
-            with limit, contextlib.suppress(TaskFailedError):
-                found[index] = self._component(f"{path}-{index}", task, component, one, inputs)
-
-        threads = [threading.Thread(target=iterate, args=one, daemon=True) for one in enumerate(items)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if len(found) < len(items):
-            raise TaskFailedError(path)
-        collected = _Values()
-        for index in range(len(items)):
-            one = found[index] or _Values()
-            for name, value in one.parameters.items():
-                collected.parameters.setdefault(name, []).append(value)
-            for name, artifacts in one.artifacts.items():
-                collected.artifacts.setdefault(name, []).extend(artifacts)
-        return collected
-
-    def _component(
-        self, path: str, task: dict[str, Any], component: dict[str, Any], given: _Values, scope: _Values
-    ) -> _Values:
-        given = _Values(self._defaults(component, given.parameters), given.artifacts)
-        if "dag" in component:
-            return self._dag(path, component, given)
-        return self._step(path, task, component, given, scope)
-
-    def _inputs(
-        self,
-        defined: dict[str, Any],
-        inputs: _Values,
-        outputs: dict[str, _Values | None],
-        status: dict[str, Any],
-    ) -> _Values:
-        found = _Values()
-        for name, source in defined.get("artifacts", {}).items():
-            if "componentInputArtifact" in source:
-                value = inputs.artifacts.get(source["componentInputArtifact"])
-            else:
-                chosen = source["taskOutputArtifact"]
-                value = (outputs.get(chosen["producerTask"]) or _Values()).artifacts.get(chosen["outputArtifactKey"])
-            if value is not None:
-                found.artifacts[name] = value
-        for name, source in defined.get("parameters", {}).items():
-            if "componentInputParameter" in source:
-                if source["componentInputParameter"] not in inputs.parameters:
-                    continue
-                value = inputs.parameters[source["componentInputParameter"]]
-            elif "taskOutputParameter" in source:
-                chosen = source["taskOutputParameter"]
-                produced = (outputs.get(chosen["producerTask"]) or _Values()).parameters
-                if chosen["outputParameterKey"] not in produced:
-                    continue
-                value = produced[chosen["outputParameterKey"]]
-            elif "taskFinalStatus" in source:
-                value = {**status, "pipelineTaskName": source["taskFinalStatus"]["producerTask"]}
-            else:
-                value = source["runtimeValue"]["constant"]
-            if key := re.fullmatch(
-                r'parseJson\(string_value\)\["(.*)"\]', source.get("parameterExpressionSelector", "")
-            ):
-                value = (json.loads(value) if isinstance(value, str) else value)[key[1]]
-            found.parameters[name] = value
-        for name, value in found.parameters.items():
-            found.parameters[name] = self._expanded(value, found.parameters)
-        return found
-
-    def _expanded(self, value: Any, parameters: dict[str, Any]) -> Any:
-        if not isinstance(value, str):
-            return value
-        known = {
-            "$.pipeline_job_uuid": self._run["run_id"],
-            "$.pipeline_job_name": self._run["display_name"],
-            "workflow.name": self._run["display_name"],
-        }
-        value = re.sub(r"\{\{([^{}]*)\}\}", lambda match: known.get(match[1].strip(), match[0]), value)
-        return re.sub(
-            r"\{\{\$\.inputs\.parameters\['([^']*)'\]\}\}", lambda match: str(parameters.get(match[1], "")), value
-        )
-
-    def _outputs(self, defined: dict[str, Any], outputs: dict[str, _Values | None]) -> _Values:
-        found = _Values()
-        for name, source in defined.get("artifacts", {}).items():
-            for chosen in source["artifactSelectors"]:
-                produced = outputs.get(chosen["producerSubtask"])
-                if produced is not None and chosen["outputArtifactKey"] in produced.artifacts:
-                    found.artifacts[name] = produced.artifacts[chosen["outputArtifactKey"]]
-        for name, source in defined.get("parameters", {}).items():
-            one_of = source.get("valueFromOneof", {}).get("parameterSelectors")
-            for chosen in one_of or [source["valueFromParameter"]]:
-                produced = outputs.get(chosen["producerSubtask"])
-                if produced is not None and chosen["outputParameterKey"] in produced.parameters:
-                    found.parameters[name] = produced.parameters[chosen["outputParameterKey"]]
-        return found
-
-    # -- pods ----------------------------------------------------------------------------------------------------------
-
-    def _step(
-        self, path: str, task: dict[str, Any], component: dict[str, Any], given: _Values, scope: _Values
-    ) -> _Values:
-        """``scope``: the inputs of the pipeline that the task is in, by which the platform's settings name theirs."""
-        label = component["executorLabel"]
-        container = self._spec["deploymentSpec"]["executors"][label]["container"]
-        placed, names = self._placed.get(label, {}), scope.parameters
-        step = placed.get("podMetadata", {}).get("labels", {}).get(STEP_LABEL) or task["componentRef"]["name"]
+    def _execute(self, task: Task) -> None:
+        """Run a step as a pod. Raises: PodDied if it has failed for good."""
+        placed = self._placed.get(task.label, {})
+        step = placed.get("podMetadata", {}).get("labels", {}).get(STEP_LABEL) or task.label
+        words = [*task.container.get("command", []), *task.container.get("args", [])]
+        words = [json.dumps(task.executor_input()) if word == "{{$}}" else word for word in words]
         for attempt in range(AGAIN + 1):
-            pod = Pod(self._run["run_id"], step, self._folder / f"{path.replace('/', '-')}-{attempt}")
-            pod.folder.mkdir(parents=True)
-            result = self._pod(pod, container, self._environment(pod, placed, names), component, given)
-            if result is not None:
-                return result
-            if not pod.deleted or self._over.is_set():
+            pod = Pod(self._run["run_id"], step, task.folder / f"pod-{attempt}")
+            pod.folder.mkdir()
+            environment = self._environment(pod, placed, task.scope)
+            with self._cluster._node, (pod.folder / "log").open("wb") as log:
+                if self._over.is_set():
+                    break
+                pod.process = subprocess.Popen(
+                    words, env=environment, cwd=pod.folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                )
+                self._cluster.pods.append(pod)
+                pod.code = pod.process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pod.process.pid, signal.SIGKILL)
+            if pod.code == 0 and not self._over.is_set():
+                return
+            if not pod.deleted:
                 break
-        raise TaskFailedError(path)
-
-    def _pod(
-        self,
-        pod: Pod,
-        container: dict[str, Any],
-        environment: dict[str, str],
-        component: dict[str, Any],
-        given: _Values,
-    ) -> _Values | None:
-        """Its outputs, or ``None`` if it has failed."""
-        defined = component.get("outputDefinitions", {})
-        artifacts = {
-            name: [{"name": name, "type": one["artifactType"], "uri": str(pod.folder / name), "metadata": {}}]
-            for name, one in defined.get("artifacts", {}).items()
-        }
-        result = pod.folder / "executor-output.json"
-        request = {
-            "inputs": {
-                "parameterValues": given.parameters,
-                "artifacts": {name: {"artifacts": value} for name, value in given.artifacts.items()},
-            },
-            "outputs": {
-                "parameters": {
-                    name: {"outputFile": str(pod.folder / f"parameter-{name}")}
-                    for name in defined.get("parameters", {})
-                },
-                "artifacts": {name: {"artifacts": value} for name, value in artifacts.items()},
-                "outputFile": str(result),
-            },
-        }
-        words = [*container.get("command", []), *container.get("args", [])]
-        words = [json.dumps(request) if word == "{{$}}" else word for word in words]
-        with self._cluster._node, (pod.folder / "log").open("wb") as log:
-            if self._over.is_set():
-                return None
-            pod.process = subprocess.Popen(
-                words, env=environment, cwd=pod.folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-            self._cluster.pods.append(pod)
-            pod.code = pod.process.wait()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pod.process.pid, signal.SIGKILL)
-        if pod.code != 0 or self._over.is_set():
-            return None
-        said = json.loads(result.read_text()) if result.exists() else {}
-        parameters = said.get("parameterValues", {})
-        for name, value in artifacts.items():
-            value[0].update(said.get("artifacts", {}).get(name, {"artifacts": [{}]})["artifacts"][0])
-        return _Values(parameters, artifacts)
+        raise PodDied(step)
 
     def _environment(self, pod: Pod, placed: dict[str, Any], parameters: dict[str, Any]) -> dict[str, str]:
         """What the image sets, and what the pod is given of config maps and secrets."""
