@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rlhpo_core.atomic_files import create_atomically, write_atomically
+
+
+@pytest.fixture(params=["files without a name", "named files only"], autouse=True)
+def _kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the file system: NFS does not know files without a name."""
+    if request.param == "named files only":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("this system has no files without a name")
 
 
 def test_a_file_is_replaced_whole_and_readable_as_the_umask_says(tmp_path: Path) -> None:
@@ -46,6 +58,7 @@ def test_who_created_a_file_knows_it_though_the_answer_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on NFS: the link is made, and the repeated request says that there was one already."""
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     link = os.link
 
     def twice(source: Path, target: Path) -> None:
@@ -69,3 +82,31 @@ def test_a_full_disk_leaves_nothing_behind(
     with pytest.raises(OSError, match="No space left"):
         operation(tmp_path / "file", b"content")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("operation", ["create_atomically", "write_atomically"])
+def test_a_process_that_is_killed_before_a_file_has_its_name_leaves_nothing_behind(
+    operation: str, tmp_path: Path
+) -> None:
+    if not hasattr(os, "O_TMPFILE"):
+        pytest.skip("the hidden file would stay")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from rlhpo_core import atomic_files\n"
+        "os.link = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"atomic_files.{operation}(Path(sys.argv[1]), b'content')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path / "file"], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replacement_clears_away_what_earlier_ones_have_left(tmp_path: Path) -> None:
+    path, left = tmp_path / "file", [tmp_path / f".file.{digit * 16}" for digit in "ab"]
+    other = tmp_path / ".other.0123456789abcdef"
+    write_atomically(path, b"first")
+    for each in (*left, other):
+        each.write_bytes(b"half")
+        os.utime(each, (0, 0))
+    left[1].touch()
+    write_atomically(path, b"second")
+    assert sorted(tmp_path.iterdir()) == sorted([path, left[1], other]), "the new one may be being written"

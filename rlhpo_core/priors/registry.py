@@ -98,7 +98,6 @@ def _new_version(
             run_id=run_id,
             tags={**tags, "rlhpo.studies": str(len(card.studies)), "rlhpo.trials": str(card.trials)},
             description=text[:_MOST],
-            await_creation_for=120,
         )
     except BaseException:
         client.set_terminated(run_id, "FAILED")

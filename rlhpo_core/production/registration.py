@@ -89,7 +89,6 @@ def register(
                 },
                 description=card,
                 model_id=model.model_id,
-                await_creation_for=120,
             )
             link = [{"name": name, "version": str(version.version)}]
             client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": json.dumps(link)})

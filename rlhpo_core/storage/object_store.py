@@ -337,11 +337,12 @@ class S3Store:
     def _body(self, place: dict[str, str], attempts: int) -> bytes:
         """boto3 repeats requests, but does not read again when the connection breaks within an object."""
         from botocore.exceptions import BotoCoreError
+        from urllib3.exceptions import HTTPError
 
         body = self._genuine(self.client.get_object(**place), "ETag")["Body"]
         try:
             return bytes(body.read())
-        except BotoCoreError:
+        except (BotoCoreError, HTTPError):
             if attempts == 1:
                 raise
         return self._body(place, attempts - 1)
@@ -378,6 +379,7 @@ class S3Store:
     def _ask(self, what: str, ask: Callable[[], T]) -> T:
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
+        from urllib3.exceptions import HTTPError
 
         def attempt() -> T:
             try:
@@ -387,6 +389,9 @@ class S3Store:
                 kind = Outage if code in _PASSING or _status(error) in (429, 500, 502, 503, 504) else UserError
                 advice = _ADVICE.get(code, "the request failed")
                 raise kind(f"{self.uri} at {self.client.meta.endpoint_url}: {advice} ({error})") from error
+            except HTTPError as error:
+                # Not botocore's: the connection broke within an answer.
+                raise Outage(f"{self.uri} at {self.client.meta.endpoint_url}: {_UNREACHABLE} ({error})") from error
             except ResponseParserError as error:
                 raise Outage(f"{self.uri} at {self.client.meta.endpoint_url}: {_FOREIGN} ({error})") from error
 

@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.retries import wait_out
 from rlhpo_core.study.spec import TrackingSpec
+from rlhpo_core.tracking.client import checked
 
 #: Seconds to wait for an answer at first contact.
 CONTACT = 5
@@ -128,6 +129,18 @@ class Connection:
         with self.open():
             yield client
 
+    def new_client(self) -> MlflowClient:
+        """A client; nothing is asked of MLflow yet."""
+        client = MlflowClient(tracking_uri=self.uri)
+        return checked(client, self.foreign) if is_server(self.uri) else client
+
+    def foreign(self) -> Outage:
+        """The error for an answer that is not MLflow's."""
+        return Outage(
+            f"what answers at {redacted(self.uri)} (from {self.origin}) is not MLflow, or has not done what was "
+            "asked.\nCheck what stands between: a proxy, or a page to log in."
+        )
+
     def contact(self, ask: Callable[[MlflowClient], T]) -> T:
         """What ``ask`` makes of a client, at first contact: it is waited for as ``retries`` has it.
 
@@ -140,7 +153,7 @@ class Connection:
         def attempt() -> T:
             with self.open(timeout=CONTACT):
                 self.probe()
-                return ask(MlflowClient(tracking_uri=self.uri))
+                return ask(self.new_client())
 
         return wait_out("reach MLflow", attempt)
 

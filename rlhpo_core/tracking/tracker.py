@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from rlhpo_core.errors import Outage, UserError
+from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.retries import BRIEFLY, current, patiently, wait_out
 from rlhpo_core.study.spec import StudySpec, dump_study
@@ -107,8 +107,6 @@ class StudyTracker:
             first_tags = {**tags, "rlhpo.run": "study", **content.source_tags()}
             run = earlier[0] if earlier else client.create_run(experiment_id, tags=first_tags, run_name=spec.name)
             tracker = cls(connection, client, spec, study_id, experiment_id, run.info.run_id, tags)
-            if not tracker.run_id:
-                raise tracker._foreign()
             client.update_run(run.info.run_id, status="RUNNING")
             # A parameter that is logged cannot be changed, the budget of a resumed study can: it is a tag.
             params = {key: value for key, value in content.study_params(spec).items() if key not in run.data.params}
@@ -131,7 +129,7 @@ class StudyTracker:
         connection = Connection.of(spec.tracking, store)
         with connection.open(timeout=CONTACT):
             connection.probe()
-            client = MlflowClient(tracking_uri=connection.uri)
+            client = connection.new_client()
             run = client.get_run(run_id)
             if run.info.status == "KILLED":
                 client.update_run(run_id, status="RUNNING")
@@ -154,7 +152,7 @@ class StudyTracker:
         connection = Connection.of(spec.tracking, store)
         with connection.open(timeout=CONTACT):
             connection.probe()
-            client = MlflowClient(tracking_uri=connection.uri)
+            client = connection.new_client()
             experiment = client.get_experiment_by_name(spec.tracking.experiment)
             places = [] if experiment is None else [experiment.experiment_id]
             runs = client.search_runs(places, _of_study(study_id), max_results=1) if places else []
@@ -296,7 +294,7 @@ class StudyTracker:
         with self.connection.open():
             self.client.set_terminated(self.run_id, status)
             if self.client.get_run(self.run_id).info.status != status:
-                raise self._foreign()
+                raise self.connection.foreign()
 
     # -- one request each, inside an open connection ------------------------------------------------------------------
 
@@ -315,8 +313,6 @@ class StudyTracker:
                 f"trial-{trial.proposal.number + 1:03d}",
             )
             run_id = run.info.run_id
-            if not run_id:
-                raise self._foreign()
         self._log(
             run_id,
             content.trial_metrics(trial, self.spec),
@@ -326,13 +322,6 @@ class StudyTracker:
         self.client.set_terminated(run_id, content.RUN_STATUS[trial.status], content.ended_at(trial))
         written.ended.add(trial.trial_id)
         return True
-
-    def _foreign(self) -> Outage:
-        where = redacted(self.connection.uri)
-        return Outage(
-            f"what answers at {where} (from {self.connection.origin}) is not MLflow, or has not done what was asked.\n"
-            "Check what stands between: a proxy, or a page to log in."
-        )
 
     def _log_best(self, history: History) -> None:
         """Best value after each trial, up to the first that is still running."""

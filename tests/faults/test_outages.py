@@ -25,7 +25,7 @@ from rlhpo_core.study.spec import TrackingSpec, parse_study
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import Trial
 from tests.helpers.servers import shared_s3_server, shared_server
-from tests.helpers.weather import AWAY, LOST, PASS, FakeTime, Network
+from tests.helpers.weather import AWAY, HALF, LOST, PASS, FakeTime, Network
 
 
 def study(folder: Path, trials: int = 2) -> str:
@@ -178,6 +178,17 @@ def test_what_was_created_is_ours_though_every_answer_was_lost_for_minutes(netwo
         assert time.now > 90
         assert not store.create("lock", b"other")
     assert store.read("lock") == b"mine"
+
+
+@pytest.mark.parametrize("request_", ["read", "keys"])
+def test_an_answer_that_breaks_off_is_asked_for_again(network: Network, tmp_path: Path, request_: str) -> None:
+    store, time = open_store(bucket(tmp_path)), FakeTime()
+    store.write("a", b"1" * 100_000)
+    network.weather = lambda request: HALF if request.startswith("GET") and time.now < 5 else PASS
+    with time.waiting(600):
+        found = {"read": lambda: store.read("a"), "keys": store.keys}[request_]()
+    assert found == {"read": b"1" * 100_000, "keys": ["a"]}[request_]
+    assert time.now > 5
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -92,9 +93,7 @@ def _compare(found: Mapping[str, Any], expected: Mapping[str, Any], run: Run, ba
 def _look_around(run: Run, stuck: bool) -> Faults:
     """What is wrong of itself, whatever it is compared with."""
     bad: Faults = defaultdict(list)
-    # The lock file of MLflow's database stays.
-    hidden = [path for path in run.disk.rglob(".*") if path.is_file() and path.name != ".mlflow.db.lock"]
-    bad["litter"] += [str(path.relative_to(run.folder)) for path in hidden]
+    bad["litter"] += [str(path.relative_to(run.folder)) for path in run.disk.rglob(".*") if _is_litter(path)]
     if stuck:
         return bad
     if run.setup.route != "promote":
@@ -103,6 +102,16 @@ def _look_around(run: Run, stuck: bool) -> Faults:
     if run.setup.study == "xgboost":
         _check_registry(run, bad)
     return bad
+
+
+def _is_litter(path: Path) -> bool:
+    """Whether a hidden file is one that nobody will remove."""
+    # MLflow's own: the lock of its database, and files that it was killed in the middle of copying.
+    if path.name == ".mlflow.db.lock" or path.name.startswith(".artifact.uploading.") or not path.is_file():
+        return False
+    # What a process has left that was killed while it replaced a file, a later replacement removes.
+    replaced = path.with_name(path.name[1:].rpartition(".")[0])
+    return not replaced.exists() or replaced.parent.name in ("trials", "state", "lock", "audit", "candidates")
 
 
 def _check_trainings(run: Run, bad: Faults) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,27 @@ from tests.helpers.tables import EXAMPLES
 from tests.soak.plan import SERVER
 from tests.soak.run import LOCK_EXPIRY, Run
 
-#: How often something is tried until it is stuck. Each fault may cost one, and an outage one or two more.
-TRIES = 8
+#: How often something is tried until it is stuck.
+_TRIES = 10
 #: Trials of each study.
 TRIALS = 6
 _VERSIONS = 4
 _CREDIT = EXAMPLES / "german_credit.csv"
 
 
+#: Seconds before something is tried again: all faults together have passed before the last one.
+_PAUSE = 1.0
+
+
 class StuckError(Exception):
     """What should go on does not."""
+
+
+def _tries() -> Iterator[int]:
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE)
+        yield attempt
 
 
 def take(run: Run, champion: Path) -> None:
@@ -101,7 +112,7 @@ def _write(run: Run) -> Path:
 
 def _tune(run: Run, champion: Path) -> None:
     study, number = _write(run), 0
-    for _ in range(TRIES):
+    for _ in _tries():
         out = run.runs / f"s{number}"
         if (out / "study.yaml").exists():
             code = run.command("resume", out)
@@ -133,7 +144,7 @@ def _steps(run: Run, champion: Path) -> None:
 
 def _pipeline(run: Run, pipeline: Callable[[Path], None]) -> None:
     """Run a pipeline, and anew from its first step where that is what the user does after a kill."""
-    for attempt in range(TRIES):
+    for attempt in _tries():
         folder = run.folder / f"artifacts-{attempt}"
         folder.mkdir()
         try:
@@ -148,7 +159,7 @@ def _pipeline(run: Run, pipeline: Callable[[Path], None]) -> None:
 
 def _step(run: Run, do: Callable[[], Any], *outputs: Path) -> Any:
     """Run a step, as often as it fails; each attempt finds no artifacts of an earlier one."""
-    for _ in range(TRIES):
+    for _ in _tries():
         code, result = run.act(do)
         if code == 0:
             return result
@@ -214,7 +225,7 @@ def _copy_champion(run: Run, original: str, versions: int) -> None:
 
 def _retune(run: Run, champion: Path) -> None:
     study = _challenge(run, champion, 1)
-    for attempt in range(TRIES):
+    for attempt in _tries():
         if run.command("retune", study, "--out", run.runs / f"s{attempt}") == 0:
             # What was interrupted before is brought to its end, too; it decides nothing.
             for folder in sorted(run.runs.glob("s*")):
@@ -226,7 +237,7 @@ def _retune(run: Run, champion: Path) -> None:
 def _resume(run: Run, folder: Path) -> None:
     if not (folder / "study.yaml").exists():
         return
-    for _ in range(TRIES):
+    for _ in _tries():
         if run.command("resume", folder) == 0:
             return
     raise StuckError(f"{folder.name} cannot be resumed")
@@ -258,7 +269,7 @@ def _promote(run: Run, champion: Path) -> None:
 def _until(run: Run, *arguments: str) -> None:
     """Repeat a command until it is through. One that was interrupted after its record must not be done twice."""
     before = run.direct(lambda: _moves(run))
-    for _ in range(TRIES):
+    for _ in _tries():
         if run.command(*arguments) == 0:
             return
         # The dead hold the lock for a while; then the user looks what has become of it.
