@@ -13,7 +13,7 @@ import torch
 
 from rlhpo_core.space.search_space import SearchSpace, load_space
 from rlhpo_core.study.tuner_settings import TunerSettings
-from rlhpo_core.trial import Config, Trial, TrialStatus
+from rlhpo_core.trial import Config, Stop, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm, state_file
 from rlhpo_core.tuner.algorithm import TunerState, initial_state
 from tests.helpers.studies import CUBE, RICH_SPACE, VARIANTS, after_rounds, bowl, rich, small_settings, trials_of
@@ -331,10 +331,13 @@ def test_one_diverged_training_does_not_drown_the_others() -> None:
     assert torch.nn.functional.cosine_similarity(bad, terrible, dim=0) > 0.99
 
 
-def test_a_pruned_trial_counts_with_the_value_that_it_reached() -> None:
+def test_a_round_of_pruned_trials_is_learnt_from_and_has_no_best() -> None:
     state = start(small_settings(), space=CUBE)
     proposals = algorithm.propose(state)
-    trials = [Trial(proposal=p, status=TrialStatus.PRUNED, value=bowl(p.config)) for p in proposals]
+    trials = [
+        Trial(proposal=p, status=TrialStatus.PRUNED, stop=Stop(reason="poor", step=1, value=bowl(p.config)))
+        for p in proposals
+    ]
     state = algorithm.fit_reward_model(algorithm.observe(state, trials))
     assert state.model is not None
     assert algorithm.update_policy(state).summaries[-1].best is None
