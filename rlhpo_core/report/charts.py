@@ -61,6 +61,7 @@ def charts(
         "slices.png": lambda: _slices(spec, history, sensitivity),
         "predicted_vs_real.png": lambda: _predicted(spec, history),
         "learning.png": lambda: _learning(summaries),
+        "curves.png": lambda: _curves(spec, history),
     }
     made = {name: make() for name, make in drawn.items()}
     return {name: _fragment(name, figure) for name, figure in made.items() if figure is not None}
@@ -199,6 +200,43 @@ def _learning(summaries: Sequence[RoundSummary]) -> go.Figure | None:
     figure.update_xaxes(title="round", row=len(shown), col=1)
     figure.update_annotations(font_size=12)
     figure.update_layout(height=160 * len(shown) + 80)
+    return figure
+
+
+def _curves(spec: StudySpec, history: History) -> go.Figure | None:
+    """All curves of a kind are one trace with gaps: plotly is slow with hundreds of traces."""
+    trials = [trial for trial in history.trials if trial.curve]
+    if not trials:
+        return None
+    best = history.best()
+    kinds = (
+        ("complete", GREY, [t for t in trials if t.stop is None and t.value is not None and t != best]),
+        ("without a score", VERMILION, [t for t in trials if t.stop is None and t.value is None]),
+        ("stopped early", GREEN, [t for t in trials if t.stop is not None]),
+        ("best", BLUE, [t for t in trials if t == best]),
+    )
+    figure = go.Figure()
+    for name, colour, of in kinds:
+        if not of:
+            continue
+        points = [(step, value, number_of(t)) for t in of for step, value in [*(t.curve or ()), (None, None)]]
+        figure.add_scatter(
+            x=[step for step, _, _ in points], y=drawable([value for _, value, _ in points]), mode="lines",
+            line={"color": colour, "width": 3 if name == "best" else 1}, opacity=1.0 if name == "best" else 0.6,
+            name=f"{name} ({len(of)})", legendgroup=name, customdata=[number for _, _, number in points],
+            hovertemplate="trial %{customdata}, %{x}: %{y:.6g}<extra></extra>",
+        )  # fmt: skip
+        if name == "stopped early":
+            ends = [t.curve[-1] for t in of if t.curve]
+            figure.add_scatter(
+                x=[step for step, _ in ends], y=drawable([value for _, value in ends]), mode="markers",
+                marker={"symbol": "diamond", "color": colour, "size": 9}, legendgroup=name, showlegend=False,
+                text=[f"{_about(t)}<br>{_text(t.stop.reason if t.stop else '', 200)}" for t in of],
+                hovertemplate="%{text}<extra></extra>",
+            )  # fmt: skip
+    every = drawable([value for trial in trials for _, value in trial.curve or ()])
+    figure.update_yaxes(title=_metric(spec), range=shown_range(every, history.direction))
+    figure.update_xaxes(title=spec.evaluator.step_name)
     return figure
 
 

@@ -30,3 +30,22 @@ class Saved:
         usual = sum(complete) / len(complete) if complete else None
         seconds = None if usual is None else max(0.0, sum(usual - took for took in stopped))
         return cls(len(stopped), seconds, len(complete))
+
+    def described(self) -> str:
+        """How many, and the time with how it was estimated, for a person to read."""
+        trials = f"{self.stopped} trial{'s' if self.stopped > 1 else ''} stopped early"
+        if self.seconds is None:
+            return trials
+        each = "had each taken" if self.stopped > 1 else "had it taken"
+        usual = f"{self.compared} complete ones on average" if self.compared > 1 else "complete one"
+        return f"{trials}; saved about {duration(self.seconds)}, {each} as long as the {usual}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, for a person to read."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -20,7 +20,7 @@ from rlhpo_core.study.budget import cost
 from rlhpo_core.study.spec import StudySpec, parse_study
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial, TrialStatus
-from tests.helpers import chunk
+from tests.helpers import chunk, stepwise
 from tests.helpers.comparison import comparable
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.pool_study import kept_workers
@@ -178,3 +178,27 @@ def test_a_larger_budget_stops_the_trials_that_a_longer_study_would_have(
     run(grown, long, pools[3], [])
     whole = tuned(tmp_path / "whole", long, pools[3])
     assert comparable(grown.whole_history().trials) == comparable(whole.whole_history().trials)
+
+
+def test_xgboost_stops_between_its_trees(tmp_path: Path) -> None:
+    text = stepwise.study(
+        trials=12,
+        space={**stepwise.SPACE, "n_estimators": {"type": "int", "low": 60, "high": 80}},
+        tuner={"mode": "random", "trials_per_round": 6},
+        stopping={"rule": "median", "grace": 20, "min_trials": 3},
+        execution={"threads": 1},
+    )
+    spec = parse_study(text, "here")
+    with TrialPool(spec, 2, 1) as pool:
+        trials = tuned(tmp_path / "study", spec, pool).whole_history().trials
+    early = [trial for trial in trials if trial.stop is not None]
+    assert 1 <= len(early) <= 6
+    assert all(trial.proposal.round == 1 for trial in early)
+    for trial in trials:
+        assert trial.curve
+        assert [step for step, _ in trial.curve[:-1]] == list(range(10, 10 * len(trial.curve), 10))
+        if trial.stop is None:
+            assert trial.curve[-1] == (trial.config["n_estimators"], trial.value)
+        else:
+            assert trial.stop.step in (20, 30, 40, 50, 60, 70)
+            assert trial.curve[-1] == (trial.stop.step, trial.stop.value)
