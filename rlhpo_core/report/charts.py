@@ -27,6 +27,7 @@ from rlhpo_core.report.plotting import (
     VERMILION,
     drawable,
     number_of,
+    reached_by,
     shown_range,
     values_of,
 )
@@ -95,8 +96,15 @@ def _progress(spec: StudySpec, history: History) -> go.Figure | None:
         line={"shape": "hv", "color": VERMILION, "width": 2}, name="best so far",
         hovertemplate="best after %{x}: %{y:.6g}<extra></extra>",
     )  # fmt: skip
-    lost = [trial for trial in history.trials if trial.value is None]
+    lost = [trial for trial in history.trials if trial.value is None and trial.stop is None]
+    stopped = [trial for trial in history.trials if trial.stop is not None and trial.stop.value is not None]
     window = shown_range(values_of(trials), history.direction)
+    if stopped:
+        figure.add_scatter(
+            x=[number_of(trial) for trial in stopped], y=np.clip(reached_by(stopped), *window), mode="markers",
+            name="stopped early", marker={"symbol": "diamond-open", "color": GREEN, "size": 8},
+            text=[_about(t) for t in stopped], hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
     if lost:
         figure.add_scatter(
             x=[number_of(trial) for trial in lost], y=[window[0]] * len(lost), mode="markers", name="no score",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.trial import Direction, FiniteFloat, Trial, TrialStatus, sign
@@ -24,6 +25,10 @@ class Course(Frozen):
     expected: tuple[FiniteFloat, FiniteFloat] | None = None
     """Mean and standard deviation that the reward model predicted of its configuration before it was trained."""
 
+    @cached_property
+    def _steps(self) -> tuple[int, ...]:
+        return tuple(step for step, _ in self.curve)
+
     @property
     def step(self) -> int:
         """The last step."""
@@ -31,12 +36,12 @@ class Course(Frozen):
 
     def at(self, step: int) -> float | None:
         """The last reward that was reported at or before a step; ``None`` before the first."""
-        position = bisect_right(self.curve, step, key=lambda point: point[0])
+        position = bisect_right(self._steps, step)
         return self.curve[position - 1][1] if position else None
 
     def upon(self, step: float) -> float | None:
         """The first reward that was reported at or after a step; ``None`` if the trial did not come as far."""
-        position = bisect_left(self.curve, step, key=lambda point: point[0])
+        position = bisect_left(self._steps, step)
         return self.curve[position][1] if position < len(self.curve) else None
 
     def best(self) -> float:

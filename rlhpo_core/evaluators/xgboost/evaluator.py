@@ -269,17 +269,22 @@ class XGBoostEvaluator(Evaluator):
 
 
 class _Report(xgb.callback.TrainingCallback):  # type: ignore[misc]
-    """Scores validation every so many trees. XGBoost adds up predictions as trees come, so this stays cheap."""
+    """Scores validation after every so many trees. XGBoost adds up predictions as trees come, so this stays cheap."""
 
-    def __init__(self, every: int, trees: int, watched: xgb.DMatrix, objective: Any, report: Reporter) -> None:
+    def __init__(self, every: int | None, trees: int, watched: xgb.DMatrix, objective: Any, report: Reporter) -> None:
         super().__init__()
         self.every, self.trees = every, trees
         self.watched, self.objective, self.report = watched, objective, report
 
     def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: object) -> bool:
-        if (epoch + 1) % self.every == 0 and epoch + 1 < self.trees:
+        if _is_due(epoch + 1, self.every) and epoch + 1 < self.trees:
             self.report(epoch + 1, self.objective(model.predict(self.watched)))
         return False
+
+
+def _is_due(trees: int, every: int | None) -> bool:
+    """Whether to report after so many trees; ``None`` is every ten up to 200, and from then on every tenth or so."""
+    return trees % (10 * max(1, trees // 100) if every is None else every) == 0
 
 
 def _one_hot(frame: pd.DataFrame) -> pd.DataFrame:

@@ -63,6 +63,20 @@ def test_intermediate_values_end_at_the_final_one() -> None:
     assert shorter.step == 20
 
 
+def test_without_a_setting_reports_become_rarer_at_the_same_steps_in_every_trial(diabetes: Path) -> None:
+    def steps(trees: int) -> list[int]:
+        found: list[int] = []
+        config = {**CONFIG, "max_depth": 1, "n_estimators": trees}
+        build(diabetes, "rmse").evaluate(config, lambda step, value: found.append(step))
+        return found
+
+    long = steps(700)
+    assert long[:20] == list(range(10, 210, 10))
+    assert long[20:] == [220, 240, 260, 280, 300, 330, 360, 390, 400, 440, 480, 500, 550, 600, 660]
+    assert steps(35) == [10, 20, 30]
+    assert steps(260) == [step for step in long if step < 260]
+
+
 def test_a_stop_is_heeded_in_the_middle() -> None:
     seen = []
 
