@@ -25,8 +25,9 @@ def sign(direction: Direction) -> float:
 class TrialStatus(StrEnum):
     """How a trial ended.
 
-    COMPLETE has a value. PRUNED was stopped early and has the value it had reached, or none.
-    FAILED crashed, ran out of time or out of memory. INFEASIBLE ran to its end but scored NaN or infinity.
+    COMPLETE has a value. PRUNED was stopped early, by the study's rule or by itself: it has no value, since what it had
+    reached is no final score, and a ``stop`` that says where and why. FAILED crashed, ran out of time or out of memory.
+    INFEASIBLE ran to its end but scored NaN or infinity.
     """
 
     COMPLETE = "complete"
@@ -54,6 +55,27 @@ class Proposal(Frozen):
     predicted: FiniteFloat | None = None
     predicted_std: FiniteFloat | None = None
 
+    @property
+    def expected(self) -> tuple[float, float] | None:
+        """``predicted`` and ``predicted_std``; ``None`` unless both are there."""
+        both = self.predicted is not None and self.predicted_std is not None
+        return (self.predicted, self.predicted_std) if both else None  # type: ignore[return-value]
+
+
+class Stop(Frozen):
+    """Where and why a trial was stopped early, and what could be said of it then. Values are the objective's."""
+
+    reason: str
+    """For a person to read."""
+    step: int | None = None
+    """Of its last report; ``None`` if it had reported nothing."""
+    value: FiniteFloat | None = None
+    """What it had reported there; no final score."""
+    estimate: FiniteFloat | None = None
+    """The final score that its curve pointed to, by the curves of earlier trials; ``None`` if these were too few."""
+    deviation: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Standard deviation of the estimate; given with it."""
+
 
 class Trial(Frozen):
     """A proposal and its outcome. ``value`` is the objective in the user's own units and direction."""
@@ -73,13 +95,17 @@ class Trial(Frozen):
     """Wall time of the trial."""
     error: str | None = None
     """Why the trial failed or was infeasible, for a person to read."""
+    stop: Stop | None = None
+    """Where and why it was stopped early; only of a trial that is PRUNED, and of each of those."""
 
     @model_validator(mode="after")
     def _value_agrees_with_status(self) -> Self:
         if self.status is TrialStatus.COMPLETE and self.value is None:
             raise ValueError("a complete trial needs a value")
-        if self.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) and self.value is not None:
+        if self.status is not TrialStatus.COMPLETE and self.value is not None:
             raise ValueError(f"a trial that is {self.status} has no value")
+        if (self.status is TrialStatus.PRUNED) != (self.stop is not None):
+            raise ValueError("a trial that is pruned says where and why it was stopped, and no other does")
         return self
 
     @property
@@ -128,7 +154,7 @@ class History(Frozen):
         return History(direction=self.direction, trials=tuple(merged))
 
     def complete(self) -> Iterator[Trial]:
-        """The trials that ended with a value, in the order of their numbers; pruned ones are left out."""
+        """The trials that ended with a value, in the order of their numbers."""
         return (trial for trial in self.trials if trial.status is TrialStatus.COMPLETE)
 
     def ranked(self) -> list[Trial]:

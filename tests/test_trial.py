@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rlhpo_core.trial import History, Proposal, Trial, TrialStatus, trial_id
+from rlhpo_core.trial import History, Proposal, Stop, Trial, TrialStatus, trial_id
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.one_of(st.booleans(), st.integers(-(2**53), 2**53), FINITE, st.text(max_size=8))
@@ -29,8 +29,15 @@ def complete(number: int, value: float) -> Trial:
 def trials(draw: st.DrawFn) -> Trial:
     status = draw(st.sampled_from(TrialStatus))
     value = draw(FINITE) if status is TrialStatus.COMPLETE else None
+    stop = None
     if status is TrialStatus.PRUNED:
-        value = draw(st.none() | FINITE)
+        stop = Stop(
+            reason=draw(st.text(max_size=8)),
+            step=draw(st.none() | st.integers(0, 10**6)),
+            value=draw(st.none() | FINITE),
+            estimate=draw(st.none() | FINITE),
+            deviation=draw(st.none() | st.floats(0, 1e300)),
+        )
     return Trial(
         proposal=proposal(
             draw(st.integers(0, 1000)),
@@ -45,6 +52,7 @@ def trials(draw: st.DrawFn) -> Trial:
         started_at=draw(st.floats(0, 2e9)),
         seconds=draw(st.floats(0, 1e6)),
         error=draw(st.none() | st.text(max_size=20)),
+        stop=stop,
     )
 
 
@@ -63,6 +71,8 @@ def test_a_trial_travels_as_json_without_loss(trial: Trial) -> None:
         (TrialStatus.COMPLETE, None, "a complete trial needs a value"),
         (TrialStatus.FAILED, 0.5, "a trial that is failed has no value"),
         (TrialStatus.INFEASIBLE, 0.5, "a trial that is infeasible has no value"),
+        (TrialStatus.PRUNED, 0.5, "a trial that is pruned has no value"),
+        (TrialStatus.PRUNED, None, "a trial that is pruned says where and why"),
         (TrialStatus.COMPLETE, math.nan, "finite number"),
         (TrialStatus.COMPLETE, math.inf, "finite number"),
     ],
@@ -70,6 +80,16 @@ def test_a_trial_travels_as_json_without_loss(trial: Trial) -> None:
 def test_a_status_and_its_value_agree(status: TrialStatus, value: float | None, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Trial(proposal=proposal(), status=status, value=value)
+
+
+def test_only_a_pruned_trial_was_stopped() -> None:
+    with pytest.raises(ValidationError, match="and no other does"):
+        Trial(proposal=proposal(), status=TrialStatus.COMPLETE, value=1.0, stop=Stop(reason="it was poor"))
+
+
+@pytest.mark.parametrize(("std", "expected"), [(None, None), (0.5, (0.25, 0.5))])
+def test_an_expectation_is_whole_or_not_there(std: float | None, expected: tuple[float, float] | None) -> None:
+    assert proposal(predicted=0.25, predicted_std=std).expected == expected
 
 
 @pytest.mark.parametrize("change", [{"number": -1}, {"index": -1}, {"actions": (math.nan,)}, {"confg": {}}])
@@ -112,7 +132,8 @@ def test_of_equals_the_earliest_is_the_best() -> None:
 
 
 def test_only_complete_trials_can_be_the_best() -> None:
-    pruned = Trial(proposal=proposal(0), status=TrialStatus.PRUNED, value=9.0)
+    stop = Stop(reason="it was poor", step=1, value=9.0, estimate=9.0, deviation=0.1)
+    pruned = Trial(proposal=proposal(0), status=TrialStatus.PRUNED, stop=stop)
     failed = Trial(proposal=proposal(1), status=TrialStatus.FAILED)
     history = History(direction="maximize").extended([pruned, failed])
     assert history.best() is None

@@ -39,6 +39,7 @@ from rlhpo_core.cli.options import (
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Engine
 from rlhpo_core.kubeflow import pod_settings
+from rlhpo_core.stopping.saved import Saved
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
@@ -148,7 +149,7 @@ def status(
     folders = list(studies(folder))
     if not folders:
         raise UserError(f"no studies in {folder}; `rlhpo tune STUDY.yaml` starts one")
-    grid = Grid("study", "state", "trials", "failed", "best", "winner", box=None, header_style="bold")
+    grid = Grid("study", "state", "trials", "failed", "stopped", "best", "winner", box=None, header_style="bold")
     for each in folders:
         spec = each.spec()
         history = each.history()
@@ -159,6 +160,7 @@ def status(
             _state(each, spec, history),
             f"{len(history)}/{spec.budget.trials}",
             str(_failed(history)),
+            str(sum(trial.stop is not None for trial in history.trials)),
             "–" if best is None else f"{spec.objective.metric} {best.value:.5g}",
             (winner.registered or ("of no use" if winner.warning else "refitted")) if winner is not None else "–",
         )
@@ -271,6 +273,8 @@ def _print_study(folder: StudyFiles, state: str) -> None:
     seconds = int(folder.record().seconds)
     console.print(f"[bold]{escape(spec.name)}[/] {state}".rstrip())
     console.print(f"trials     {len(history)} of {spec.budget.trials}, {_failed(history)} failed, in {seconds} s")
+    if (saved := Saved.of(history)) is not None:
+        console.print(f"stopped    {saved.described()}", soft_wrap=True)
     if history.best() is not None:
         _print_best(folder, spec)
 

@@ -60,6 +60,8 @@ budget:                    # the study ends at whichever comes first
   # failures: 10           # failed trials in a row, if none has succeeded yet
   # cost: {{limit: 20, per_trial_hour: 0.5}}
 
+# stopping: median         # stop trials that do poorly early; docs/guide.md has the rules
+
 execution:
   trial_timeout: 10m       # a trial that takes longer counts as failed
   # workers: 2             # trials at once; default: one for each core

@@ -22,13 +22,23 @@ if TYPE_CHECKING:
 
 
 class StopTrial(Exception):  # noqa: N818  (a signal, not an error)
-    """Raised by a reporter inside an evaluator: end this trial now; what was reported so far is kept."""
+    """Raised by a reporter inside an evaluator: end this trial now; what was reported so far is kept.
+
+    An evaluator lets it pass through, with whatever has to be cleaned up on the way. One that holds it back gains
+    nothing: the next report raises it again, and what is returned after it is no score. An evaluator may raise it
+    itself, to give up on a configuration.
+    """
 
 
 class Reporter(Protocol):
     """Receives intermediate values of the objective while a trial runs.
 
-    Raises: StopTrial when the trial is to end (the user interrupted, or a pruner decided).
+    It returns, and the training goes on, or it raises StopTrial. Nothing has to be asked and nothing handed back.
+    Report as often as a stop is worth having (ten to a hundred times in a training), on the scale of the final value,
+    with steps that ascend and mean the same in every trial (epochs, boosting rounds). Leave out the last step: the
+    trial is over then anyway, and ``Evaluation.step`` ends its curve.
+
+    Raises: StopTrial when the trial is to end (the user interrupted, or the study's rule says so).
     """
 
     def __call__(self, step: int, value: float) -> None: ...
@@ -40,6 +50,8 @@ class Evaluation:
 
     value: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    step: int | None = None
+    """The step at which the value was reached: the last point of the curve, if it lies beyond what was reported."""
 
 
 @dataclass(frozen=True)

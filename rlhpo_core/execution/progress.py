@@ -109,6 +109,8 @@ class LiveProgress:
             line.append(f"  {self.spec.objective.metric} {trial.value:.5g}")
         if improved:
             line.append("  best so far", "bold cyan")
+        if trial.stop is not None:
+            line.append(f"  stopped {trial.stop.reason}", "yellow")
         if trial.cause:
             line.append(f"  {trial.cause[:200]}", "red")
         return line

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rlhpo_core.execution.beginning import begin_study
+from rlhpo_core.execution.earlier_rounds import watching
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.retries import patiently
 from rlhpo_core.storage.study_files import StudyFiles
@@ -114,8 +115,9 @@ def _train(
         for listener in listeners:
             listener.trial_progressed(proposal, step, value)
 
+    watch = watching(files, spec, state.round)
     while waiting := _missing(proposals, trials):
-        for finished in pool.run(waiting, stop, report):
+        for finished in pool.run(waiting, stop, report, watch):
             # What was trained is not lost to a disk that is full or a store that is away: the study waits, and says so.
             with patiently(give_up=lambda: pool.cancelled):
                 trial = files.write_trial(finished)

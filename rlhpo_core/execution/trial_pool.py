@@ -30,8 +30,9 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.trial_worker import Message, encode, work
 from rlhpo_core.seeds import derive_seed
+from rlhpo_core.stopping.watch import Watch
 from rlhpo_core.study.spec import ExecutionSpec, StudySpec
-from rlhpo_core.trial import Proposal, Trial, TrialStatus
+from rlhpo_core.trial import Proposal, Stop, Trial, TrialStatus
 
 #: Seconds between two looks at the clock, at memory and at whether to stop.
 _POLL = 0.2
@@ -124,6 +125,7 @@ class TrialPool:
         proposals: Sequence[Proposal],
         stop: Callable[[], bool],
         on_report: Callable[[Proposal, int, float], object],
+        watch: Callable[[Proposal], Watch | None] = lambda proposal: None,
     ) -> Iterator[Trial]:
         """Yield the trials as they end. Once ``stop()`` is true no further one is started.
 
@@ -133,6 +135,7 @@ class TrialPool:
             proposals: Started in this order.
             stop: Asked before a trial is started, and several times a second.
             on_report: Called with a proposal, a step, and the objective's value at that step.
+            watch: What watches over a proposal's trial and may stop it early, if anything does.
 
         Raises: UserError if a worker cannot build the evaluator.
         """
@@ -141,7 +144,7 @@ class TrialPool:
             while True:
                 if waiting and (self._cancelled or stop()):
                     waiting.clear()
-                self._hand_out(waiting)
+                self._hand_out(waiting, watch)
                 if not waiting and not self._busy():
                     return
                 yield from self._ended(on_report)
@@ -152,7 +155,7 @@ class TrialPool:
     def _busy(self) -> list[tuple[_Worker, _Job]]:
         return [(worker, worker.job) for worker in self._workers if worker.job is not None]
 
-    def _hand_out(self, waiting: deque[Proposal]) -> None:
+    def _hand_out(self, waiting: deque[Proposal], watch: Callable[[Proposal], Watch | None]) -> None:
         """Give the next trials to idle workers; start workers while there are more trials than workers."""
         for worker in [worker for worker in self._workers if worker.idle]:
             if not waiting:
@@ -160,7 +163,14 @@ class TrialPool:
             proposal = waiting[0]
             seed = derive_seed(self._spec.seed, proposal.round, "trial", proposal.index)
             drill = proposal.number + 1 in self._spec.execution.drill
-            message = {"kind": "evaluate", "config": proposal.config, "seed": seed, "drill": drill}
+            watched = watch(proposal)
+            message = {
+                "kind": "evaluate",
+                "config": proposal.config,
+                "seed": seed,
+                "drill": drill,
+                "watch": None if watched is None else watched.model_dump(mode="json"),
+            }
             if not self._worn_out(worker) and _send(worker.connection, message):
                 worker.job = _Job(waiting.popleft(), started_at=time.time(), clock=time.monotonic())
             else:
@@ -253,14 +263,19 @@ def _trial(job: _Job, message: Message) -> Trial | None:
         return None
     end: Message
     match message:
-        case {"kind": "done", "value": value, "metrics": metrics} if math.isfinite(value):
+        case {"kind": "done", "value": value, "metrics": metrics, "step": step} if math.isfinite(value):
             finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
+            if step is not None and (not job.curve or step > job.curve[-1][0]):
+                job.curve.append((step, value))
             end = {"status": TrialStatus.COMPLETE, "value": value, "metrics": finite}
         case {"kind": "done", "value": value}:
             error = f"the objective came out as {value}; a trial needs a finite value"
             end = {"status": TrialStatus.INFEASIBLE, "error": error}
-        case {"kind": "stopped"}:
-            end = {"status": TrialStatus.PRUNED, "value": job.curve[-1][1] if job.curve else None}
+        case {"kind": "stopped", "stop": None}:
+            step, value = job.curve[-1] if job.curve else (None, None)
+            end = {"status": TrialStatus.PRUNED, "stop": Stop(reason="it gave up by itself", step=step, value=value)}
+        case {"kind": "stopped", "stop": stop}:
+            end = {"status": TrialStatus.PRUNED, "stop": Stop.model_validate(stop)}
         case _:
             end = {"status": TrialStatus.FAILED, "error": message["error"]}
     seconds = message.get("seconds", time.monotonic() - job.clock)

@@ -2,9 +2,12 @@
 
 It talks with the pool in JSON over a pipe:
 
-    pool → worker   evaluate (config, seed, drill);  stop (the trial under way)
+    pool → worker   evaluate (config, seed, drill, watch);  stop (the trial under way)
     worker → pool   ready | failed (error)  after building;
-                    report (step, value) …  done (value, metrics) | stopped | failed (error)  for a trial
+                    report (step, value) …  done (value, metrics, step) | stopped (stop) | failed (error)  for a trial
+
+Whether a trial stops early is decided here, at the report that it follows from: a verdict that came back over the pipe
+would take effect some reports later, at another one each time.
 
 Every trial seeds the global random generators anew, so that it does not matter which worker takes it, after which
 other trials.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import random
 import signal
@@ -32,7 +36,9 @@ from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Evaluator, StopTrial
+from rlhpo_core.stopping.watch import Watch
 from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.trial import Stop
 
 #: One message of the protocol above; ``kind`` says which.
 Message = dict[str, Any]
@@ -72,8 +78,12 @@ def work(connection: Connection, spec_json: str, schema_json: str | None, thread
             message = json.loads(connection.recv_bytes())
             # A request to stop may arrive just after the trial has ended: there is nothing left to stop.
             if message["kind"] == "evaluate":
+                watch = None if message["watch"] is None else Watch.model_validate(message["watch"])
+                report = _Reporter(connection, watch)
                 clock = time.monotonic()
-                end = _attempt(partial(_evaluate, evaluator, message, _Reporter(connection)))
+                end = _attempt(partial(_evaluate, evaluator, message, report))
+                # Whatever a routine makes of the signal (it may clean up and return what it had): that is no score.
+                end = end if report.stop is None else {"kind": "stopped", "stop": report.stop.model_dump()}
                 connection.send_bytes(encode({**end, "seconds": time.monotonic() - clock}))
 
 
@@ -89,19 +99,27 @@ def _die_with(parent: int) -> None:
 
 
 class _Reporter:
-    """Sends reports to the parent, and raises StopTrial from when the parent has asked for it."""
+    """Sends reports to the parent, and raises StopTrial from when the parent has asked for it, or the rule says so."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, watch: Watch | None) -> None:
         self._connection = connection
+        self._watch = watch
+        self._curve: list[tuple[int, float]] = []
         self._stop = False
+        self.stop: Stop | None = None
+        """Why the rule has stopped the trial, if it has."""
 
     def __call__(self, step: int, value: float) -> None:
-        self._connection.send_bytes(encode({"kind": "report", "step": int(step), "value": float(value)}))
+        step, value = int(step), float(value)
+        self._connection.send_bytes(encode({"kind": "report", "step": step, "value": value}))
+        if self._watch is not None and self.stop is None and math.isfinite(value):
+            self._curve.append((step, value))
+            self.stop = self._watch.stop(self._curve)
         if self._connection.poll():
             # The parent has nothing else to say during a trial.
             self._connection.recv_bytes()
             self._stop = True
-        if self._stop:
+        if self._stop or self.stop is not None:
             raise StopTrial
 
 
@@ -111,7 +129,8 @@ def _evaluate(evaluator: Evaluator, message: Message, report: _Reporter) -> Mess
         raise RuntimeError("made to fail on purpose, by execution.drill")
     evaluation = evaluator.evaluate(message["config"], report)
     metrics = {str(name): float(value) for name, value in evaluation.metrics.items()}
-    return {"kind": "done", "value": float(evaluation.value), "metrics": metrics}
+    step = None if evaluation.step is None else int(evaluation.step)
+    return {"kind": "done", "value": float(evaluation.value), "metrics": metrics, "step": step}
 
 
 def _seed_globals(seed: int) -> None:
@@ -126,7 +145,7 @@ def _attempt(task: Callable[[], T]) -> T | Message:
     try:
         return task()
     except StopTrial:
-        return {"kind": "stopped"}
+        return {"kind": "stopped", "stop": None}
     except UserError as error:
         return {"kind": "failed", "error": str(error)}
     except Exception as error:  # The code is the user's or a library's: it may raise anything, and that is a result.

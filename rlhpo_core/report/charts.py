@@ -27,6 +27,7 @@ from rlhpo_core.report.plotting import (
     VERMILION,
     drawable,
     number_of,
+    reached_by,
     shown_range,
     values_of,
 )
@@ -61,6 +62,7 @@ def charts(
         "slices.png": lambda: _slices(spec, history, sensitivity),
         "predicted_vs_real.png": lambda: _predicted(spec, history),
         "learning.png": lambda: _learning(summaries),
+        "curves.png": lambda: _curves(spec, history),
     }
     made = {name: make() for name, make in drawn.items()}
     return {name: _fragment(name, figure) for name, figure in made.items() if figure is not None}
@@ -94,8 +96,15 @@ def _progress(spec: StudySpec, history: History) -> go.Figure | None:
         line={"shape": "hv", "color": VERMILION, "width": 2}, name="best so far",
         hovertemplate="best after %{x}: %{y:.6g}<extra></extra>",
     )  # fmt: skip
-    lost = [trial for trial in history.trials if trial.value is None]
+    lost = [trial for trial in history.trials if trial.value is None and trial.stop is None]
+    stopped = [trial for trial in history.trials if trial.stop is not None and trial.stop.value is not None]
     window = shown_range(values_of(trials), history.direction)
+    if stopped:
+        figure.add_scatter(
+            x=[number_of(trial) for trial in stopped], y=np.clip(reached_by(stopped), *window), mode="markers",
+            name="stopped early", marker={"symbol": "diamond-open", "color": GREEN, "size": 8},
+            text=[_about(t) for t in stopped], hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
     if lost:
         figure.add_scatter(
             x=[number_of(trial) for trial in lost], y=[window[0]] * len(lost), mode="markers", name="no score",
@@ -199,6 +208,43 @@ def _learning(summaries: Sequence[RoundSummary]) -> go.Figure | None:
     figure.update_xaxes(title="round", row=len(shown), col=1)
     figure.update_annotations(font_size=12)
     figure.update_layout(height=160 * len(shown) + 80)
+    return figure
+
+
+def _curves(spec: StudySpec, history: History) -> go.Figure | None:
+    """All curves of a kind are one trace with gaps: plotly is slow with hundreds of traces."""
+    trials = [trial for trial in history.trials if trial.curve]
+    if not trials:
+        return None
+    best = history.best()
+    kinds = (
+        ("complete", GREY, [t for t in trials if t.stop is None and t.value is not None and t != best]),
+        ("without a score", VERMILION, [t for t in trials if t.stop is None and t.value is None]),
+        ("stopped early", GREEN, [t for t in trials if t.stop is not None]),
+        ("best", BLUE, [t for t in trials if t == best]),
+    )
+    figure = go.Figure()
+    for name, colour, of in kinds:
+        if not of:
+            continue
+        points = [(step, value, number_of(t)) for t in of for step, value in [*(t.curve or ()), (None, None)]]
+        figure.add_scatter(
+            x=[step for step, _, _ in points], y=drawable([value for _, value, _ in points]), mode="lines",
+            line={"color": colour, "width": 3 if name == "best" else 1}, opacity=1.0 if name == "best" else 0.6,
+            name=f"{name} ({len(of)})", legendgroup=name, customdata=[number for _, _, number in points],
+            hovertemplate="trial %{customdata}, %{x}: %{y:.6g}<extra></extra>",
+        )  # fmt: skip
+        if name == "stopped early":
+            ends = [t.curve[-1] for t in of if t.curve]
+            figure.add_scatter(
+                x=[step for step, _ in ends], y=drawable([value for _, value in ends]), mode="markers",
+                marker={"symbol": "diamond", "color": colour, "size": 9}, legendgroup=name, showlegend=False,
+                text=[f"{_about(t)}<br>{_text(t.stop.reason if t.stop else '', 200)}" for t in of],
+                hovertemplate="%{text}<extra></extra>",
+            )  # fmt: skip
+    every = drawable([value for trial in trials for _, value in trial.curve or ()])
+    figure.update_yaxes(title=_metric(spec), range=shown_range(every, history.direction))
+    figure.update_xaxes(title=spec.evaluator.step_name)
     return figure
 
 

@@ -36,6 +36,7 @@ from rlhpo_core.report.plotting import (
     number_of,
     outside,
     plain,
+    reached_by,
     shown_range,
     style,
     to_png,
@@ -44,13 +45,15 @@ from rlhpo_core.report.plotting import (
 from rlhpo_core.report.sensitivity import Sensitivity
 from rlhpo_core.report.slices import slices
 from rlhpo_core.report.timeline import timeline
+from rlhpo_core.stopping.saved import Saved
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History, RoundSummary, Trial, TrialStatus, sign
 
 #: How to read each picture, in the order in which they are best read.
 CAPTIONS = {
     "progress.png": "Each point is a trial, the line is the best so far. A line that has been flat for long, with "
-    "points close below it, says that more trials will bring little.",
+    "points close below it, says that more trials will bring little. A diamond is a trial that was stopped early, at "
+    "what it had reached.",
     "importance.png": "How much of the objective's variance over the search space each hyperparameter explains, alone "
     "(dark) and with its interactions (light). Leave out or fix what has next to none.",
     "parallel_coordinates.png": "One line per trial, through its hyperparameters to its score. Where the dark lines "
@@ -61,7 +64,8 @@ CAPTIONS = {
     "to the diagonal, the more the model can be relied on to choose trials.",
     "learning.png": "The method itself, round by round: how well its model predicts, how far that moved the policy, "
     "and how widely the policy still explores (entropy).",
-    "curves.png": "The score while trials were running. Curves that still rise at their end ask for longer training.",
+    "curves.png": "The score while trials were running. Curves that still rise at their end ask for longer training. "
+    "A diamond is where a trial was stopped early; those above the others' curves were stopped too soon.",
     "timeline.png": "When each trial ran, how long, and how it ended. White between bars is time in which a worker "
     "waited.",
 }
@@ -159,7 +163,7 @@ def _draw_trials(
     marker, colour, filled = _MARKS[status]
     hollow: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linewidths": 1}
     look: dict[str, Any] = {"c": colour, "linewidths": 1, "alpha": 0.8} if filled else hollow
-    x, y = np.array([number_of(trial) for trial in trials]), values_of(trials)
+    x, y = np.array([number_of(trial) for trial in trials]), reached_by(trials)
     off = outside(y, window)
     if not off.all():
         label = f"{status} ({int((~off).sum())})"
@@ -359,10 +363,14 @@ def _curves(spec: StudySpec, history: History) -> Figure | None:
         group = [curves[trial.trial_id] for trial in trials if trial.status is status]
         if group:
             shown = GREY if status is TrialStatus.COMPLETE else colour
+            stopped = status is TrialStatus.PRUNED
             ax.add_collection(LineCollection(group, colors=shown, linewidths=0.9, alpha=alpha))
             ends = np.array([curve[-1] for curve in group])
-            label = f"{status} ({len(group)})"
-            ax.scatter(ends[:, 0], ends[:, 1], s=9, marker=marker, color=shown, linewidths=0.8, label=label)
+            label = f"{'stopped early' if stopped else status} ({len(group)})"
+            size, height = (24, 3) if stopped else (9, 2)
+            ax.scatter(
+                ends[:, 0], ends[:, 1], s=size, marker=marker, color=shown, linewidths=0.8, label=label, zorder=height
+            )
     best = history.best()
     if best is not None and best.trial_id in curves:
         curve = curves[best.trial_id]
@@ -383,6 +391,9 @@ def _curves(spec: StudySpec, history: History) -> Figure | None:
     ax.set_ylim(*shown_range(values, history.direction))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     which = f"{len(trials)} trials" if len(trials) > 1 else "one trial"
-    style(ax, f"The {metric_name(spec)} of {which} while running", spec.evaluator.step_name, metric_label(spec))
+    title = f"The {metric_name(spec)} of {which} while running"
+    saved = Saved.of(history)
+    note = "" if saved is None else saved.described()
+    style(ax, title, spec.evaluator.step_name, metric_label(spec), note)
     _legend_below(ax)
     return figure

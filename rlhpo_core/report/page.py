@@ -16,6 +16,7 @@ from rlhpo_core.report import markdown
 from rlhpo_core.report.figures import CAPTIONS, POOR_R2
 from rlhpo_core.report.plotting import formatted, number_of
 from rlhpo_core.report.sensitivity import Sensitivity, analyse
+from rlhpo_core.stopping.saved import Saved, duration
 from rlhpo_core.study.budget import cost
 from rlhpo_core.study.spec import BudgetSpec, StudySpec
 from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus
@@ -137,6 +138,8 @@ def _facts(
         best_value = f"{objective.metric} {_value(best.value)} in trial {number_of(best)}"
     facts = [("tuned", space + on), ("objective", f"{objective.direction} {objective.metric}"), ("best", best_value)]
     facts += [("budget used", _budget_used(spec.budget, history, ending.seconds))]
+    if (saved := Saved.of(history)) is not None:
+        facts += [("stopped early", saved.described())]
     if ending.reason is not None:
         facts += [("ended because", ending.reason)]
     facts += [("reward model", _model_quality(spec, summaries))]
@@ -155,10 +158,10 @@ def _budget_used(budget: BudgetSpec, history: History, seconds: float | None) ->
     statuses = ", ".join(f"{counts[status]} {status}" for status in TrialStatus if counts[status])
     used = f"{len(history)} of {budget.trials} trials" + (f" ({statuses})" if statuses else "")
     if seconds is not None:
-        limit = f" of {_duration(budget.wall_time.total_seconds())}" if budget.wall_time is not None else ""
-        used += f"; wall time {_duration(seconds)}{limit}"
+        limit = f" of {duration(budget.wall_time.total_seconds())}" if budget.wall_time is not None else ""
+        used += f"; wall time {duration(seconds)}{limit}"
     if history.trials:
-        used += f"; trial time {_duration(sum(trial.seconds for trial in history.trials))}"
+        used += f"; trial time {duration(sum(trial.seconds for trial in history.trials))}"
     if budget.cost is not None:
         used += f"; cost {cost(budget, history):.4g} of {budget.cost.limit:g}"
     return used
@@ -205,15 +208,6 @@ def _value(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def _short(text: str, length: int = 160) -> str:
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "…"
@@ -256,7 +250,7 @@ def _html_chart(name: str, chart: str) -> str:
 
 
 def _html_trials(history: History, best: Trial | None) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("trial", "status", "value", "seconds", "configuration", "error"))
+    head = "".join(f"<th>{name}</th>" for name in ("trial", "status", "value", "seconds", "configuration", "why"))
     rows = []
     for trial in history.trials:
         mark = ' class="best"' if best is not None and trial.trial_id == best.trial_id else ""
@@ -274,7 +268,9 @@ def _config(config: Config) -> str:
 
 
 def _html_error(trial: Trial) -> str:
-    """The last line of the error; the whole text unfolds."""
+    """The last line of the error, and the whole text unfolds; or why the trial was stopped early."""
+    if trial.stop is not None:
+        return _h(trial.stop.reason)
     text = (trial.error or "").strip()
     if trial.cause is None or trial.cause == text:
         return _h(text)

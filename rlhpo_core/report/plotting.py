@@ -116,6 +116,11 @@ def values_of(trials: Sequence[Trial]) -> Floats:
     return drawable([trial.value for trial in trials])
 
 
+def reached_by(trials: Sequence[Trial]) -> Floats:
+    """Values (N,) to draw, for trials that were stopped early what they had reached; NaN where there is none."""
+    return drawable([trial.value if trial.stop is None else trial.stop.value for trial in trials])
+
+
 def formatted(value: float) -> str:
     """An R² or a correlation with two decimals. How far below −1 it lies does not matter: the model is of no use."""
     return "below −1" if value < -1 else f"{value:.2f}".replace("-", "−")

@@ -27,7 +27,7 @@ from rlhpo_core.frozen import Frozen
 from rlhpo_core.storage.object_store import Store
 from rlhpo_core.study.changes import FREE, beginning, changed
 from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
-from rlhpo_core.trial import FiniteFloat, History, Trial
+from rlhpo_core.trial import FiniteFloat, History, Trial, trial_id
 
 # A trial's pod reads no state, and is spared the import of torch.
 if TYPE_CHECKING:
@@ -262,6 +262,22 @@ class StudyFiles:
             return trial
         kept = self.trial(trial.trial_id)
         return trial.model_copy(update={"curve": () if kept is None else kept.curve})
+
+    def trials_before(self, round_: int, per_round: int, most: int) -> list[Trial]:
+        """Finished trials of the latest rounds before one, with their curves, in the order of their numbers.
+
+        Their names follow from their places in the study, so nothing else is read or listed.
+
+        Args:
+            per_round: Trials that a round has at most.
+            most: Rounds that lie further back than so many trials are left out.
+
+        Raises: UserError if a file is damaged.
+        """
+        study_id, first = self.record().study_id, max(0, round_ - -(-most // per_round))
+        places = [(earlier, index) for earlier in range(first, round_) for index in range(per_round)]
+        found = (self.trial(trial_id(study_id, *place)) for place in places)
+        return [trial for trial in found if trial is not None]
 
     def request_stop(self) -> None:
         """Have a running pipeline end after the trials at hand."""

@@ -8,7 +8,7 @@ from typing import Any
 from rlhpo_core.study.spec import StudySpec
 
 #: What the trials, the tuner's state and the winner follow from: with another value, two studies would be mixed.
-FIXED = ("name", "seed", "data", "evaluator", "objective", "space", "warm_start", "prior", "tuner")
+FIXED = ("name", "seed", "data", "evaluator", "objective", "space", "warm_start", "prior", "tuner", "stopping")
 #: How long, where and for whom the study runs: may be edited between an interruption and a resume.
 FREE = ("budget", "execution", "cluster", "tracking", "registry", "gate", "retune", "alerts")
 #: Of the fixed fields: a table may be moved. That it is the same is known by its digest.

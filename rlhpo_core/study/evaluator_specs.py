@@ -35,8 +35,9 @@ class XGBoostSpec(_EvaluatorBase):
     """k-fold cross-validation over train + validation instead of one split."""
     early_stopping_rounds: Annotated[int, Field(ge=1)] | None = None
     """Stop adding trees when the validation score has not improved for this many; off if not set."""
-    report_every: Annotated[int, Field(ge=1)] = 50
-    """Report the validation score every this many trees (the learning curve; also where a stop is heeded)."""
+    report_every: Annotated[int, Field(ge=1)] | None = None
+    """Report the validation score every this many trees (the learning curve; also where a trial may stop). If not set,
+    every ten trees at first, then more seldom: 28 times in 400 trees, 43 times in 1,200."""
     params: dict[str, Value] = Field(default_factory=dict)
     """Further XGBoost parameters, the same in every trial."""
 

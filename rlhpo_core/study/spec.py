@@ -16,6 +16,7 @@ from rlhpo_core.study.cluster_settings import ClusterSpec
 from rlhpo_core.study.durations import Duration
 from rlhpo_core.study.evaluator_specs import EvaluatorSpec
 from rlhpo_core.study.production_settings import AlertsSpec, GateSpec, RetuneSpec
+from rlhpo_core.study.stopping_settings import NoStopping, StoppingSpec
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config, Direction
 
@@ -99,7 +100,7 @@ class BudgetSpec(Frozen):
     """The study ends at whichever comes first. Limits hold over resumes."""
 
     trials: Annotated[int, Field(ge=1)] = 100
-    """Those that failed count."""
+    """Those that failed or were stopped early count."""
     wall_time: Duration | None = None
     """Of the study, without the time between an interruption and its resume."""
     cost: CostSpec | None = None
@@ -188,6 +189,8 @@ class StudySpec(Frozen):
     rlhpo for this evaluator and space, if there is one."""
     budget: BudgetSpec = BudgetSpec()
     tuner: TunerSettings = TunerSettings()
+    stopping: StoppingSpec = NoStopping()
+    """When a trial is stopped early; the name of a rule alone will do."""
     execution: ExecutionSpec = ExecutionSpec()
     cluster: ClusterSpec = ClusterSpec()
     tracking: TrackingSpec = TrackingSpec()

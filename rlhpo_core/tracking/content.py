@@ -27,7 +27,8 @@ MAX_METRICS, MAX_PARAMS = 800, 100
 #: MLflow's status of a run for each way in which a trial ends.
 RUN_STATUS = {
     TrialStatus.COMPLETE: "FINISHED",
-    TrialStatus.PRUNED: "KILLED",
+    # It has done what it was to do. KILLED is of studies that were ended from outside.
+    TrialStatus.PRUNED: "FINISHED",
     TrialStatus.FAILED: "FAILED",
     TrialStatus.INFEASIBLE: "FAILED",
 }
@@ -53,7 +54,7 @@ def study_tags(spec: StudySpec, study_id: str) -> dict[str, str]:
 
 def study_params(spec: StudySpec) -> dict[str, str]:
     """The study's settings with dotted names, without the space and the budget."""
-    sections = {"seed", "data", "evaluator", "objective", "tuner"}
+    sections = {"seed", "data", "evaluator", "objective", "tuner", "stopping"}
     flat = _flat(spec.model_dump(mode="json", include=sections, exclude_none=True))
     return {**flat, "space.hyperparameters": str(len(spec.space.steps))}
 
@@ -110,12 +111,19 @@ def trial_params(trial: Trial) -> dict[str, str]:
 
 
 def trial_tags(trial: Trial) -> dict[str, str]:
-    """What a trial's run says of it: number and round, counted from 1, status, and the error if there was one."""
+    """What a trial's run says of it: number and round, counted from 1, status, and the error if there was one.
+
+    Of a trial that was stopped early, also why, and at which step.
+    """
     tags = {
         "rlhpo.trial": str(trial.proposal.number + 1),
         "rlhpo.round": str(trial.proposal.round + 1),
         "rlhpo.status": str(trial.status),
     }
+    if trial.stop is not None:
+        tags["rlhpo.stopped"] = trial.stop.reason
+        if trial.stop.step is not None:
+            tags["rlhpo.stopped_step"] = str(trial.stop.step)
     if trial.error and trial.cause:
         tags["rlhpo.error"] = trial.cause[:300]
         tags["mlflow.note.content"] = f"```\n{trial.error[-4900:]}\n```"

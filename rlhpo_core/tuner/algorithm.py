@@ -22,6 +22,7 @@ from torch import Tensor
 from rlhpo_core.arrays import Floats
 from rlhpo_core.seeds import derive_seed
 from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.stopping.lessons import taught_rewards, taught_weight
 from rlhpo_core.study.tuner_settings import PPOSettings, ScreeningSettings, TunerSettings
 from rlhpo_core.trial import Config, Direction, History, Inherited, Proposal, RoundSummary, Trial, trial_id
 from rlhpo_core.tuner import ppo, prior_mapping, reward_model
@@ -216,7 +217,7 @@ def _screened(state: TunerState, settings: ScreeningSettings, first: Floats, cou
 def _cost_tolerance(state: TunerState) -> float | None:
     """That of the settings; ``None`` once the trials have shown that a usual training run takes less than QUICK."""
     expect = state.expect()
-    took = [(trial.config, trial.seconds) for trial in state.history.trials if trial.value is not None]
+    took = [(trial.config, trial.seconds) for trial in state.history.complete()]
     if expect is None or not took:
         return state.settings.cost_tolerance
     with torch.no_grad():
@@ -257,11 +258,11 @@ def observe(state: TunerState, trials: Sequence[Trial]) -> TunerState:
 
 
 def _rewards(history: History) -> Floats:
-    """Rewards (N,) of all trials. One without a value earns the worst that was measured, to be avoided from then on.
+    """Rewards (N,) of all trials. One of which nothing is known earns the worst there is, to be avoided from then on.
 
-    NaN throughout if no trial has a value.
+    NaN throughout if nothing is known of any. A trial that was stopped early counts as ``stopping.lessons`` says.
     """
-    return _filled([history.reward(trial) for trial in history.trials])
+    return _filled(taught_rewards(history))
 
 
 def _filled(rewards: Sequence[float | None]) -> Floats:
@@ -289,7 +290,8 @@ def fit_reward_model(state: TunerState) -> TunerState:
     least = 2 if expect is None else 1
     if state.settings.mode != "mbrl_sdp" or len(np.unique(rewards[~np.isnan(rewards)])) < least:
         return state
-    count = len(state.history)
+    # Those that were stopped early taught something, but nobody knows what F should have said of them.
+    judged = sum(trial.stop is None for trial in state.history.trials)
     model = reward_model.fit(
         state.settings.model.kind,
         state.space.features(configs),
@@ -298,16 +300,17 @@ def fit_reward_model(state: TunerState) -> TunerState:
         warm_start=state.model,
         sample_weights=sample_weights,
         # A few trials say little about how well F predicts; those that were inherited then help out.
-        judged=count if count >= state.settings.model.min_trials else None,
+        judged=judged if judged >= state.settings.model.min_trials else None,
         expect=expect,
     )
-    return replace(state, model=model, model_trials=count)
+    return replace(state, model=model, model_trials=len(state.history))
 
 
 def _evidence(state: TunerState) -> tuple[list[Config], Floats, Floats]:
     """Configurations, rewards (N,) and sample weights (N,) of inherited trials and then of the study's trials.
 
-    The level of inherited rewards is shifted by what the configurations that both have in common have gained or lost.
+    Of the study's, those that were stopped early come first, and count as ``stopping.lessons`` says. The level of
+    inherited rewards is shifted by what the configurations that both have in common have gained or lost.
     """
     measured = [state.history.reward(trial) for trial in state.history.trials]
     configs = [trial.config for trial in state.history.trials]
@@ -320,8 +323,27 @@ def _evidence(state: TunerState) -> tuple[list[Config], Floats, Floats]:
     ]
     shift = float(np.mean(gains)) if gains else 0.0
     shifted = [None if trial.reward is None else trial.reward + shift for trial in earlier]
-    sample_weights = [trial.weight for trial in earlier] + [1.0] * len(measured)
-    return [trial.config for trial in earlier] + configs, _filled(shifted + measured), np.array(sample_weights)
+    noise = _noise(state)
+    own = list(zip(state.history.trials, taught_rewards(state.history), strict=True))
+    own.sort(key=lambda pair: pair[0].stop is None)
+    taught = [reward for _, reward in own]
+    sample_weights = [trial.weight for trial in earlier] + [taught_weight(trial, noise) for trial, _ in own]
+    configs = [trial.config for trial in earlier] + [trial.config for trial, _ in own]
+    return configs, _filled(shifted + taught), np.array(sample_weights)
+
+
+def _noise(state: TunerState) -> float | None:
+    """Variance of a score around what F, as it was last fitted, predicts where it has seen one; ``None`` if unknown.
+
+    Asked for only if a trial was stopped early.
+    """
+    complete = [trial.config for trial in state.history.complete()]
+    if state.model is None or not state.model.informed or not complete:
+        return None
+    if all(trial.stop is None for trial in state.history.trials):
+        return None
+    _, deviation = state.model.predict(state.space.features(complete))
+    return float(np.median(deviation) ** 2)
 
 
 def _key(config: Config) -> tuple[tuple[str, object], ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,11 +27,14 @@ from rlhpo_core.tuner.algorithm import TunerState
 from rlhpo_core.tuner.columns import from_columns, to_columns
 
 #: Of the document and the names of the tensors.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _KIND = "rlhpo"
 #: Of a trial's fields, those that its proposal has.
 _PROPOSED = ("number", "round", "index", "predicted", "predicted_std")
+#: Before the name of each field of a trial's ``stop``, among those that the trial has itself.
+_STOP = "stop."
 
+T = TypeVar("T")
 Part = tuple[dict[str, Any], dict[str, Tensor]]
 
 
@@ -148,8 +151,9 @@ def _of_history(state: TunerState) -> Part:
 def _outcome(trial: Trial) -> dict[str, Value]:
     """What a trial has once, as far as it has it. Its id follows from its place in the study."""
     proposed = trial.proposal.model_dump(include=set(_PROPOSED), exclude_none=True)
-    own = trial.model_dump(mode="json", exclude={"proposal", "metrics", "curve"}, exclude_none=True)
-    return {**proposed, **own}
+    own = trial.model_dump(mode="json", exclude={"proposal", "metrics", "curve", "stop"}, exclude_none=True)
+    stop = {} if trial.stop is None else trial.stop.model_dump(exclude_none=True)
+    return {**proposed, **own, **{f"{_STOP}{name}": value for name, value in stop.items()}}
 
 
 def _history(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> History:
@@ -169,7 +173,8 @@ def _history(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> History
             ),
             metrics=measured,
             curve=curve,
-            **outcome,
+            stop=_below(outcome, _STOP) or None,
+            **{name: value for name, value in outcome.items() if not name.startswith(_STOP)},
         )
         for outcome, config, measured, row, curve in zip(
             outcomes, configs, metrics, actions, _curves(count, tensors), strict=True
@@ -240,8 +245,8 @@ def _above(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{folder}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _below(named: Mapping[str, T], prefix: str) -> dict[str, T]:
+    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
 
 
 def save(state: TunerState, path: Path) -> None:

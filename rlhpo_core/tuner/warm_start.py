@@ -13,6 +13,7 @@ from dataclasses import replace
 from rlhpo_core.errors import UserError
 from rlhpo_core.space.parameters import Fixed
 from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.stopping.lessons import taught_rewards, taught_weight
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config, Direction, EarlierTrial, Inherited
 from rlhpo_core.tuner import algorithm, ppo
@@ -106,8 +107,8 @@ def _carried(earlier: TunerState, space: SearchSpace, factor: float) -> tuple[Ea
     """Earlier trials, and those that they had inherited, that lie in the space, with what they are still worth."""
     before = earlier.inherited.trials if earlier.inherited is not None else ()
     measured = [
-        EarlierTrial(config=trial.config, reward=earlier.history.reward(trial), weight=1.0)
-        for trial in earlier.history.trials
+        EarlierTrial(config=trial.config, reward=reward, weight=taught_weight(trial, noise=None))
+        for trial, reward in zip(earlier.history.trials, taught_rewards(earlier.history), strict=True)
     ]
     carried = [
         trial.model_copy(update={"weight": trial.weight * factor})

@@ -17,6 +17,8 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import load_study
+from rlhpo_core.trial import TrialStatus
+from tests.helpers.courses import trial
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -60,6 +62,17 @@ def test_a_study_just_created_is_shown_as_interrupted(tmp_path: Path, capsys: py
     assert "interrupted" in capsys.readouterr().out
     cli.status(str(tmp_path / "car"))
     assert "0 of 40" in capsys.readouterr().out
+
+
+def test_status_tells_what_stopped_trials_have_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = load_study(EXAMPLES / "01-first-study.yaml")
+    folder = StudyFolder.create(tmp_path / "car", spec, StudyRecord.new(spec))
+    folder.write_trial(trial(0, value=0.5, seconds=90.0))
+    folder.write_trial(trial(1, TrialStatus.PRUNED, seconds=10.0))
+    cli.status(str(tmp_path / "car"))
+    assert "1 trial stopped early; saved about 1 min 20 s, had it taken" in capsys.readouterr().out
+    cli.status(str(tmp_path))
+    assert "stopped" in capsys.readouterr().out
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

@@ -157,7 +157,7 @@ def test_a_trial_at_hand_that_succeeds_lets_the_round_go_on(tmp_path: Path) -> N
     class TwoAtOnce:
         """Begins trials by twos, of which the first, and only that, fails."""
 
-        def run(self, proposals: Sequence[Proposal], stop: Callable[[], bool], report: object) -> Iterator[Trial]:
+        def run(self, proposals: Sequence[Proposal], stop: Callable[[], bool], *_: object) -> Iterator[Trial]:
             for pair in (proposals[i : i + 2] for i in range(0, len(proposals), 2)):
                 if stop():
                     return
@@ -181,7 +181,7 @@ class Noisy:
     def __init__(self, draw: random.Random, both: Barrier, trained: list[int]) -> None:
         self._draw, self._both, self._trained = draw, both, trained
 
-    def run(self, proposals: Sequence[Proposal], stop: object, report: object) -> Iterator[Trial]:
+    def run(self, proposals: Sequence[Proposal], *_: object) -> Iterator[Trial]:
         for proposal in proposals:
             with suppress(BrokenBarrierError):
                 self._both.wait(0.2)

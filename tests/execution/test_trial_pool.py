@@ -19,7 +19,7 @@ import pytest
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.function import ALLOWED_MODULES
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.trial import Proposal, Trial, TrialStatus
+from rlhpo_core.trial import Proposal, Stop, Trial, TrialStatus
 from tests.helpers.pool_study import proposal, run, spec
 
 
@@ -152,12 +152,13 @@ def test_a_value_that_is_not_finite_is_infeasible(pool: TrialPool, value: str) -
 
 
 @pytest.mark.parametrize(("reports", "value"), [(2, 0.5), (0, None)])
-def test_a_trial_that_gives_up_is_pruned_with_its_last_value(
+def test_a_trial_that_gives_up_is_pruned_and_keeps_its_last_report(
     pool: TrialPool, reports: int, value: float | None
 ) -> None:
     (trial,) = run(pool, proposal(0, "give_up", reports=reports))
     assert trial.status is TrialStatus.PRUNED
-    assert trial.value == value
+    assert trial.value is None
+    assert trial.stop == Stop(reason="it gave up by itself", step=reports - 1 if reports else None, value=value)
     assert trial.curve == ((0, 0.0), (1, 0.5))[:reports]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import Evaluation, StopTrial
 from rlhpo_core.execution import trial_worker
 from rlhpo_core.execution.trial_worker import encode
+from rlhpo_core.stopping.watch import Watch
+from rlhpo_core.study.stopping_settings import MedianStopping
+from tests.helpers.courses import ended
 
 
 class Draws:
@@ -39,7 +43,7 @@ def pipe() -> Iterator[tuple[Connection, Connection]]:
 def evaluate(workers: Connection, seed: int = 3, drill: bool = False) -> dict[str, Any]:
     message = {"kind": "evaluate", "config": {}, "seed": seed, "drill": drill}
     end: dict[str, Any] = trial_worker._attempt(
-        lambda: trial_worker._evaluate(Draws(), message, trial_worker._Reporter(workers))  # type: ignore[arg-type]
+        lambda: trial_worker._evaluate(Draws(), message, trial_worker._Reporter(workers, None))  # type: ignore[arg-type]
     )
     return end
 
@@ -71,8 +75,25 @@ def test_a_trial_has_the_random_numbers_of_its_own_seed(pipe: tuple[Connection, 
 def test_a_request_to_stop_is_heeded_at_the_next_report(pipe: tuple[Connection, Connection]) -> None:
     parents, workers = pipe
     parents.send_bytes(encode({"kind": "stop"}))
-    assert evaluate(workers) == {"kind": "stopped"}
+    assert evaluate(workers) == {"kind": "stopped", "stop": None}
     assert [message["step"] for message in messages(parents)] == [1]
+
+
+def test_the_rule_stops_at_the_report_that_it_follows_from_and_from_then_on(
+    pipe: tuple[Connection, Connection],
+) -> None:
+    parents, workers = pipe
+    settings = MedianStopping(rule="median", min_trials=1)
+    watch = Watch(settings=settings, direction="maximize", earlier=(ended([(1, 0.4), (2, 0.8), (9, 0.9)]),))
+    report = trial_worker._Reporter(workers, watch)
+    report(1, 0.5)
+    report(2, math.nan)
+    for _ in range(2):
+        with pytest.raises(StopTrial):
+            report(2, 0.6)
+    assert report.stop is not None
+    assert (report.stop.step, report.stop.value) == (2, 0.6)
+    assert len(messages(parents)) == 4, "what was reported is known, also that at which it stopped"
 
 
 def test_a_drill_fails_before_anything_is_trained(pipe: tuple[Connection, Connection]) -> None:
@@ -91,7 +112,7 @@ def raising(error: BaseException) -> dict[str, Any]:
 
 
 def test_an_error_is_a_result() -> None:
-    assert raising(StopTrial()) == {"kind": "stopped"}
+    assert raising(StopTrial()) == {"kind": "stopped", "stop": None}
     assert raising(UserError("mend it so")) == {"kind": "failed", "error": "mend it so"}
     error = raising(ValueError("too\n  deep"))["error"]
     assert "in task\n" in error, "where it was raised"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.trial import Direction, History, Proposal, RoundSummary, Trial, TrialStatus, sign
+from rlhpo_core.trial import Direction, History, Proposal, RoundSummary, Stop, Trial, TrialStatus, sign
 from rlhpo_core.tuner import algorithm
 from tests.helpers.studies import RICH_SPACE, random_actions
 
@@ -74,7 +74,8 @@ def tuned(direction: Direction, rounds: int = 7) -> Study:
             elif number % 9 == 5:
                 outcome = {"status": TrialStatus.INFEASIBLE, "error": "the score is NaN"}
             elif number % 9 == 7:
-                outcome["status"] = TrialStatus.PRUNED
+                stop = Stop(reason="at step 3: it is poor", step=3, value=curve[2][1], estimate=value, deviation=0.1)
+                outcome = {"status": TrialStatus.PRUNED, "curve": curve[:3], "stop": stop}
             trials.append(Trial(proposal=proposal, started_at=1e9 + 7.0 * number, seconds=20.0, **outcome))
         whole = whole.extended(trials)
         state = algorithm.update_policy(algorithm.fit_reward_model(algorithm.observe(state, trials)))

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.tracker import StudyTracker
-from rlhpo_core.trial import History, Proposal, Trial, TrialStatus, trial_id
+from rlhpo_core.trial import History, Proposal, Stop, Trial, TrialStatus, trial_id
 
 
 def make_spec(experiment: str, **fields: Any) -> StudySpec:
@@ -32,7 +32,7 @@ def make_spec(experiment: str, **fields: Any) -> StudySpec:
 
 def make_trial(number: int, status: TrialStatus = TrialStatus.COMPLETE, study: str = "toy-1", **fields: Any) -> Trial:
     """A trial in rounds of two, whose value falls by 0.1 from trial to trial."""
-    has_value = status in (TrialStatus.COMPLETE, TrialStatus.PRUNED)
+    has_value, pruned = status is TrialStatus.COMPLETE, status is TrialStatus.PRUNED
     proposal = Proposal(
         trial_id=trial_id(study, number // 2, number % 2),
         number=number,
@@ -48,7 +48,9 @@ def make_trial(number: int, status: TrialStatus = TrialStatus.COMPLETE, study: s
         "metrics": {"accuracy": 0.8} if has_value else {},
         "started_at": 1_700_000_000.0 + number,
         "seconds": 2.5,
-        "error": None if has_value else "Traceback\nMemoryError: out of memory",
+        "error": None if has_value or pruned else "Traceback\nMemoryError: out of memory",
+        "curve": ((1, 0.95), (2, 0.9)) if pruned else (),
+        "stop": Stop(reason="at step 2: it is worse than the median", step=2, value=0.9) if pruned else None,
     }
     return Trial(proposal=proposal, status=status, **{**values, **fields})
 

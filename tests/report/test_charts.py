@@ -22,12 +22,7 @@ def test_a_study_has_its_charts_in_the_place_of_pictures() -> None:
     summaries = [RoundSummary(round=i, trials=5 * i + 5, best=6.0, model_r2=-3e9, kl=0.2) for i in range(4)]
     sensitivity = analyse(spec, history)
     drawn = charts(spec, history, summaries, sensitivity)
-    assert drawn.keys() == CAPTIONS.keys() - {
-        "parallel_coordinates.png",
-        "predicted_vs_real.png",
-        "curves.png",
-        "timeline.png",
-    }
+    assert drawn.keys() == CAPTIONS.keys() - {"parallel_coordinates.png", "predicted_vs_real.png", "timeline.png"}
     pngs = figures(spec, history, summaries, sensitivity)
     page = html_report(spec, history, summaries, pngs, None, drawn, script())
     assert page.count("plotly.js v") == 1, "the script is there once"
@@ -51,7 +46,7 @@ def test_a_study_has_its_charts_in_the_place_of_pictures() -> None:
         [{"value": 0.5}],
         [{"value": 0.0}] * 12,
         [{"status": "failed", "error": "no"}] * 4,
-        [{"value": 1e308 * (-1) ** i} for i in range(12)],
+        [{"value": 1e308 * (-1) ** i, "curve": ((1, 1e308), (2, -1e308))} for i in range(12)],
         [{"value": 1e-300 * i} for i in range(20)],
     ],
     ids=["none", "one", "equal", "failed", "huge", "tiny"],
@@ -62,6 +57,19 @@ def test_no_outcome_breaks_a_chart(space: SearchSpace, direction: Any, outcomes:
     history = history_of(spec, outcomes) if outcomes else History(direction=direction)
     drawn = charts(spec, history, (), analyse(spec, history))
     assert ("progress.png" in drawn) == any("value" in outcome for outcome in outcomes)
+
+
+def test_stopped_trials_are_marked_where_they_stopped() -> None:
+    spec = make_spec(line_space(1))
+    stop = {"reason": "at step 2: it is <poor>", "step": 2, "value": 0.25}
+    outcomes = [{"value": 0.75, "curve": ((1, 0.5), (3, 0.75))}, {"value": 0.5, "curve": ((1, 0.375),)}]
+    history = history_of(spec, [*outcomes, {"status": "pruned", "curve": ((1, 0.125), (2, 0.25)), "stop": stop}])
+    drawn = charts(spec, history, (), None)["curves.png"]
+    for name in ("best (1)", "complete (1)", "stopped early (1)"):
+        assert f'"name":"{name}"' in drawn
+    assert '"symbol":"diamond"' in drawn
+    assert "at step 2: it is" in drawn
+    assert "<poor>" not in drawn
 
 
 def test_names_are_shown_literally() -> None:

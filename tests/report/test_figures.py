@@ -47,7 +47,10 @@ def test_pictures_drawn_in_threads_are_the_same(study: Study, pngs: dict[str, by
         [{"value": float(i), "curve": ((0, 1.0), (5, 2.0))} for i in range(12)],
         [{"status": "failed", "error": "no"}],
         [{"status": "failed"}, {"status": "infeasible", "error": "NaN"}] * 6,
-        [{"status": "pruned"}, {"status": "pruned", "value": 1.0, "curve": ((1, 1.0),)}],
+        [
+            {"status": "pruned", "stop": {"reason": "it gave up"}},
+            {"status": "pruned", "stop": {"reason": "it is poor", "step": 1, "value": 1.0}, "curve": ((1, 1.0),)},
+        ],
         [{"value": 1e308 * (-1) ** i, "curve": ((1, -1e308), (2, 1e308))} for i in range(12)],
         [{"value": 1.0 + 1e-15 * i} for i in range(12)],
         [{"value": 1e300 if i == 3 else i / 10} for i in range(20)],

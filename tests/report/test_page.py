@@ -35,6 +35,15 @@ def test_the_note_holds_the_facts(study: Study) -> None:
     assert "| one\\_drop |" in note
 
 
+def test_stopped_trials_are_told_with_their_reasons(study: Study) -> None:
+    spec, history, summaries = study
+    saved = "4 trials stopped early; saved about 0.0 s, had each taken as long as the 23 complete ones on average"
+    assert f"| stopped early | {saved} |" in study_note(spec, history, summaries)
+    page = html_report(spec, history, summaries, {})
+    assert saved in page
+    assert page.count("at step 3: it is poor") == 4
+
+
 def test_the_note_fits_into_a_tag_of_mlflow() -> None:
     space = {f"hyperparameter_{i}_of_many": {"type": "float", "low": 0, "high": 1} for i in range(300)}
     spec = make_spec(SearchSpace.model_validate(space))

@@ -77,3 +77,8 @@ DEPTH, RATE = STUDY["space"]["depth"], STUDY["space"]["rate"]
 def test_fixed_fields_are_refused_by_name(fields: dict[str, Any], message: str) -> None:
     (difference,) = edited(**fields)
     assert difference.startswith(message)
+
+
+def test_the_rule_that_stops_trials_is_fixed() -> None:
+    assert edited(stopping="median")[0] == "stopping.rule (was none, is median)"
+    assert edited(stopping="none") == []

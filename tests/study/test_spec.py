@@ -40,6 +40,7 @@ space:
   reg: {type: categorical, choices: [0, 1e-3, "1e-3", "on", true]}
 budget: {trials: 40, wall_time: 1h30m, cost: {limit: 12.5, per_trial_hour: 0.4}, patience: 15}
 tuner: {mode: mbrl_sdp, trials_per_round: 8, model: {kind: gp, delta: 0.2}, screening: {candidates: 64}}
+stopping: {rule: learned, epsilon: 0.1, grace: 20}
 execution: {workers: 2, trial_timeout: 15m, trial_memory_mb: 2048}
 tracking: {uri: "https://mlflow.example.org", experiment: churn}
 registry: {model: churn}
@@ -67,6 +68,14 @@ def test_a_minimal_study_has_the_default_method_and_known_direction(tmp_path: Pa
     assert spec.prior == "auto"
     assert len(spec.space.steps) == 10
     assert spec.budget.trials == 100
+
+
+@pytest.mark.parametrize("rule", ["none", "median", "asha", "learned"])
+def test_a_rule_of_stopping_may_be_named_alone(tmp_path: Path, rule: str) -> None:
+    spec = load_study(write(tmp_path, changed(stopping=rule)))
+    assert spec.stopping.rule == rule
+    assert spec.stopping == load_study(write(tmp_path, changed(stopping={"rule": rule}))).stopping
+    assert load_study(write(tmp_path, MINIMAL)).stopping.rule == "none"
 
 
 def test_the_papers_profile_can_be_chosen_and_changed_in_part(tmp_path: Path) -> None:
@@ -159,6 +168,10 @@ def test_a_function_may_have_a_metric_of_its_own(tmp_path: Path) -> None:
         ({"tuner": {"agent": {"layers": 0}}}, r"tuner\.agent\.layers: .*greater than or equal to 1"),
         ({"tuner": {"ppo": {"clip": 1.0}}}, r"tuner\.ppo\.clip: .*less than 1"),
         ({"tuner": {"screening": {"local_share": 2}}}, r"tuner\.screening\.local_share: .*less than or equal to 1"),
+        ({"stopping": "fast"}, r"stopping: .*'none', 'median', 'asha', 'learned'"),
+        ({"stopping": {"rule": "asha", "min_trials": 3}}, r"stopping\.asha\.min_trials: Extra inputs"),
+        ({"stopping": {"rule": "asha", "reduction": 1}}, r"stopping\.asha\.reduction: .*greater than 1"),
+        ({"stopping": {"rule": "learned", "epsilon": 0.5}}, r"stopping\.learned\.epsilon: .*less than 0.5"),
         ({"execution": {"trial_memory_mb": 1}}, r"execution\.trial_memory_mb: .*256"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_trial_is_a_run_with_its_values_in_the_users_units(store: Path) -> Non
     ("status", "expected"),
     [
         (TrialStatus.COMPLETE, "FINISHED"),
-        (TrialStatus.PRUNED, "KILLED"),
+        (TrialStatus.PRUNED, "FINISHED"),
         (TrialStatus.FAILED, "FAILED"),
         (TrialStatus.INFEASIBLE, "FAILED"),
     ],
@@ -93,6 +93,10 @@ def test_how_a_trial_ended(store: Path, status: TrialStatus, expected: str) -> N
     assert run.info.status == expected
     assert run.data.tags["rlhpo.status"] == status.value
     assert ("objective" in run.data.metrics) == (trial.value is not None)
+    if trial.stop:
+        assert run.data.tags["rlhpo.stopped"] == "at step 2: it is worse than the median"
+        assert run.data.tags["rlhpo.stopped_step"] == "2"
+        assert run.data.metrics["curve.log_loss"] == 0.9
     if trial.error:
         assert run.data.tags["rlhpo.error"] == "MemoryError: out of memory"
         assert "Traceback" in run.data.tags["mlflow.note.content"]

@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 import torch
 
 from rlhpo_core.space.search_space import SearchSpace, load_space
+from rlhpo_core.stopping.lessons import UNKNOWN
 from rlhpo_core.study.tuner_settings import TunerSettings
-from rlhpo_core.trial import Config, Trial, TrialStatus
+from rlhpo_core.trial import Config, Stop, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm, state_file
 from rlhpo_core.tuner.algorithm import TunerState, initial_state
+from rlhpo_core.tuner.warm_start import warm_state
 from tests.helpers.studies import CUBE, RICH_SPACE, VARIANTS, after_rounds, bowl, rich, small_settings, trials_of
 
 variants = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
@@ -331,10 +334,13 @@ def test_one_diverged_training_does_not_drown_the_others() -> None:
     assert torch.nn.functional.cosine_similarity(bad, terrible, dim=0) > 0.99
 
 
-def test_a_pruned_trial_counts_with_the_value_that_it_reached() -> None:
+def test_a_round_of_pruned_trials_is_learnt_from_and_has_no_best() -> None:
     state = start(small_settings(), space=CUBE)
     proposals = algorithm.propose(state)
-    trials = [Trial(proposal=p, status=TrialStatus.PRUNED, value=bowl(p.config)) for p in proposals]
+    trials = [
+        Trial(proposal=p, status=TrialStatus.PRUNED, stop=Stop(reason="poor", step=1, value=bowl(p.config)))
+        for p in proposals
+    ]
     state = algorithm.fit_reward_model(algorithm.observe(state, trials))
     assert state.model is not None
     assert algorithm.update_policy(state).summaries[-1].best is None
@@ -402,3 +408,62 @@ def test_a_copied_optimizer_goes_on_with_its_moments() -> None:
     assert set(steps) == {3.0 * state.settings.ppo.epochs}
     for index, found in state.optimizer.state_dict()["state"].items():
         assert torch.equal(found["exp_avg"], moments[index]["exp_avg"])
+
+
+# -- trials that were stopped early ----------------------------------------------------------------------------------
+
+
+def stopped(trial: Trial, estimate: float, deviation: float) -> Trial:
+    """The trial as if a rule had stopped it."""
+    stop = Stop(reason="poor", step=1, value=estimate - 1, estimate=estimate, deviation=deviation)
+    return Trial(proposal=trial.proposal, status=TrialStatus.PRUNED, stop=stop)
+
+
+def after_a_round(change: Callable[[list[Trial]], list[Trial]]) -> TunerState:
+    """Two rounds, the trials of the second changed; not yet the policy's update."""
+    state = after_rounds(start(small_settings(trials_per_round=8), space=CUBE), bowl, 1)
+    trials = change(trials_of(algorithm.propose(state), bowl))
+    return algorithm.fit_reward_model(algorithm.observe(state, trials))
+
+
+def predicted(state: TunerState, config: Config) -> float:
+    assert state.model is not None
+    return float(state.model.predict(state.space.features([config]))[0][0])
+
+
+def test_a_stopped_trial_teaches_the_model_the_more_the_surer_its_estimate_is() -> None:
+    def taught(deviation: float | None) -> float:
+        def change(trials: list[Trial]) -> list[Trial]:
+            last = trials[7]
+            return [*trials[:7], last if deviation is None else stopped(last, bowl(last.config) - 3, deviation)]
+
+        state = after_a_round(change)
+        return predicted(state, state.history.trials[15].config)
+
+    true, vague, sure = taught(None), taught(100.0), taught(1e-6)
+    assert sure < vague < true
+
+
+def test_a_stopped_trial_is_never_what_is_to_be_improved_upon() -> None:
+    state = after_a_round(lambda trials: [*trials[:7], stopped(trials[7], 5.0, 1e-6)])
+    best = state.history.best()
+    assert best is not None
+    assert algorithm._best_reward(state) == state.history.reward(best)
+    assert algorithm.update_policy(state).summaries[-1].best == best.value
+
+
+def test_diagnostics_are_about_trials_that_ended() -> None:
+    whole, cut = after_a_round(lambda trials: trials), after_a_round(lambda ts: [stopped(t, -1.0, 0.1) for t in ts])
+    assert whole.model is not None
+    assert cut.model is not None
+    assert whole.model.diagnostics is not None
+    assert cut.model.diagnostics is not None
+    assert (whole.model.diagnostics.n, cut.model.diagnostics.n) == (16, 8)
+
+
+def test_a_later_study_inherits_what_a_stopped_trial_taught() -> None:
+    earlier = algorithm.update_policy(after_a_round(lambda ts: [*ts[:7], stopped(ts[7], -0.5, 0.1)]))
+    later = warm_state(earlier, "later", 1, CUBE, "maximize", small_settings())
+    assert later.inherited is not None
+    assert [trial.weight for trial in later.inherited.trials] == [1.0] * 15 + [UNKNOWN]
+    assert later.inherited.trials[-1].reward == -0.5

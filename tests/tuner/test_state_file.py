@@ -31,7 +31,7 @@ from tests.helpers.studies import (
     trials_of,
 )
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "state-v3.safetensors"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "state-v4.safetensors"
 FIXTURE_SETTINGS = small_settings(
     agent={"profile": "extended", "layers": 1, "nodes": 8},
     model={"kind": "gp"},
@@ -93,14 +93,20 @@ def of_every_kind(state: TunerState, count: int) -> list[Trial]:
     outcomes: list[dict[str, Any]] = [
         {"status": "complete", "value": 1, "metrics": {"b": 0.5, "a": -0.0}, "curve": ((10, 0.1), (20, 1 / 3))},
         {"status": "failed", "error": "Traceback\né: crashed", "curve": ()},
-        {"status": "pruned", "value": 1e-300, "metrics": {"a": 2.5}, "curve": ((2**40, -1e300),)},
+        {
+            "status": "pruned",
+            "metrics": {"a": 2.5},
+            "curve": ((2**40, -1e300),),
+            "stop": {"reason": "é", "step": 2**40, "value": -1e300, "estimate": 1e-300, "deviation": 0.0},
+        },
         {"status": "infeasible", "error": "", "started_at": 1.7e9, "seconds": 0.25},
+        {"status": "pruned", "stop": {"reason": ""}},
     ]
-    return [Trial(proposal=one, **outcomes[one.index % 4]) for one in algorithm.propose(state, count)]
+    return [Trial(proposal=one, **outcomes[one.index % 5]) for one in algorithm.propose(state, count)]
 
 
 def test_trials_of_every_kind_are_restored(small: TunerState) -> None:
-    observed = algorithm.observe(small, of_every_kind(small, 4))
+    observed = algorithm.observe(small, of_every_kind(small, 5))
     found = from_bytes(to_bytes(observed))
     assert found.history == observed.history
     assert found.history.model_dump_json() == observed.history.model_dump_json(), "in the same order, to the last bit"
@@ -108,11 +114,11 @@ def test_trials_of_every_kind_are_restored(small: TunerState) -> None:
 
 
 def test_curves_are_kept_as_long_as_their_round_is_under_way(small: TunerState) -> None:
-    trials = of_every_kind(small, 4)
+    trials = of_every_kind(small, 5)
     observed = algorithm.fit_reward_model(algorithm.observe(small, trials))
     assert [trial.curve for trial in observed.history.trials] == [None] * 4 + [trial.curve for trial in trials]
     after = algorithm.update_policy(from_bytes(to_bytes(observed)))
-    assert [trial.curve for trial in after.history.trials] == [None] * 8
+    assert [trial.curve for trial in after.history.trials] == [None] * 9
     assert after.history.trials[4:] == tuple(trial.without_curve() for trial in trials)
 
 
@@ -232,10 +238,10 @@ def test_a_foreign_file_is_refused(data: bytes) -> None:
         from_bytes(data)
 
 
-@pytest.mark.parametrize("version", [0, 2, 4, "3", None])
+@pytest.mark.parametrize("version", [0, 3, 5, "4", None])
 def test_a_state_of_an_unknown_version_is_refused_with_a_way_out(small: TunerState, version: object) -> None:
     changed = rewritten(to_bytes(small), lambda document, tensors: document.update(format_version=version))
-    with pytest.raises(UserError, match=f"has format version {version}, this rlhpo reads version 3; continue with"):
+    with pytest.raises(UserError, match=f"has format version {version}, this rlhpo reads version 4; continue with"):
         from_bytes(changed)
 
 
@@ -320,7 +326,7 @@ def test_the_old_file_stays_whole_when_writing_fails(
 # -- older formats ---------------------------------------------------------------------------------------------------
 
 
-def test_a_state_of_version_3_is_still_read() -> None:
+def test_a_state_of_version_4_is_still_read() -> None:
     """The file was made with ``python -m tests.tuner.test_state_file``; it must never be made again.
 
     What a later release computes from it may differ in the last digits, what it holds may not.

@@ -112,20 +112,24 @@ class XGBoostEvaluator(Evaluator):
     def evaluate(self, config: Config, report: Reporter) -> Evaluation:
         """Train on the training rows and score the validation rows; with ``folds``, the mean over the folds.
 
-        Reports the objective every ``report_every`` trees, or, with folds, the mean so far after each fold.
+        Reports the objective every ``report_every`` trees, or, with folds, the mean so far after each fold; not at the
+        end.
         """
         if self.settings.folds is None:
             _, measured = self._train(config, self.split.train, self.split.validation, report, cache=True)
-            return Evaluation(measured[self.metric], measured)
+            # Early stopping goes back to the best number of trees, which the curve may have passed.
+            trees = self._native(config)[1] if self.settings.early_stopping_rounds is None else None
+            return Evaluation(measured[self.metric], measured, trees)
         rows = np.sort(np.concatenate([self.split.train, self.split.validation]))
         results: list[dict[str, float]] = []
         for training, validation in folds(self.table, rows, self.settings.folds, self.seed):
             _, measured = self._train(config, training, validation, None, cache=False)
             results.append(measured)
-            report(len(results), float(np.mean([result[self.metric] for result in results])))
+            if len(results) < self.settings.folds:
+                report(len(results), float(np.mean([result[self.metric] for result in results])))
         means = {name: float(np.mean([result[name] for result in results])) for name in results[0]}
         spread = float(np.std([result[self.metric] for result in results]))
-        return Evaluation(means[self.metric], {**means, f"{self.metric}_fold_std": spread})
+        return Evaluation(means[self.metric], {**means, f"{self.metric}_fold_std": spread}, self.settings.folds)
 
     def refit(self, config: Config) -> Refit:
         """Train on train + validation and score the holdout once.
@@ -176,7 +180,7 @@ class XGBoostEvaluator(Evaluator):
 
         callbacks: list[xgb.callback.TrainingCallback] = []
         if report is not None:
-            callbacks.append(_Report(self.settings.report_every, watched, objective, report))
+            callbacks.append(_Report(self.settings.report_every, trees, watched, objective, report))
         early: dict[str, Any] = {}
         if self.settings.early_stopping_rounds is not None:
             callbacks.append(
@@ -265,16 +269,22 @@ class XGBoostEvaluator(Evaluator):
 
 
 class _Report(xgb.callback.TrainingCallback):  # type: ignore[misc]
-    """Scores validation every so many trees. XGBoost adds up predictions as trees come, so this stays cheap."""
+    """Scores validation after every so many trees. XGBoost adds up predictions as trees come, so this stays cheap."""
 
-    def __init__(self, every: int, watched: xgb.DMatrix, objective: Any, report: Reporter) -> None:
+    def __init__(self, every: int | None, trees: int, watched: xgb.DMatrix, objective: Any, report: Reporter) -> None:
         super().__init__()
-        self.every, self.watched, self.objective, self.report = every, watched, objective, report
+        self.every, self.trees = every, trees
+        self.watched, self.objective, self.report = watched, objective, report
 
     def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: object) -> bool:
-        if (epoch + 1) % self.every == 0:
+        if _is_due(epoch + 1, self.every) and epoch + 1 < self.trees:
             self.report(epoch + 1, self.objective(model.predict(self.watched)))
         return False
+
+
+def _is_due(trees: int, every: int | None) -> bool:
+    """Whether to report after so many trees; ``None`` is every ten up to 200, and from then on every tenth or so."""
+    return trees % (10 * max(1, trees // 100) if every is None else every) == 0
 
 
 def _one_hot(frame: pd.DataFrame) -> pd.DataFrame:

@@ -162,6 +162,7 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
     if proposal == NOTHING:
         trial.write_bytes(b"")
         return None
+    from rlhpo_core.execution.earlier_rounds import watching
     from rlhpo_core.execution.trial_pool import TrialPool
 
     files, wanted = files_of(store), Proposal.model_validate_json(proposal)
@@ -170,11 +171,12 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         trial.write_bytes(b"")
         return None
     if finished is None:
+        watch = watching(files, spec, wanted.round)
         with (
             with_table(spec, table, table_name) as local,
             TrialPool(local, 1, pod.threads(spec.execution), files.schema()) as pool,
         ):
-            (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
+            (finished,) = pool.run([wanted], lambda: False, lambda *_: None, watch)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
         finished = keep(files, finished)
@@ -185,11 +187,15 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
 
 
 def scores(trial: Trial | None) -> dict[str, float]:
-    """What KFP shows of a trial of ``train``: its number, counted from 1, its value, and its other scores."""
+    """What KFP shows of a trial of ``train``: its number, counted from 1, its value, and its other scores.
+
+    Of one that was stopped early, the step of that.
+    """
     if trial is None:
         return {}
     value = {} if trial.value is None else {"objective": trial.value}
-    return {"trial": float(trial.proposal.number + 1), **value, **trial.metrics}
+    stopped = {} if trial.stop is None or trial.stop.step is None else {"stopped_at_step": float(trial.stop.step)}
+    return {"trial": float(trial.proposal.number + 1), **value, **stopped, **trial.metrics}
 
 
 @pod.step
