@@ -34,6 +34,7 @@ from rlhpo_core.cli.options import (
     errors,
     occupied,
     overrides,
+    print_what_can_be_printed,
     write_file,
 )
 from rlhpo_core.errors import UserError
@@ -150,21 +151,16 @@ def status(
     if not folders:
         raise UserError(f"no studies in {folder}; `rlhpo tune STUDY.yaml` starts one")
     grid = Grid("study", "state", "trials", "failed", "stopped", "best", "winner", box=None, header_style="bold")
+    damaged: list[UserError] = []
     for each in folders:
-        spec = each.spec()
-        history = each.history()
-        best = history.best()
-        winner = each.record().winner
-        grid.add_row(
-            escape(str(each.path)),
-            _state(each, spec, history),
-            f"{len(history)}/{spec.budget.trials}",
-            str(_failed(history)),
-            str(sum(trial.stop is not None for trial in history.trials)),
-            "–" if best is None else f"{spec.objective.metric} {best.value:.5g}",
-            (winner.registered or ("of no use" if winner.warning else "refitted")) if winner is not None else "–",
-        )
+        try:
+            grid.add_row(escape(str(each.path)), *_row(each))
+        except UserError as error:
+            grid.add_row(escape(str(each.path)), "damaged")
+            damaged.append(error)
     console.print(grid)
+    if damaged:
+        raise UserError("\n".join(map(str, damaged)))
 
 
 @app.command()
@@ -224,6 +220,7 @@ def main() -> None:
 
     In a pod, such as that of a job that submits runs, the mounted settings hold as they do for steps.
     """
+    print_what_can_be_printed()
     try:
         with pod_settings.mounted():
             app()
@@ -295,6 +292,20 @@ def _print_best(folder: StudyFiles, spec: StudySpec) -> None:
             console.print(f"[bold red]warning[/]    {escape(winner.warning)}")
         why = "the study names no registry.model" if spec.registry.model is None else "see registry.must_beat_constant"
         console.print(f"registered {escape(winner.registered or f'no ({why})')}")
+
+
+def _row(study: StudyFolder) -> tuple[str, ...]:
+    """What the list of studies says of one, after its folder."""
+    spec, history, winner = study.spec(), study.history(), study.record().winner
+    best = history.best()
+    return (
+        _state(study, spec, history),
+        f"{len(history)}/{spec.budget.trials}",
+        str(_failed(history)),
+        str(sum(trial.stop is not None for trial in history.trials)),
+        "–" if best is None else f"{spec.objective.metric} {best.value:.5g}",
+        (winner.registered or ("of no use" if winner.warning else "refitted")) if winner is not None else "–",
+    )
 
 
 def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import inspect
+import io
+import sys
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
@@ -29,6 +32,26 @@ RUNS = Path("runs")
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+
+#: What stands for characters that a terminal does not know; "?" for all others.
+_PLAIN = {
+    "✓": "+", "✗": "x", "–": "-", "—": "-", "…": "...", "²": "2", "×": "x", "·": ".", "→": "->", "≤": "<=", "≥": ">=",
+}  # fmt: skip
+
+
+def print_what_can_be_printed() -> None:
+    """Have output that is no UTF-8 take what comes nearest to a character that it does not know, and not fail at it."""
+    codecs.register_error("rlhpo-plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="rlhpo-plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    unknown = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in unknown), error.end
+
 
 # -- a study -----------------------------------------------------------------------------------------------------------
 

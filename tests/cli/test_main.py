@@ -55,6 +55,18 @@ def test_status_of_a_folder_without_studies(tmp_path: Path, monkeypatch: pytest.
         cli.status("runs")
 
 
+def test_a_damaged_study_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = load_study(EXAMPLES / "01-first-study.yaml")
+    for name in ("a", "b", "c"):
+        StudyFolder.create(tmp_path / name, spec, StudyRecord.new(spec))
+    (tmp_path / "b" / "study.json").write_text("{")
+    with pytest.raises(UserError, match=r"b/study.json is missing or damaged"):
+        cli.status(str(tmp_path))
+    shown = capsys.readouterr().out
+    assert "damaged" in shown
+    assert shown.count("interrupted") == 2
+
+
 def test_a_study_just_created_is_shown_as_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = load_study(EXAMPLES / "01-first-study.yaml")
     StudyFolder.create(tmp_path / "car", spec, StudyRecord.new(spec))

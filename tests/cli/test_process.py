@@ -80,3 +80,18 @@ def test_an_interrupted_command_is_gone_at_once(command: str, code: int, said: s
     program = INTERRUPTED_APP.replace("COMMAND", command)
     done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (code, said), done.stderr
+
+
+def test_a_terminal_without_utf8_is_printed_to_all_the_same() -> None:
+    program = (
+        "import typer\n"
+        "from rlhpo_core.cli import main\n"
+        "def said():\n"
+        "    main.console.print('✓ R² 0.5 – é')\n"
+        "main.app = typer.Typer()\n"
+        "main.app.command()(said)\n"
+        "main.main()"
+    )
+    settings = {**environment(), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], env=settings, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "+ R2 0.5 - ?\n"), done.stderr
