@@ -40,6 +40,8 @@ from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
 
+#: The page in a study's folder.
+REPORT = "report.html"
 #: Seconds that the trials and the tuner are given to end after a second Ctrl-C or SIGTERM. Kubernetes gives a pod 30.
 _GRACE = 4.0
 
@@ -197,7 +199,7 @@ def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None 
 
     Raises: UserError if it cannot be written, or if something that is no page is there.
     """
-    path = interactive or folder.path / "report.html"
+    path = interactive or folder.path / REPORT
     if interactive is not None and not _is_free_or_page(path):
         raise UserError(f"{path} exists and is no HTML page; choose another file for the report")
     report = make_report(folder, spec)
@@ -350,7 +352,7 @@ def _conclude(
             winner = register_winner(folder, spec, evaluator, tracker, best)
     with console.status("drawing and logging the report"):
         report = make_report(folder, spec)
-        write_atomically(folder.path / "report.html", report.html.encode())
+        folder.store.write(REPORT, report.html.encode())
         log_report(tracker, report)
     tracker.finish("KILLED" if not outcome.finished else "FINISHED" if best is not None else "FAILED")
     return winner

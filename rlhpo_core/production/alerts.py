@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import time
@@ -92,3 +93,6 @@ def _post(request: urllib.request.Request) -> str:
     except OSError as error:
         # Not the address: it may be a secret.
         return f"{type(error).__name__}: {getattr(error, 'reason', error)}"
+    except (http.client.HTTPException, ValueError) as error:
+        # An answer that is no HTTP, or an address that is none: the text may hold it.
+        return type(error).__name__

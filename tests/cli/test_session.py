@@ -260,6 +260,26 @@ def test_studies_without_a_place_of_their_own_are_numbered(place: Path, console:
     assert sorted(path.name for path in (place / "runs").glob("many*")) == ["many", "many-2"]
 
 
+def test_a_report_that_cannot_be_written_is_said_and_written_by_a_resume(
+    place: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, make_report = place / "runs" / "unwritten", session.make_report
+
+    def in_the_way(*arguments: Any) -> Any:
+        (path / "report.html").mkdir()
+        return make_report(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "make_report", in_the_way)
+        result = session.start(study(place, "unwritten", budget={"trials": 2}), path, console)
+    assert (result.finished, result.logged) == (True, False)
+    assert "report.html" in said(console)
+    (path / "report.html").rmdir()
+    assert session.resume(path, console).logged
+    assert (path / "report.html").is_file()
+    assert study_run(place, result.folder).info.status == "FINISHED"
+
+
 def test_ctrl_c_finishes_the_trials_at_hand(place: Path, console: Console, ctrl_c: list[int]) -> None:
     spec = study(place, "polite", space=NAP, budget={"trials": 9})
     before = signal.getsignal(signal.SIGINT)

@@ -3,11 +3,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
+import threading
 from typing import Any
 
 import pytest
 
-from rlhpo_core.production.alerts import send
+from rlhpo_core.production.alerts import DELAYS, send
 from rlhpo_core.study.production_settings import Alert, AlertsSpec
 from tests.helpers.webhooks import Hook
 
@@ -61,3 +63,24 @@ def test_only_wanted_events_are_sent(hook: Hook, monkeypatch: pytest.MonkeyPatch
     assert tell(hook, url="file:///etc/passwd")[1] == [
         "alert not sent: the address must start with http:// or https://"
     ]
+
+
+@pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 two-hundred\r\n\r\n", b""])
+def test_what_answers_no_http_is_warned_of(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in (0.0, *DELAYS):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        warned: list[str] = []
+        spec = AlertsSpec(url=f"http://127.0.0.1:{server.getsockname()[1]}/")
+        assert not send(spec, "promoted", {}, warned.append, lambda seconds: None)
+        thread.join()
+    (warning,) = warned
+    assert "not sent" in warning
