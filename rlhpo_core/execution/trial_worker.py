@@ -2,9 +2,10 @@
 
 It talks with the pool in JSON over a pipe:
 
-    pool → worker   evaluate (config, seed, drill);  stop (the trial under way)
+    pool → worker   evaluate (config, seed, drill, trial);  stop (the trial under way)
     worker → pool   ready | failed (error)  after building;
-                    report (step, value) …  done (value, metrics) | stopped | failed (error)  for a trial
+                    report (step, value) …  done (value, metrics) | stopped | infeasible (error) | failed (error)
+                    for a trial
 
 Every trial seeds the global random generators anew, so that it does not matter which worker takes it, after which
 other trials.
@@ -22,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -31,7 +32,9 @@ import numpy as np
 from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
-from rlhpo_core.evaluators.protocol import Evaluator, StopTrial
+from rlhpo_core.evaluators.protocol import NO_CHECKPOINT, Checkpoint, Evaluator, Infeasible, StopTrial
+from rlhpo_core.storage.checkpoints import StoredCheckpoint
+from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.study.spec import StudySpec
 
 #: One message of the protocol above; ``kind`` says which.
@@ -46,7 +49,9 @@ def encode(message: Message) -> bytes:
     return json.dumps(message).encode()
 
 
-def work(connection: Connection, spec_json: str, schema_json: str | None, threads: int, parent: int) -> None:
+def work(
+    connection: Connection, spec_json: str, schema_json: str | None, threads: int, checkpoints: str | None, parent: int
+) -> None:
     """The life of a worker: build the evaluator, then evaluate until the parent closes the pipe.
 
     Args:
@@ -54,6 +59,7 @@ def work(connection: Connection, spec_json: str, schema_json: str | None, thread
         spec_json: The study as JSON.
         schema_json: The schema by which its table is read, as JSON; ``None`` if there is none.
         threads: Of each trial.
+        checkpoints: Address of the store in which trials keep what they go on from; ``None`` if they keep nothing.
         parent: Process id of the pool; the worker dies with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -68,12 +74,14 @@ def work(connection: Connection, spec_json: str, schema_json: str | None, thread
             connection.send_bytes(encode(evaluator))
             return
         connection.send_bytes(encode({"kind": "ready"}))
+        store = None if checkpoints is None else cache(partial(open_store, checkpoints))
         while True:
             message = json.loads(connection.recv_bytes())
             # A request to stop may arrive just after the trial has ended: there is nothing left to stop.
             if message["kind"] == "evaluate":
                 clock = time.monotonic()
-                end = _attempt(partial(_evaluate, evaluator, message, _Reporter(connection)))
+                checkpoint = NO_CHECKPOINT if store is None else StoredCheckpoint(store, message["trial"])
+                end = _attempt(partial(_evaluate, evaluator, message, _Reporter(connection), checkpoint))
                 connection.send_bytes(encode({**end, "seconds": time.monotonic() - clock}))
 
 
@@ -105,11 +113,11 @@ class _Reporter:
             raise StopTrial
 
 
-def _evaluate(evaluator: Evaluator, message: Message, report: _Reporter) -> Message:
+def _evaluate(evaluator: Evaluator, message: Message, report: _Reporter, checkpoint: Checkpoint) -> Message:
     _seed_globals(message["seed"])
     if message["drill"]:
         raise RuntimeError("made to fail on purpose, by execution.drill")
-    evaluation = evaluator.evaluate(message["config"], report)
+    evaluation = evaluator.evaluate(message["config"], report, checkpoint)
     metrics = {str(name): float(value) for name, value in evaluation.metrics.items()}
     return {"kind": "done", "value": float(evaluation.value), "metrics": metrics}
 
@@ -127,6 +135,8 @@ def _attempt(task: Callable[[], T]) -> T | Message:
         return task()
     except StopTrial:
         return {"kind": "stopped"}
+    except Infeasible as reason:
+        return {"kind": "infeasible", "error": str(reason)}
     except UserError as error:
         return {"kind": "failed", "error": str(error)}
     except Exception as error:  # The code is the user's or a library's: it may raise anything, and that is a result.

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhpo_core.data.labelled import folds, split
 from rlhpo_core.data.schema import ColumnSchema, TableSchema
-from rlhpo_core.data.table import Table, folds, load_table, split
+from rlhpo_core.data.table import Table, load_table
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import DataSpec
 
@@ -231,7 +232,10 @@ def table_of(counts: list[int]) -> Table:
     features = pd.DataFrame({"x": np.arange(len(target))})
     classes = tuple(range(len(counts)))
     schema = TableSchema(task="classification", classes=classes, columns={"x": ColumnSchema(kind="number")})
-    return Table(features, target, "classification", classes, "y", 0, "0" * 32, schema)
+    return Table(
+        features=features, target=target, task="classification", classes=classes, target_name="y", given_holdout=0,
+        digest="0" * 32, schema=schema,
+    )  # fmt: skip
 
 
 @given(

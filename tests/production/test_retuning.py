@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlhpo_core.data.table import load_table, split
+from rlhpo_core.data.labelled import split
+from rlhpo_core.data.table import load_table
 from rlhpo_core.errors import UserError
 from rlhpo_core.production import promotion, retuning
 from rlhpo_core.production.ledger import Record

@@ -172,7 +172,7 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
     if finished is None:
         with (
             with_table(spec, table, table_name) as local,
-            TrialPool(local, 1, pod.threads(spec.execution), files.schema()) as pool,
+            TrialPool(local, 1, pod.threads(spec.execution), files.schema(), files.address) as pool,
         ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
