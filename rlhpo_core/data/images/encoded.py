@@ -45,13 +45,14 @@ def look(data: bytes, where: str) -> Header:
     """
     with _opened(data, where) as image:
         width, height = image.size
-        if image.getexif().get(_ORIENTATION) in _QUARTER_TURNS:
+        # Of a PNG Pillow would decode all, for it may come behind the pixels.
+        if image.format == "JPEG" and image.getexif().get(_ORIENTATION) in _QUARTER_TURNS:
             width, height = height, width
         return Header(height, width, 1 if image.mode in _GREY else 3)
 
 
 def decode(data: bytes, where: str, channels: int) -> NDArray[np.uint8]:
-    """The pixels, (height, width, channels), turned upright as EXIF says; transparency is dropped.
+    """The pixels, (height, width, channels), a JPEG's turned upright as EXIF says; transparency is dropped.
 
     Args:
         where: What an error calls the image.
@@ -60,7 +61,7 @@ def decode(data: bytes, where: str, channels: int) -> NDArray[np.uint8]:
     Raises: UserError as ``look`` does, and if the image is damaged.
     """
     with _opened(data, where) as image:
-        upright = ImageOps.exif_transpose(image)
+        upright = ImageOps.exif_transpose(image) if image.format == "JPEG" else image
         pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"), dtype=np.uint8)
     return pixels.reshape(*pixels.shape[:2], channels)
 

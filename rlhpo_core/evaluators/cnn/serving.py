@@ -140,8 +140,8 @@ def _decoded(row: int, data: bytes, shape: tuple[int, ...]) -> Any:
                     raise _refused(row, f"has {size} pixels, and those in training had {shape[1]} × {shape[0]}")
                 if shape[2] == 1 and image.mode not in ("1", "L", "LA"):
                     raise _refused(row, "has colour, and those in training were grey")
-                upright = ImageOps.exif_transpose(image).convert("L" if shape[2] == 1 else "RGB")
-                pixels = np.asarray(upright, dtype=np.float32)
+                upright = ImageOps.exif_transpose(image) if image.format == "JPEG" else image
+                pixels = np.asarray(upright.convert("L" if shape[2] == 1 else "RGB"), dtype=np.float32)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise _refused(row, f"cannot be read as PNG or JPEG: {error}") from error
     pixels = pixels.reshape(*pixels.shape[:2], shape[2])
