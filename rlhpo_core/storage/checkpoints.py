@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.retries import patiently
 from rlhpo_core.storage.object_store import Store
 
 #: Keys of checkpoints begin so.
@@ -19,7 +20,7 @@ CHECKPOINTS = "checkpoints/"
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """One trial's checkpoint. A store that fails costs the trial its checkpoint, and nothing else.
+    """One trial's checkpoint. A store that fails is not waited for: the trial loses its checkpoint, and nothing else.
 
     ``evaluators.protocol.Checkpoint`` says what it is for.
     """
@@ -30,18 +31,18 @@ class StoredCheckpoint:
 
     def read(self) -> bytes | None:
         """What was written last; ``None`` if nothing was, or if the store fails."""
-        with suppress(UserError):
+        with suppress(UserError), patiently(0):
             return self.opened().read(self._key)
         return None
 
     def write(self, data: bytes) -> None:
         """Replace it in one step, unless the store fails."""
-        with suppress(UserError):
+        with suppress(UserError), patiently(0):
             self.opened().write(self._key, data)
 
     def clear(self) -> None:
         """Remove it, unless the store fails."""
-        with suppress(UserError):
+        with suppress(UserError), patiently(0):
             self.opened().delete(self._key)
 
     @property
@@ -51,6 +52,6 @@ class StoredCheckpoint:
 
 def clear_all(store: Store) -> None:
     """Remove all checkpoints: no trial of the study is under way. A store that fails keeps them for now."""
-    with suppress(UserError):
+    with suppress(UserError), patiently(0):
         for key in store.keys(CHECKPOINTS):
             store.delete(key)
