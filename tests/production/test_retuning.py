@@ -201,7 +201,7 @@ def test_an_evaluator_without_a_model_cannot_be_retuned(folder: Path) -> None:
             "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
         }
     )
-    with pytest.raises(UserError, match=r"a model on it \(kind: xgboost\)"):
+    with pytest.raises(UserError, match=r"a model on it \(kind: cnn, xgboost\)"):
         check(function, registered_model(function))
 
 
