@@ -107,8 +107,7 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
     next_run.note_beginning(files)
     spec, name = files.spec(), ""
     if spec.data is not None:
-        name = Path(table_source or spec.data.path).name
-        fetch_table(table_source or str(spec.data.path), table)
+        name = fetch_table(table_source or str(spec.data.path), table)
     else:
         table.write_bytes(b"")
     # Trains nothing, and its pod has no accelerator.
