@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,8 @@ _KIND, _VERSION = "rlhpo-cnn-checkpoint", 1
 _KEPT_PER_WEIGHT = {"sgd": 2, "adam": 3}
 _EXAMPLES = 5
 
+T = TypeVar("T")
+
 
 @dataclass
 class _Course:
@@ -85,6 +87,7 @@ class CNNEvaluator(Evaluator):
         check_metric(self.metric, self.images)
         self.split = split(self.images, spec.data, spec.seed)
         self._placed: Tensor | None = None
+        self._training: Data | None = None
 
     @staticmethod
     def read(spec: StudySpec, schema: TableSchema | None = None) -> Images:
@@ -168,7 +171,7 @@ class CNNEvaluator(Evaluator):
         self, config: Mapping[str, Value], layers: Sequence[Layer], report: Reporter, checkpoint: Checkpoint
     ) -> _Course:
         """All epochs, or those that another process has left."""
-        data = self._data(self.split.train)
+        data = self._training = self._training or self._data(self.split.train)
         training = Training(
             layers, config, data, torch.from_numpy(self.split.train), self.settings.optimizer, self.seed
         )
@@ -227,7 +230,7 @@ class CNNEvaluator(Evaluator):
         }  # fmt: skip
         return dict(json.loads(json.dumps(content)))
 
-    def _on_device(self, work: Any, layers: Sequence[Layer], config: Mapping[str, Value]) -> Any:
+    def _on_device(self, work: Callable[[], T], layers: Sequence[Layer], config: Mapping[str, Value]) -> T:
         """What ``work`` returns. Raises: MemoryError if the device has no room for it; afterwards it is free again."""
         try:
             with devices.settled(self.device, self.threads):
@@ -235,7 +238,7 @@ class CNNEvaluator(Evaluator):
         except torch.OutOfMemoryError:
             pass
         # Outside of the handler, whose traceback holds on to the tensors.
-        self._placed = None
+        self._placed = self._training = None
         torch.cuda.empty_cache()
         raise MemoryError(
             f"the GPU has no room for a network of {weights(layers):,} weights in batches of {config['batch_size']}"
