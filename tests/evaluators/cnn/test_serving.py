@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,3 +160,21 @@ def test_nothing_in_the_files_can_be_run(colour: tuple[Path, Refit, Pictures]) -
         "mlflow", "numpy", "pandas", "pillow", "safetensors", "torch",
     }  # fmt: skip
     assert not any("+" in requirement for requirement in refit.requirements)
+
+
+def test_arrays_are_served_where_there_is_neither_rlhpo_nor_pillow(colour: tuple[Path, Refit, Pictures]) -> None:
+    path, _, x = colour
+    np.save(path.parent / "rows.npy", x)
+    script = """
+import sys
+sys.modules["rlhpo_core"] = sys.modules["PIL"] = None
+import mlflow.pyfunc, numpy, pandas
+rows = pandas.DataFrame({"image": list(numpy.load("rows.npy"))})
+print(",".join(mlflow.pyfunc.load_model("model").predict(rows)["prediction"]))
+"""
+    served = subprocess.run(
+        [sys.executable, "-I", "-c", script], cwd=path.parent, capture_output=True, text=True, check=False
+    )
+    assert served.returncode == 0, served.stderr[-2000:]
+    expected = load_model(str(path)).predict(pd.DataFrame({"image": list(x)}))["prediction"]
+    assert served.stdout.splitlines()[-1] == ",".join(expected)
