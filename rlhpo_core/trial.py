@@ -26,8 +26,8 @@ class TrialStatus(StrEnum):
     """How a trial ended.
 
     COMPLETE has a value. PRUNED was stopped early, by the study's rule or by itself: it has no value, since what it had
-    reached is no final score, and a ``stop`` that says where and why. FAILED crashed, ran out of time or out of memory.
-    INFEASIBLE ran to its end but scored NaN or infinity.
+    reached is no final score, and a ``stop`` that says where and why. FAILED crashed, diverged, ran out of time or out
+    of memory. INFEASIBLE describes nothing that could be trained, or ran to its end but scored NaN or infinity.
     """
 
     COMPLETE = "complete"
@@ -85,7 +85,7 @@ class Trial(Frozen):
     value: FiniteFloat | None = None
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     curve: tuple[tuple[int, FiniteFloat], ...] | None = ()
-    """Intermediate values of the objective as (step, value), for XGBoost (boosting round, validation score).
+    """Intermediate values of the objective as (step, value): (boosting round, or epoch, validation score).
 
     ``None`` if it is not at hand: the tuner keeps none of earlier rounds; the trial's file has it.
     """

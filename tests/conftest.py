@@ -13,6 +13,8 @@ from kfp.dsl import pipeline_task
 
 from tests.helpers.webhooks import Hook
 
+# The tests that come with rlhpo are to show what they have compared, too.
+pytest.register_assert_rewrite("rlhpo_core.testing.evaluators")
 # Small networks run fastest on one thread, and the suite shares its cores with worker processes.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 settings.register_profile("rlhpo", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

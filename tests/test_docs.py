@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -13,8 +13,10 @@ import yaml
 from pydantic import BaseModel
 
 from rlhpo_core import __version__
-from rlhpo_core.evaluators.xgboost.parameters import KNOWN
-from rlhpo_core.study.evaluator_specs import FunctionSpec, XGBoostSpec
+from rlhpo_core.evaluators.cnn import parameters as network
+from rlhpo_core.evaluators.known_parameters import Known
+from rlhpo_core.evaluators.xgboost import parameters as xgboost
+from rlhpo_core.study.evaluator_specs import SPEC_CLASSES
 from rlhpo_core.study.spec import StudySpec, load_study
 from tests.helpers import documentation
 
@@ -36,12 +38,16 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_guide_names_every_setting() -> None:
-    names = {*fields(StudySpec), *fields(XGBoostSpec), *fields(FunctionSpec)} - {"limit", "per_trial_hour"}
+    names = {*fields(StudySpec), *(name for spec in SPEC_CLASSES for name in fields(spec))} - {
+        "limit",
+        "per_trial_hour",
+    }
     assert {name for name in names if not re.search(rf"\b{name}\b", GUIDE)} == set()
 
 
-def test_the_guide_names_every_hyperparameter_of_xgboost() -> None:
-    assert {name for name in KNOWN if f"`{name}`" not in GUIDE} == set()
+@pytest.mark.parametrize("library", [xgboost.KNOWN, network.KNOWN], ids=["xgboost", "network"])
+def test_the_guide_names_every_hyperparameter(library: Mapping[str, Known]) -> None:
+    assert {name for name in library if f"`{name}`" not in GUIDE} == set()
 
 
 @pytest.mark.parametrize("page", documentation.pages(), ids=lambda page: str(page.relative_to(ROOT)))

@@ -377,12 +377,13 @@ def _table(spec: StudySpec, run: RunOptions) -> str:
 
 def _uploaded(path: Path, place: str) -> str:
     """Put a table into the store, under a name that tells its content; returns its address."""
+    from rlhpo_core.kubeflow.steps.study import fetch_table
     from rlhpo_core.storage.object_store import open_store
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the table {path}: {error}") from error
-    name = f"{hashlib.sha256(data).hexdigest()[:12]}-{path.name}"
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        given = fetch_table(str(path), copy)
+        data = copy.read_bytes()
+    name = f"{hashlib.sha256(data).hexdigest()[:12]}-{given}"
     open_store(place).create(name, data)
     return f"{place}/{name}"

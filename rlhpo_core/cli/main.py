@@ -183,14 +183,20 @@ def report(
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Option(metavar="FILE", help="Your table: CSV, Parquet or NPZ.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Your table (CSV, Parquet or NPZ), or images (a folder of class folders, Parquet or NPZ).",
+        ),
+    ],
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The study file to write.")] = Path("study.yaml"),
     force: Force = False,
 ) -> None:
-    """Write a study file, with comments, for a table of your own.
+    """Write a study file, with comments, for a table or images of your own.
 
-    The table is read and checked; task and metric follow from its target.
+    The data is read and checked; task and metric follow from its target.
     """
     from rlhpo_core.cli.study_template import study_file
 

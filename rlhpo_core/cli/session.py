@@ -329,7 +329,8 @@ def _tune(
             level = lambda: 2 if lock.lost else interrupts.count  # noqa: E731
             return local_pipeline.run(folder, spec, tracking_uri, listeners, level)
     count = min(workers(spec.execution), spec.tuner.trials_per_round)
-    with TrialPool(spec, count, threads(spec.execution), folder.schema()) as pool, interrupts.heeded(pool.cancel):
+    pool = TrialPool(spec, count, threads(spec.execution), folder.schema(), folder.address)
+    with pool, interrupts.heeded(pool.cancel):
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0 or lock.lost)
 
 

@@ -1,4 +1,4 @@
-"""A first study file for a table: what ``rlhpo init`` writes."""
+"""A first study file for a table or for images: what ``rlhpo init`` writes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from rlhpo_core.data.images.dataset import Images, load_images
+from rlhpo_core.data.images.sources import holds_images
+from rlhpo_core.data.labelled import Labelled
 from rlhpo_core.data.table import Table, load_table, read_frame
 from rlhpo_core.errors import UserError
 from rlhpo_core.strict_yaml import to_yaml
+from rlhpo_core.study.evaluator_specs import template_for
 from rlhpo_core.study.spec import DataSpec
 
 #: Below this share of the rarest class, accuracy rewards a model that never predicts it.
@@ -25,34 +29,16 @@ seed: 0                    # the same seed gives the same trials, on one kind of
 
 data:
   path: {path}             # taken relative to this file
-{target}\
+{columns}\
   task: {task}
   validation: 0.2          # of all rows; scores the trials
   holdout: 0.2             # of all rows; no trial sees it, it scores the winner once
-  # drop: [id]             # columns that are not to be used
-  # max_rows: 10000        # a stratified draw, for a first try on a large table
-
-evaluator:
-  kind: xgboost
-  # folds: 5               # cross-validation instead of one validation part
-  # early_stopping_rounds: 50
+{more}\
+  # max_rows: 10000        # a stratified draw, for a first try on much data
 
 objective: {metric:<15} # also: {others}
 
-# Ten hyperparameters of XGBoost in the ranges of Wu, Chen, Liu (2020), table 1. Narrow, widen or take out what you
-# like; `log: true` searches by orders of magnitude.
-space:
-  max_depth: {{type: int, low: 1, high: 25}}
-  learning_rate: {{type: float, low: 0.001, high: 0.1}}
-  n_estimators: {{type: int, low: 50, high: 1200}}
-  gamma: {{type: float, low: 0.05, high: 0.9}}
-  min_child_weight: {{type: int, low: 1, high: 9}}
-  subsample: {{type: float, low: 0.5, high: 1.0}}
-  colsample_bytree: {{type: float, low: 0.5, high: 1.0}}
-  colsample_bylevel: {{type: float, low: 0.5, high: 1.0}}
-  reg_alpha: {{type: float, low: 0.1, high: 0.9}}
-  reg_lambda: {{type: float, low: 0.01, high: 0.1}}
-
+{evaluator}
 budget:                    # the study ends at whichever comes first
   trials: 50
   # wall_time: 2h
@@ -63,7 +49,7 @@ budget:                    # the study ends at whichever comes first
 # stopping: median         # stop trials that do poorly early; docs/guide.md has the rules
 
 execution:
-  trial_timeout: 10m       # a trial that takes longer counts as failed
+  trial_timeout: {timeout:<10} # a trial that takes longer counts as failed
   # workers: 2             # trials at once; default: one for each core
   # trial_memory_mb: 4000
   # device: cuda
@@ -76,44 +62,54 @@ registry:
 
 
 def study_file(data: Path, target: str | None, folder: Path) -> tuple[str, str]:
-    """The text of a study file, and a line about the table that it is for.
+    """The text of a study file, and a line about the data that it is for.
 
     Args:
-        data: The table: CSV, Parquet or NPZ.
-        target: The column to predict; ``None`` for an NPZ file, which has it under a name of its own.
-        folder: Where the study file will lie; the table's path is written relative to it.
+        data: A table (CSV, Parquet or NPZ), or images (a folder of class folders, Parquet or NPZ).
+        target: The column to predict; ``None`` for an NPZ file, which has it under a name of its own, and for a folder.
+        folder: Where the study file will lie; the data's path is written relative to it.
 
-    Raises: UserError if the table cannot be used as it is.
+    Raises: UserError if the data cannot be used as it is.
     """
+    images = holds_images(data)
     spec = DataSpec(path=data, target=target)
-    if target is None and data.suffix != ".npz":
+    if target is None and data.suffix != ".npz" and not data.is_dir() and data.suffix != ".zip":
         names = ", ".join(map(str, read_frame(data).columns))
         raise UserError(f"--target: which column is to be predicted? {data} has {names}")
-    table = load_table(spec, seed=0)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", data.name.split(".")[0]).strip("-._") or "study"
-    metric, others = _metrics(table)
+    loaded: Table | Images = load_images(spec, seed=0) if images else load_table(spec, seed=0)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", data.resolve().name.split(".")[0]).strip("-._") or "study"
+    metric, others = _metrics(loaded)
     text = _TEMPLATE.format(
         file="study.yaml",
         name=name,
         path=_scalar(os.path.relpath(data.resolve(), folder.resolve())),
-        target="" if target is None else f"  target: {_scalar(target)}\n",
-        task=table.task,
+        columns="" if target is None else f"  target: {_scalar(target)}\n",
+        more="" if images else "  # drop: [id]             # columns that are not to be used\n",
+        task=loaded.task,
         metric=metric,
         others=", ".join(others),
+        evaluator=template_for("images" if images else "table"),
+        timeout="1h" if images else "10m",
     )
-    kinds = len(table.categories)
-    values = f"{len(table.classes)} classes" if table.classes else "a number"
-    columns = f"{table.features.shape[1]} columns, {kinds} of them categorical"
-    return text, f"{data}: {len(table)} rows, {columns}; {table.target_name!r} is {values}, so {table.task} by {metric}"
+    return text, f"{data}: {len(loaded)} {_described(loaded)}, so {loaded.task} by {metric}"
 
 
-def _metrics(table: Table) -> tuple[str, list[str]]:
+def _described(data: Table | Images) -> str:
+    values = f"{len(data.classes)} classes" if data.classes else "a number"
+    if isinstance(data, Images):
+        height, width, channels = data.shape
+        return f"images of {width} × {height} pixels, {'grey' if channels == 1 else 'colour'}; there are {values}"
+    columns = f"{data.features.shape[1]} columns, {len(data.categories)} of them categorical"
+    return f"rows, {columns}; {data.target_name!r} is {values}"
+
+
+def _metrics(data: Labelled) -> tuple[str, list[str]]:
     """The metric to start with, and the others."""
-    if table.task == "regression":
+    if data.task == "regression":
         return "rmse", ["mae", "r2"]
-    rarest = np.bincount(table.target.astype(np.int64)).min() / len(table)
+    rarest = np.bincount(data.target.astype(np.int64)).min() / len(data)
     names = ["accuracy", "balanced_accuracy", "auc", "log_loss"]
-    first = "balanced_accuracy" if rarest < _RARE / max(1, len(table.classes) - 1) else "accuracy"
+    first = "balanced_accuracy" if rarest < _RARE / max(1, len(data.classes) - 1) else "accuracy"
     return first, [name for name in names if name != first]
 
 

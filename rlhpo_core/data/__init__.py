@@ -1,1 +1,1 @@
-"""Tables: reading, checking, splitting, fingerprints, and how two tables differ."""
+"""Tables and images: reading, checking, splitting, fingerprints, and how two of them differ."""

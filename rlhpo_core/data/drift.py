@@ -14,8 +14,8 @@ import pandas as pd
 from scipy import stats
 
 from rlhpo_core.arrays import Floats
+from rlhpo_core.data.labelled import Labelled
 from rlhpo_core.data.schema import SchemaChange
-from rlhpo_core.data.table import Table
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.study.production_settings import RetuneSpec
 from rlhpo_core.trial import FiniteFloat
@@ -111,17 +111,17 @@ class Drift(Frozen):
 # -- profiles --------------------------------------------------------------------------------------------------------
 
 
-def profile(table: Table) -> DataProfile:
-    """What is remembered of a table."""
-    label: pd.Series = pd.Series(table.target)
-    if table.classes:
-        label = pd.Series([str(table.classes[int(code)]) for code in table.target], dtype="category")
+def profile(data: Labelled) -> DataProfile:
+    """What is remembered of a data set."""
+    label: pd.Series = pd.Series(data.target)
+    if data.classes:
+        label = pd.Series([str(data.classes[int(code)]) for code in data.target], dtype="category")
     return DataProfile(
-        digest=table.digest,
-        rows=len(table),
-        target=table.target_name,
+        digest=data.digest,
+        rows=len(data),
+        target=data.target_name,
         label=_column(label),
-        columns={str(name): _column(column) for name, column in table.features.items()},
+        columns={str(name): _column(column) for name, column in data.columns().items()},
     )
 
 

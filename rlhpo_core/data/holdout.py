@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rlhpo_core.arrays import Bools, Floats
-from rlhpo_core.data.table import Rows, Table
+from rlhpo_core.data.labelled import Labelled, Rows
 from rlhpo_core.errors import UserError
 
 Keys = NDArray[np.uint64]
@@ -39,15 +39,10 @@ class Holdout:
         return len(self.target)
 
 
-def row_keys(table: Table, rows: Rows) -> Keys:
-    """Fingerprints (N,) of rows with their labels, the same in any table that holds them."""
-    frame = pd.DataFrame(
-        {
-            str(name): column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype("float64")
-            for name, column in table.features.iloc[rows].items()
-        }
-    ).sort_index(axis=1)
-    labels = [str(table.classes[int(code)]) for code in table.target[rows]] if table.classes else table.target[rows]
+def row_keys(data: Labelled, rows: Rows) -> Keys:
+    """Fingerprints (N,) of rows with their labels, the same in any data set that holds them."""
+    frame = data.identities(rows)
+    labels = [str(data.classes[int(code)]) for code in data.target[rows]] if data.classes else data.target[rows]
     frame["\0label"] = labels
     return np.asarray(pd.util.hash_pandas_object(frame, index=False).to_numpy(dtype=np.uint64))
 
@@ -64,29 +59,17 @@ def from_bytes(data: bytes) -> Keys:
     return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), dtype=np.uint64)
 
 
-def unseen(table: Table, rows: Rows, seen: Sequence[Keys]) -> Holdout:
+def unseen(data: Labelled, rows: Rows, seen: Sequence[Keys]) -> Holdout:
     """Those of some rows that no training run has seen, as a caller would send them.
 
     Args:
-        rows: Row numbers (N,) in the table.
+        rows: Row numbers (N,) in the data set.
         seen: Fingerprints of the rows that each model was trained on.
     """
-    keys = row_keys(table, rows)
+    keys = row_keys(data, rows)
     known = np.isin(keys, np.concatenate([np.empty(0, np.uint64), *seen]))
     kept = rows[~known]
-    return Holdout(raw_rows(table.features.iloc[kept]), table.target[kept], table.classes)
-
-
-def raw_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows as a caller would send them: text instead of categories, numbers that may be missing."""
-    return pd.DataFrame(
-        {
-            str(name): column.astype(object)
-            if isinstance(column.dtype, pd.CategoricalDtype)
-            else column.astype("float64")
-            for name, column in frame.items()
-        }
-    ).reset_index(drop=True)
+    return Holdout(data.raw(kept), data.target[kept], data.classes)
 
 
 def slices(holdout: Holdout, columns: Sequence[str]) -> dict[str, Bools]:
@@ -101,6 +84,8 @@ def slices(holdout: Holdout, columns: Sequence[str]) -> dict[str, Bools]:
         if name not in holdout.rows:
             raise UserError(f"gate.slices: the table has no column {name!r}")
         column = holdout.rows[name]
+        if len(column) and isinstance(column.iloc[0], np.ndarray):
+            raise UserError(f"gate.slices: {name!r} holds images, which have no values to be sliced by; leave it out")
         if column.dtype == object:
             for value in column.value_counts().index[:_MOST_SLICES]:
                 masks[f"{name}={value}"] = (column == value).to_numpy(dtype=bool)

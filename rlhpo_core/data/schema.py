@@ -15,7 +15,7 @@ from rlhpo_core.frozen import Frozen
 
 Task = Literal["classification", "regression"]
 #: ``boolean`` columns are 0 and 1; ``empty`` ones were blank throughout, so that nothing is known of them yet.
-Kind = Literal["number", "boolean", "category", "empty"]
+Kind = Literal["number", "boolean", "category", "empty", "image"]
 Label = str | int | float | bool
 
 #: Name of the file, in a study's store and in a registered model.
@@ -30,6 +30,8 @@ class ColumnSchema(Frozen):
     kind: Kind
     categories: tuple[str, ...] = ()
     """All that were ever seen, sorted; of a category column only."""
+    shape: tuple[int, ...] = ()
+    """(height, width, channels) of each image; of images only."""
 
 
 class TableSchema(Frozen):

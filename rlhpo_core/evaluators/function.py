@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators.protocol import Evaluation, Evaluator, Refit, Reporter
+from rlhpo_core.evaluators.protocol import NO_CHECKPOINT, Checkpoint, Evaluation, Evaluator, Refit, Reporter
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.evaluator_specs import FunctionSpec
 from rlhpo_core.study.spec import StudySpec
@@ -52,10 +52,15 @@ class FunctionEvaluator(Evaluator):
         self._function = _load(self._name)
         _check_arguments(self._function, spec.evaluator)
 
+    @staticmethod
+    def read(spec: StudySpec, schema: TableSchema | None = None) -> None:
+        """``None``: only the function knows its data."""
+        return None
+
     def check_space(self, space: SearchSpace) -> None:
         """Any space will do: what a configuration means is up to the function."""
 
-    def evaluate(self, config: Config, report: Reporter) -> Evaluation:
+    def evaluate(self, config: Config, report: Reporter, checkpoint: Checkpoint = NO_CHECKPOINT) -> Evaluation:
         """Raises: TypeError or ValueError if what the function returns is no score, and whatever it raises itself."""
         # Copies, so that a function which changes its arguments changes nothing for the next trial.
         returned = self._function(dict(config), report, **copy.deepcopy(self._options))

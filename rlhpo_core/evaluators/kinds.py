@@ -12,6 +12,7 @@ from rlhpo_core.study.spec import StudySpec
 #: Kind, as the study file names it, to ``module:class``. Named and not imported: a study with a function of its own
 #: neither waits for XGBoost nor needs it.
 CLASSES = {
+    "cnn": "rlhpo_core.evaluators.cnn.evaluator:CNNEvaluator",
     "function": "rlhpo_core.evaluators.function:FunctionEvaluator",
     "xgboost": "rlhpo_core.evaluators.xgboost.evaluator:XGBoostEvaluator",
 }

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn import metrics as scores
 
 from rlhpo_core.arrays import Floats
-from rlhpo_core.data.table import Rows, Table
+from rlhpo_core.data.labelled import Labelled, Rows
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import CLASSIFICATION_METRICS, REGRESSION_METRICS
 
@@ -40,20 +40,20 @@ def score(metric: str, target: Floats, output: Floats, classes: int) -> float:
     return float(scores.log_loss(target, output, labels=labels))
 
 
-def measure(table: Table, rows: Rows, output: Floats) -> dict[str, float]:
+def measure(data: Labelled, rows: Rows, output: Floats) -> dict[str, float]:
     """All metrics of the task.
 
     Args:
-        rows: Row numbers (N,) in the table.
+        rows: Row numbers (N,) in the data.
         output: What a model answers to these rows, as for ``score``.
 
     Returns: Metric to score.
     """
-    names = CLASSIFICATION_METRICS if table.task == "classification" else REGRESSION_METRICS
-    return {name: score(name, table.target[rows], output, len(table.classes)) for name in names}
+    names = CLASSIFICATION_METRICS if data.task == "classification" else REGRESSION_METRICS
+    return {name: score(name, data.target[rows], output, len(data.classes)) for name in names}
 
 
-def constant_scores(table: Table, trained: Rows, rows: Rows) -> dict[str, float]:
+def constant_scores(data: Labelled, trained: Rows, rows: Rows) -> dict[str, float]:
     """All metrics of the best answer that looks at no column: the mean (for ``mae`` the median), or each class's share.
 
     Args:
@@ -62,20 +62,20 @@ def constant_scores(table: Table, trained: Rows, rows: Rows) -> dict[str, float]
 
     Returns: Metric to score.
     """
-    known, target = table.target[trained], table.target[rows]
-    if not table.classes:
+    known, target = data.target[trained], data.target[rows]
+    if not data.classes:
         answers = {"r2": np.mean(known), "rmse": np.mean(known), "mae": np.median(known)}
         return {name: score(name, target, np.full(len(rows), answer), 0) for name, answer in answers.items()}
-    shares = np.bincount(known.astype(np.int64), minlength=len(table.classes)) / len(known)
+    shares = np.bincount(known.astype(np.int64), minlength=len(data.classes)) / len(known)
     output = np.tile(shares, (len(rows), 1)) if len(shares) > 2 else np.full(len(rows), shares[1])
-    return measure(table, rows, output)
+    return measure(data, rows, output)
 
 
-def check_metric(metric: str, table: Table) -> None:
-    """Raises: UserError if the metric is of another task than the table's."""
-    fitting = CLASSIFICATION_METRICS if table.task == "classification" else REGRESSION_METRICS
+def check_metric(metric: str, data: Labelled) -> None:
+    """Raises: UserError if the metric is of another task than the data's."""
+    fitting = CLASSIFICATION_METRICS if data.task == "classification" else REGRESSION_METRICS
     if metric not in fitting:
         raise UserError(
-            f"objective.metric: {metric} does not fit {table.task} of {table.target_name!r}; "
+            f"objective.metric: {metric} does not fit {data.task} of {data.target_name!r}; "
             f"choose one of {', '.join(fitting)}, or set data.task"
         )

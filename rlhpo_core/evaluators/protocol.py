@@ -1,6 +1,8 @@
 """What an evaluator is: something that scores a configuration and can train the winner once more.
 
-``kinds`` lists what there is: a library that trains on a table (``xgboost``), and a function of the user's own.
+``kinds`` lists what there is: a library that trains on a table (``xgboost``), a network that trains on images
+(``cnn``), and a function of the user's own. Whoever wants to know what a kind can do asks its class, never its name.
+``rlhpo_core.testing.evaluators`` has the tests that each of them passes.
 An evaluator is built once in each worker process and called for many trials; it keeps nothing between calls that
 changes a score, so a trial run again scores the same.
 """
@@ -19,6 +21,8 @@ from rlhpo_core.trial import Config
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from rlhpo_core.data.labelled import Labelled
 
 
 class StopTrial(Exception):  # noqa: N818  (a signal, not an error)
@@ -44,6 +48,47 @@ class Reporter(Protocol):
     def __call__(self, step: int, value: float) -> None: ...
 
 
+class Infeasible(Exception):  # noqa: N818  (a property of the configuration, not an error)
+    """Raised by an evaluator: the configuration describes nothing that could be trained, as its numbers alone tell.
+
+    The message says why. The trial has then cost nothing, and has not failed.
+    """
+
+
+class Checkpoint(Protocol):
+    """Where one trial keeps what it goes on from after it was killed. Whoever runs the trial clears it at its end."""
+
+    def read(self) -> bytes | None:
+        """What was written last, by whatever process; ``None`` if nothing was, or if it cannot be had."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Replace it in one step. If that is not possible, the trial goes on without."""
+        ...
+
+    def clear(self) -> None:
+        """Remove it if there is one."""
+        ...
+
+
+class NoCheckpoint(Checkpoint):
+    """Keeps nothing: the trial begins anew."""
+
+    def read(self) -> None:
+        """``None``."""
+        return None
+
+    def write(self, data: bytes) -> None:
+        """Nothing happens."""
+
+    def clear(self) -> None:
+        """Nothing happens."""
+
+
+#: For trials whose process nobody will start again.
+NO_CHECKPOINT = NoCheckpoint()
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A finished trial: the objective in its own units, which may be NaN, and whatever else was measured."""
@@ -67,7 +112,7 @@ class DataDescription:
     columns: Mapping[str, str]
     """Column name to pandas dtype, the target last."""
     schema: TableSchema
-    """By which the table was read, with what was new in it."""
+    """By which the data was read, with what was new in it."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +120,9 @@ class Refit:
     """The winner, trained on train + validation and scored once on the holdout, ready to be logged as a model."""
 
     files: Mapping[str, bytes]
-    """File name to content, in safe formats (UBJ, JSON)."""
+    """File name to content, in safe formats (UBJ, safetensors, JSON)."""
     serving: Path
-    """A self-contained MLflow models-from-code script that loads ``files`` and predicts on raw rows of the table."""
+    """A self-contained MLflow models-from-code script that loads ``files`` and predicts on raw rows of the data."""
     requirements: tuple[str, ...]
     """What the serving script imports, as pip requirements."""
     input_example: pd.DataFrame
@@ -92,7 +137,18 @@ class Evaluator(Protocol):
     """Scores configurations of one study."""
 
     has_model: ClassVar[bool]
-    """Whether ``refit`` trains a model that can be registered, and compared with an earlier one on the same table."""
+    """Whether ``refit`` trains a model that can be registered, and compared with an earlier one on the same data."""
+
+    @staticmethod
+    def read(spec: StudySpec, schema: TableSchema | None = None) -> Labelled | None:
+        """The study's data alone, without a check of anything else; ``None`` if only the user's own code knows it.
+
+        Args:
+            schema: By which it is read; ``None`` to infer it.
+
+        Raises: UserError if it cannot be used.
+        """
+        ...
 
     def __init__(self, spec: StudySpec, threads: int, schema: TableSchema | None = None) -> None:
         """Load the data and check the settings.
@@ -113,12 +169,16 @@ class Evaluator(Protocol):
         """The data behind the scores; ``None`` if only the user's own code knows it."""
         ...
 
-    def evaluate(self, config: Config, report: Reporter) -> Evaluation:
-        """Train and score one configuration. What is raised, StopTrial apart, makes the trial fail, with its text.
+    def evaluate(self, config: Config, report: Reporter, checkpoint: Checkpoint = NO_CHECKPOINT) -> Evaluation:
+        """Train and score one configuration. What else is raised makes the trial fail, with its text.
 
         Args:
             config: Hyperparameter to value; those that are inactive under their conditions are left out.
             report: Takes intermediate values of the objective; the StopTrial that it may raise has to pass through.
+            checkpoint: For what the trial goes on from if its process is killed. A trial that went on reports all its
+                values, those of the first process too, and scores as if it had not been killed.
+
+        Raises: StopTrial as ``report`` does; Infeasible, before any work, if there is nothing that could be trained.
         """
         ...
 

@@ -82,13 +82,23 @@ class TrialPool:
         workers: Trials at once.
         threads: Of each trial.
         schema: By which the workers read the study's table; ``None`` if it has none.
+        checkpoints: Address of the study's store, in which trials keep what they go on from if all of this is killed;
+            ``None`` if they keep nothing. Whoever writes a trial's file clears it (``StudyFiles.write_trial``).
     """
 
-    def __init__(self, spec: StudySpec, workers: int, threads: int, schema: TableSchema | None = None) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        workers: int,
+        threads: int,
+        schema: TableSchema | None = None,
+        checkpoints: str | None = None,
+    ) -> None:
         self._spec = spec
         self._schema = schema
         self._size = workers
         self._threads = threads
+        self._checkpoints = checkpoints
         self._workers: list[_Worker] = []
         self._cancelled = False
 
@@ -169,6 +179,7 @@ class TrialPool:
                 "config": proposal.config,
                 "seed": seed,
                 "drill": drill,
+                "trial": proposal.trial_id,
                 "watch": None if watched is None else watched.model_dump(mode="json"),
             }
             if not self._worn_out(worker) and _send(worker.connection, message):
@@ -176,7 +187,7 @@ class TrialPool:
             else:
                 self._discard(worker)
         for _ in range(min(self._size, len(self._busy()) + len(waiting)) - len(self._workers)):
-            self._workers.append(_start(self._spec, self._schema, self._threads))
+            self._workers.append(_start(self._spec, self._schema, self._threads, self._checkpoints))
 
     def _worn_out(self, worker: _Worker) -> bool:
         """Whether an idle worker has died, or holds on to so much memory that its next trial would be blamed for it."""
@@ -271,6 +282,8 @@ def _trial(job: _Job, message: Message) -> Trial | None:
         case {"kind": "done", "value": value}:
             error = f"the objective came out as {value}; a trial needs a finite value"
             end = {"status": TrialStatus.INFEASIBLE, "error": error}
+        case {"kind": "infeasible", "error": error}:
+            end = {"status": TrialStatus.INFEASIBLE, "error": error}
         case {"kind": "stopped", "stop": None}:
             step, value = job.curve[-1] if job.curve else (None, None)
             end = {"status": TrialStatus.PRUNED, "stop": Stop(reason="it gave up by itself", step=step, value=value)}
@@ -346,10 +359,10 @@ def _kill(process: SpawnProcess) -> None:
     process.kill()
 
 
-def _start(spec: StudySpec, schema: TableSchema | None, threads: int) -> _Worker:
+def _start(spec: StudySpec, schema: TableSchema | None, threads: int, checkpoints: str | None) -> _Worker:
     ours, theirs = multiprocessing.Pipe()
     schema_json = None if schema is None else schema.model_dump_json()
-    arguments = (theirs, spec.model_dump_json(), schema_json, threads, os.getpid())
+    arguments = (theirs, spec.model_dump_json(), schema_json, threads, checkpoints, os.getpid())
     # Not a daemon: those may have no child processes, which data loaders need.
     process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, name="rlhpo-trial")
     with _environment(threads):

@@ -2,9 +2,10 @@
 
 It talks with the pool in JSON over a pipe:
 
-    pool → worker   evaluate (config, seed, drill, watch);  stop (the trial under way)
+    pool → worker   evaluate (config, seed, drill, trial, watch);  stop (the trial under way)
     worker → pool   ready | failed (error)  after building;
-                    report (step, value) …  done (value, metrics, step) | stopped (stop) | failed (error)  for a trial
+                    report (step, value) …  done (value, metrics, step) | stopped (stop) | infeasible (error)
+                    | failed (error)  for a trial
 
 Whether a trial stops early is decided here, at the report that it follows from: a verdict that came back over the pipe
 would take effect some reports later, at another one each time.
@@ -26,7 +27,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -35,8 +36,10 @@ import numpy as np
 from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
-from rlhpo_core.evaluators.protocol import Evaluator, StopTrial
+from rlhpo_core.evaluators.protocol import NO_CHECKPOINT, Checkpoint, Evaluator, Infeasible, StopTrial
 from rlhpo_core.stopping.watch import Watch
+from rlhpo_core.storage.checkpoints import StoredCheckpoint
+from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Stop
 
@@ -52,7 +55,9 @@ def encode(message: Message) -> bytes:
     return json.dumps(message).encode()
 
 
-def work(connection: Connection, spec_json: str, schema_json: str | None, threads: int, parent: int) -> None:
+def work(
+    connection: Connection, spec_json: str, schema_json: str | None, threads: int, checkpoints: str | None, parent: int
+) -> None:
     """The life of a worker: build the evaluator, then evaluate until the parent closes the pipe.
 
     Args:
@@ -60,6 +65,7 @@ def work(connection: Connection, spec_json: str, schema_json: str | None, thread
         spec_json: The study as JSON.
         schema_json: The schema by which its table is read, as JSON; ``None`` if there is none.
         threads: Of each trial.
+        checkpoints: Address of the store in which trials keep what they go on from; ``None`` if they keep nothing.
         parent: Process id of the pool; the worker dies with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -74,6 +80,7 @@ def work(connection: Connection, spec_json: str, schema_json: str | None, thread
             connection.send_bytes(encode(evaluator))
             return
         connection.send_bytes(encode({"kind": "ready"}))
+        store = None if checkpoints is None else cache(partial(open_store, checkpoints))
         while True:
             message = json.loads(connection.recv_bytes())
             # A request to stop may arrive just after the trial has ended: there is nothing left to stop.
@@ -81,7 +88,8 @@ def work(connection: Connection, spec_json: str, schema_json: str | None, thread
                 watch = None if message["watch"] is None else Watch.model_validate(message["watch"])
                 report = _Reporter(connection, watch)
                 clock = time.monotonic()
-                end = _attempt(partial(_evaluate, evaluator, message, report))
+                checkpoint = NO_CHECKPOINT if store is None else StoredCheckpoint(store, message["trial"])
+                end = _attempt(partial(_evaluate, evaluator, message, report, checkpoint))
                 # Whatever a routine makes of the signal (it may clean up and return what it had): that is no score.
                 end = end if report.stop is None else {"kind": "stopped", "stop": report.stop.model_dump()}
                 connection.send_bytes(encode({**end, "seconds": time.monotonic() - clock}))
@@ -123,11 +131,11 @@ class _Reporter:
             raise StopTrial
 
 
-def _evaluate(evaluator: Evaluator, message: Message, report: _Reporter) -> Message:
+def _evaluate(evaluator: Evaluator, message: Message, report: _Reporter, checkpoint: Checkpoint) -> Message:
     _seed_globals(message["seed"])
     if message["drill"]:
         raise RuntimeError("made to fail on purpose, by execution.drill")
-    evaluation = evaluator.evaluate(message["config"], report)
+    evaluation = evaluator.evaluate(message["config"], report, checkpoint)
     metrics = {str(name): float(value) for name, value in evaluation.metrics.items()}
     step = None if evaluation.step is None else int(evaluation.step)
     return {"kind": "done", "value": float(evaluation.value), "metrics": metrics, "step": step}
@@ -146,6 +154,8 @@ def _attempt(task: Callable[[], T]) -> T | Message:
         return task()
     except StopTrial:
         return {"kind": "stopped", "stop": None}
+    except Infeasible as reason:
+        return {"kind": "infeasible", "error": str(reason)}
     except UserError as error:
         return {"kind": "failed", "error": str(error)}
     except Exception as error:  # The code is the user's or a library's: it may raise anything, and that is a result.

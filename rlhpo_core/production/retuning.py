@@ -16,8 +16,8 @@ import numpy as np
 from rlhpo_core.data import drift, holdout
 from rlhpo_core.data.drift import DataProfile, Drift
 from rlhpo_core.data.holdout import Holdout
+from rlhpo_core.data.labelled import Labelled, Split, split
 from rlhpo_core.data.schema import TableSchema
-from rlhpo_core.data.table import Split, Table, load_table, split
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import CLASSES, evaluator_class
 from rlhpo_core.frozen import Frozen
@@ -131,7 +131,7 @@ def check(
     )
 
 
-def _drift(then: DataProfile, table: Table, spec: StudySpec) -> Drift:
+def _drift(then: DataProfile, table: Labelled, spec: StudySpec) -> Drift:
     """What has changed since the champion's table, with the rows of what its schema lacks."""
     change = drift.compare(then, drift.profile(table), spec.retune)
     return change if change.same else change.model_copy(update={"schema_changes": table.changes})
@@ -184,7 +184,7 @@ def _stand_still(
 
 
 def _warm_start(
-    spec: StudySpec, model: RegisteredModel, table: Table, champion: str, warn: Callable[[str], None]
+    spec: StudySpec, model: RegisteredModel, table: Labelled, champion: str, warn: Callable[[str], None]
 ) -> WarmStartSpec | None:
     """From the latest study of this model whose files can be read, with the champion's configuration first."""
     with model.connection.open(timeout=60):
@@ -212,7 +212,7 @@ def _can_be_read(address: str, version: int, warn: Callable[[str], None]) -> boo
         return False
 
 
-def _moved_since(spec: StudySpec, model: RegisteredModel, table: Table, version: str) -> float:
+def _moved_since(spec: StudySpec, model: RegisteredModel, table: Labelled, version: str) -> float:
     """How far the table has moved from that of a version (mean population stability index); 0 if it does not say."""
     with model.served(version) as served:
         profile = served[version].profile
@@ -276,7 +276,7 @@ def decide(
 def judge_challengers(
     spec: StudySpec,
     model: RegisteredModel,
-    table: Table,
+    table: Labelled,
     parts: Split,
     champion: str,
     challengers: Sequence[str],
@@ -311,7 +311,7 @@ def judge_challengers(
 
 
 def _compared(
-    gate: GateSpec, model: RegisteredModel, table: Table, parts: Split, champion: str, challenger: str
+    gate: GateSpec, model: RegisteredModel, table: Labelled, parts: Split, champion: str, challenger: str
 ) -> Comparable:
     """The rows that neither version has seen, and what both answer to them; no answers if they are too few.
 
@@ -389,9 +389,10 @@ def _record(model: RegisteredModel, outcome: Outcome, reason: str) -> Record:
     return Record(outcome=outcome, model=model.name, reason=reason, **circumstances())
 
 
-def _table(spec: StudySpec, schema: TableSchema | None) -> tuple[Table, Split]:
-    if spec.data is None or not evaluator_class(spec.evaluator.kind).has_model:
+def _table(spec: StudySpec, schema: TableSchema | None) -> tuple[Labelled, Split]:
+    evaluator = evaluator_class(spec.evaluator.kind)
+    data = evaluator.read(spec, schema) if evaluator.has_model else None
+    if spec.data is None or data is None:
         fitting = ", ".join(kind for kind in CLASSES if evaluator_class(kind).has_model)
-        raise UserError(f"a retuning needs a table and an evaluator that trains a model on it (kind: {fitting})")
-    table = load_table(spec.data, spec.seed, schema)
-    return table, split(table, spec.data, spec.seed)
+        raise UserError(f"a retuning needs data and an evaluator that trains a model on it (kind: {fitting})")
+    return data, split(data, spec.data, spec.seed)

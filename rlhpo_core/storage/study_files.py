@@ -1,12 +1,12 @@
 """A study's files, wherever they lie: the truth about a study.
 
 They are ``study.yaml``, ``study.json`` (identity, time spent, winner), ``schema.json`` (by which the table is read, if
-there is one), ``state/<round>.safetensors`` (the tuner at the start of that round) and ``trials/<id>.json`` (every
-finished trial). Each is written in one atomic step, so a study may be killed at any moment: the round under way is then
-proposed again, to the same trials, and those that have a file are not trained again. States and trials are made once
-and never changed: of several runs that come to the same one, the first has it, and all go on from what that one wrote.
-They carry checksums, so what a disk or a network has changed is found out. MLflow is written from these files and
-catches up after an outage.
+there is one), ``state/<round>.safetensors`` (the tuner at the start of that round), ``trials/<id>.json`` (every
+finished trial), and ``checkpoints/<id>`` (of trials under way: what they go on from). Each is written in one atomic
+step, so a study may be killed at any moment: the round under way is then proposed again, to the same trials, and those
+that have a file are not trained again. States and trials are made once and never changed: of several runs that come to
+the same one, the first has it, and all go on from what that one wrote. They carry checksums, so what a disk or a
+network has changed is found out. MLflow is written from these files and catches up after an outage.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field, ValidationError
 from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.frozen import Frozen
+from rlhpo_core.storage.checkpoints import StoredCheckpoint, clear_all
 from rlhpo_core.storage.object_store import Store
 from rlhpo_core.study.changes import FREE, beginning, changed
 from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
@@ -217,6 +218,8 @@ class StudyFiles:
             return self.state()
         for old in rounds[:-_KEPT]:
             self.store.delete(_state_key(old))
+        # Of trials that had ended before a kill, but had not been tidied up after.
+        clear_all(self.store)
         return state
 
     def trial(self, trial_id: str) -> Trial | None:
@@ -233,6 +236,7 @@ class StudyFiles:
             raise ValueError(f"trial {trial.trial_id} would be kept without its curve")
         content = {**trial.model_dump(mode="json"), _DIGEST: _digest(trial)}
         made = self.store.create(f"{TRIALS}{trial.trial_id}.json", json.dumps(content).encode())
+        StoredCheckpoint(lambda: self.store, trial.trial_id).clear()
         return trial if made else self.trial(trial.trial_id) or trial
 
     def history(self, state: TunerState | None = None) -> History:

@@ -118,7 +118,7 @@ class StudyFolder(StudyFiles):
         Raises: as ``lease.leased`` does.
         """
         with leased(self.store) as lock:
-            for folder in (self.path, self.path / "trials", self.path / "state"):
+            for folder in (self.path, *(self.path / name for name in ("trials", "state", "checkpoints"))):
                 remove_leftovers(folder)
             yield lock
 

@@ -40,12 +40,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class DataSpec(Frozen):
-    """A table and how it is divided. The holdout is used once, after tuning, to score the winner."""
+    """A table or images, and how they are divided. The holdout is used once, after tuning, to score the winner."""
 
     path: Path
-    """CSV, Parquet or NPZ; relative to the study file."""
+    """CSV, Parquet or NPZ, or a folder of class folders with images; relative to the study file."""
     target: str | None = None
-    """Column to predict. NPZ files with ``x_train``/``y_train`` need none."""
+    """Column to predict. NPZ files with ``x_train``/``y_train`` need none, nor do folders of images."""
+    image: str | None = None
+    """Column of a Parquet file that has the encoded images; if not set, the only one that holds bytes."""
     drop: tuple[str, ...] = ()
     """Columns that are not to be used, such as identifiers."""
     task: Literal["auto", "classification", "regression"] = "auto"
@@ -177,7 +179,7 @@ class StudySpec(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """All random draws derive from it."""
     data: DataSpec | None = None
-    """The table; ``None`` if the evaluator needs none."""
+    """The table or the images; ``None`` if the evaluator needs none."""
     evaluator: EvaluatorSpec
     objective: ObjectiveSpec
     space: SearchSpace
@@ -212,10 +214,11 @@ class StudySpec(Frozen):
             allowed = "letters, digits, '.', '_' and '-', and starts with a letter or digit"
             raise ValueError(f"name: {self.name!r} is not a name; it holds {allowed}")
         metric = self.objective.metric
-        if self.evaluator.needs_table:
+        if (needed := self.evaluator.reads) is not None:
             if self.data is None:
+                what = {"table": "a table", "images": "images"}[needed]
                 raise ValueError(
-                    f"data: the {self.evaluator.kind} evaluator needs a table; add `data: {{path: …, target: …}}`"
+                    f"data: the {self.evaluator.kind} evaluator needs {what}; add `data: {{path: …, target: …}}`"
                 )
             if metric not in METRICS:
                 raise ValueError(f"objective.metric: unknown metric {metric!r}; choose one of {', '.join(METRICS)}")

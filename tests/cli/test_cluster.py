@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
+from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow import next_run
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
@@ -22,6 +23,7 @@ from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec, load_study
 from tests.helpers.kfp_server import KfpServer
+from tests.helpers.pictures import as_folder
 from tests.helpers.servers import shared_s3_server
 from tests.helpers.stepwise import DATA, study
 
@@ -298,6 +300,15 @@ def test_a_table_is_put_beside_the_study(backend: KfpServer, file: Path, store: 
     assert place == f"{store}/tables"
     assert re.fullmatch(r"[0-9a-f]{12}-german_credit\.csv", name)
     assert open_store(place).read(name) == DATA.read_bytes()
+
+
+def test_a_folder_of_images_is_put_there_as_one_file(tmp_path: Path) -> None:
+    place = f"file://{tmp_path}/store/tables"
+    first, second = (cluster._uploaded(as_folder(tmp_path / "corners"), place) for _ in range(2))
+    assert first == second
+    assert re.fullmatch(rf"{place}/[0-9a-f]{{12}}-corners\.zip", first)
+    with pytest.raises(UserError, match="cannot read the table"):
+        cluster._uploaded(tmp_path / "absent.csv", place)
 
 
 def test_a_pipeline_is_compiled_into_a_file(file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,11 @@ import yaml
 
 from rlhpo_core.cli.study_template import study_file
 from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.kinds import build_evaluator
+from rlhpo_core.space.search_space import builtin_space
+from rlhpo_core.study.evaluator_specs import SPEC_CLASSES, CNNSpec
 from rlhpo_core.study.spec import StudySpec, load_study
+from tests.helpers.pictures import SMALL, as_folder, as_npz, as_parquet
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -65,3 +70,23 @@ def test_rows_that_end_in_a_delimiter_are_refused(tmp_path: Path) -> None:
     spec = written(data, "churned", tmp_path)
     assert spec.data is not None
     assert spec.data.task == "classification"
+
+
+@pytest.mark.parametrize("form", [as_npz, as_folder, as_parquet])
+def test_images_get_a_network(form: Callable[[Path], Path], tmp_path: Path) -> None:
+    data = form(
+        tmp_path / ("corners.parquet" if form is as_parquet else "corners.npz" if form is as_npz else "corners")
+    )
+    spec = written(data, "corner" if form is as_parquet else None, tmp_path)
+    assert (spec.evaluator.kind, spec.name, spec.space) == ("cnn", "corners", builtin_space("cnn"))
+    assert spec.objective.metric == "accuracy"
+    evaluator = build_evaluator(spec.model_copy(update={"evaluator": CNNSpec(kind="cnn", epochs=1)}), threads=1)
+    evaluator.check_space(spec.space)
+    assert evaluator.evaluate(SMALL, lambda step, value: None).value > 0
+
+
+def test_what_is_written_of_a_kind_is_what_it_reads(tmp_path: Path) -> None:
+    for kind in SPEC_CLASSES:
+        assert bool(kind.template) == (kind.reads is not None)
+    table = written(EXAMPLES / "data" / "german_credit.csv", "target", tmp_path)
+    assert (table.evaluator.kind, table.evaluator.reads) == ("xgboost", "table")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from rlhpo_core.data.holdout import from_bytes, row_keys, slices, to_bytes, unseen
-from rlhpo_core.data.table import Table, load_table, split
+from rlhpo_core.data.labelled import split
+from rlhpo_core.data.table import Table, load_table
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import DataSpec
 

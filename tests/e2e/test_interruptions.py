@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from tests.helpers.command_line import children, rlhpo, start, trial_files, trials, wait_for, write_study
 from tests.helpers.mlflow_store import new_store
+from tests.helpers.pictures import SMALL, as_npz
 from tests.helpers.servers import MlflowServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -81,3 +82,32 @@ def test_mlflow_lost_in_the_middle_loses_no_trial(server: MlflowServer, place: P
     rlhpo("resume", folder, cwd=place)
     runs = children(MlflowClient(server.url), folder)
     assert sorted(int(run.data.tags["rlhpo.trial"]) for run in runs) == list(range(1, 13))
+
+
+def test_a_network_whose_study_is_killed_goes_on_from_its_epoch(place: Path) -> None:
+    """SIGKILL to the study and all below it, in the midst of a trial; the study ends as it would have without."""
+    data = as_npz(place / "corners.npz")
+    params = {name: value for name, value in SMALL.items() if name != "learning_rate"}
+    for name in ("whole", "killed"):
+        write_study(
+            place, name,
+            data={"path": str(data)},
+            evaluator={"kind": "cnn", "epochs": 100, "params": params},
+            objective="log_loss",
+            space={"learning_rate": {"type": "float", "low": 0.001, "high": 0.05}},
+            budget={"trials": 2},
+            execution={"workers": 1, "threads": 1},
+        )  # fmt: skip
+    rlhpo("tune", "whole.yaml", cwd=place)
+    process = start("tune", "killed.yaml", cwd=place)
+    checkpoints = place / "runs" / "killed" / "checkpoints"
+    wait_for(lambda: checkpoints.exists() and any(checkpoints.glob("[0-9a-f]*")), process)
+    process.kill()
+    process.wait()
+    assert len(trials(place / "runs" / "killed")) < 2
+    assert "all 2 trials done" in rlhpo("resume", "runs/killed", cwd=place)
+    whole, killed = (
+        [(t.config, t.value, t.curve, t.metrics) for t in trials(place / "runs" / name)] for name in ("whole", "killed")
+    )
+    assert sorted(whole, key=str) == sorted(killed, key=str)
+    assert list(checkpoints.iterdir()) == []

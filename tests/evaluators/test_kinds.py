@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+import rlhpo_core
 from rlhpo_core.evaluators.function import FunctionEvaluator
 from rlhpo_core.evaluators.kinds import CLASSES, build_evaluator, evaluator_class
 from rlhpo_core.evaluators.xgboost.evaluator import XGBoostEvaluator
@@ -44,6 +47,22 @@ def test_a_study_gets_the_evaluator_of_its_kind(monkeypatch: pytest.MonkeyPatch)
         build_evaluator(spec(evaluator={"kind": "xgboost"}, objective="accuracy", data=table), threads=1),
         XGBoostEvaluator,
     )
+
+
+def test_nothing_else_asks_for_a_kind_by_name() -> None:
+    """Others ask the class what it can do; a new kind is then known everywhere."""
+    core = Path(rlhpo_core.__file__).parent
+    own = {core / "evaluators" / "kinds.py", core / "study" / "evaluator_specs.py"}
+    asked = [
+        f"{path.relative_to(core)}:{node.lineno}"
+        for path in core.rglob("*.py")
+        if path not in own
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare | ast.match_case | ast.Subscript)
+        for value in ast.walk(node)
+        if isinstance(value, ast.Constant) and value.value in CLASSES
+    ]
+    assert asked == []
 
 
 def test_a_function_does_not_wait_for_xgboost() -> None:

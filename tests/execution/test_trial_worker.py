@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators.protocol import Evaluation, StopTrial
+from rlhpo_core.evaluators.protocol import NO_CHECKPOINT, Checkpoint, Evaluation, Infeasible, StopTrial
 from rlhpo_core.execution import trial_worker
 from rlhpo_core.execution.trial_worker import encode
 from rlhpo_core.stopping.watch import Watch
@@ -26,7 +26,7 @@ from tests.helpers.courses import ended
 class Draws:
     """An evaluator whose score comes from the global random generators, and which reports twice."""
 
-    def evaluate(self, config: dict[str, Any], report: Any) -> Evaluation:
+    def evaluate(self, config: dict[str, Any], report: Any, checkpoint: Checkpoint) -> Evaluation:
         report(np.int64(1), np.float32(0.5))
         report(2, 0.75)
         return Evaluation(value=random.random() + np.random.random(), metrics={"twice": np.float32(0.5)})  # noqa: S311
@@ -42,8 +42,9 @@ def pipe() -> Iterator[tuple[Connection, Connection]]:
 
 def evaluate(workers: Connection, seed: int = 3, drill: bool = False) -> dict[str, Any]:
     message = {"kind": "evaluate", "config": {}, "seed": seed, "drill": drill}
+    report = trial_worker._Reporter(workers, None)
     end: dict[str, Any] = trial_worker._attempt(
-        lambda: trial_worker._evaluate(Draws(), message, trial_worker._Reporter(workers, None))  # type: ignore[arg-type]
+        lambda: trial_worker._evaluate(Draws(), message, report, NO_CHECKPOINT)  # type: ignore[arg-type]
     )
     return end
 
@@ -113,6 +114,7 @@ def raising(error: BaseException) -> dict[str, Any]:
 
 def test_an_error_is_a_result() -> None:
     assert raising(StopTrial()) == {"kind": "stopped", "stop": None}
+    assert raising(Infeasible("too small")) == {"kind": "infeasible", "error": "too small"}
     assert raising(UserError("mend it so")) == {"kind": "failed", "error": "mend it so"}
     error = raising(ValueError("too\n  deep"))["error"]
     assert "in task\n" in error, "where it was raised"

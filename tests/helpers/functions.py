@@ -33,6 +33,13 @@ def act(config: dict[str, Any], report: Report) -> float | dict[str, float]:
     return routine(report, **config)
 
 
+def stairs(config: dict[str, Any], report: Report) -> dict[str, float]:
+    """Rises to x in three steps."""
+    for step in range(1, 4):
+        report(step, config["x"] * step / 3)
+    return {"score": config["x"], "doubled": 2 * config["x"]}
+
+
 def with_options(config: dict[str, Any], report: Report, weights: list[float], offset: float = 0.0) -> float:
     weights.append(config["x"])
     return sum(weights) + offset

@@ -48,7 +48,7 @@ def kept_workers() -> Iterator[None]:
     """
 
     def pool(
-        spec: StudySpec, workers: int, threads: int, schema: TableSchema | None = None
+        spec: StudySpec, workers: int, threads: int, schema: TableSchema | None = None, checkpoints: str | None = None
     ) -> AbstractContextManager[TrialPool]:
         table = b"" if spec.data is None else spec.data.path.read_bytes()
         key = (spec.model_dump_json(exclude={"data": {"path"}}), hashlib.sha256(table).digest(), workers, threads)

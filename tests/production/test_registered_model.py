@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from rlhpo_core.data import drift, holdout
+from rlhpo_core.data.labelled import split
 from rlhpo_core.data.schema import SCHEMA
-from rlhpo_core.data.table import load_table, split
+from rlhpo_core.data.table import load_table
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.production.registered_model import RegisteredModel

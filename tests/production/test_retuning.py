@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlhpo_core.data.table import load_table, split
+from rlhpo_core.data.labelled import split
+from rlhpo_core.data.table import load_table
 from rlhpo_core.errors import UserError
 from rlhpo_core.production import promotion, retuning
 from rlhpo_core.production.ledger import Record
@@ -200,7 +201,7 @@ def test_an_evaluator_without_a_model_cannot_be_retuned(folder: Path) -> None:
             "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
         }
     )
-    with pytest.raises(UserError, match=r"a model on it \(kind: xgboost\)"):
+    with pytest.raises(UserError, match=r"a model on it \(kind: cnn, xgboost\)"):
         check(function, registered_model(function))
 
 

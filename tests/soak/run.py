@@ -318,10 +318,10 @@ def _fork_workers(trained: Path) -> None:
     """Trial workers are forks, too; each training is noted before it begins."""
     evaluate = trial_worker._evaluate
 
-    def noted(evaluator: Any, message: Any, report: Any) -> Any:
+    def noted(evaluator: Any, message: Any, report: Any, checkpoint: Any) -> Any:
         with trained.open("a") as file:
             file.write(f"{message['seed']}\n")
-        return evaluate(evaluator, message, report)
+        return evaluate(evaluator, message, report, checkpoint)
 
     ours: list[Connection] = []
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from rlhpo_core.study.evaluator_specs import EvaluatorSpec, FunctionSpec, XGBoostSpec
+from rlhpo_core.study.evaluator_specs import CNNSpec, EvaluatorSpec, FunctionSpec, XGBoostSpec
 
 READ = TypeAdapter(EvaluatorSpec)
 
@@ -19,5 +19,7 @@ def test_the_kind_tells_them_apart() -> None:
 
 def test_what_a_report_says_of_them() -> None:
     forest, mine = XGBoostSpec(kind="xgboost"), FunctionSpec(kind="function", function="mine:train")
-    assert (forest.describe(), forest.step_name, forest.needs_table) == ("XGBoost", "boosting round", True)
-    assert (mine.describe(), mine.step_name, mine.needs_table) == ("mine:train", "step", False)
+    assert (forest.describe(), forest.step_name, forest.reads) == ("XGBoost", "boosting round", "table")
+    assert (mine.describe(), mine.step_name, mine.reads) == ("mine:train", "step", None)
+    network = CNNSpec(kind="cnn")
+    assert (network.describe(), network.step_name, network.reads) == ("a convolutional network", "epoch", "images")

@@ -16,12 +16,21 @@ import xgboost as xgb
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.data import drift, holdout
+from rlhpo_core.data.labelled import Rows, folds, split
 from rlhpo_core.data.schema import SCHEMA, TableSchema
-from rlhpo_core.data.table import Rows, Table, folds, load_table, split
+from rlhpo_core.data.table import Table, load_table
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.metrics import check_metric, constant_scores, measure, score
-from rlhpo_core.evaluators.protocol import DataDescription, Evaluation, Evaluator, Refit, Reporter
-from rlhpo_core.evaluators.xgboost import parameters
+from rlhpo_core.evaluators.protocol import (
+    NO_CHECKPOINT,
+    Checkpoint,
+    DataDescription,
+    Evaluation,
+    Evaluator,
+    Refit,
+    Reporter,
+)
+from rlhpo_core.evaluators.xgboost.parameters import LINEAR, VOCABULARY
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.evaluator_specs import XGBoostSpec
 from rlhpo_core.study.spec import StudySpec
@@ -75,9 +84,9 @@ class XGBoostEvaluator(Evaluator):
         self.metric = spec.objective.metric
         self.maximize = spec.objective.direction == "maximize"
         self.seed = spec.seed
-        parameters.check_params(self.settings.params)
+        VOCABULARY.check_params(self.settings.params)
         self.source = spec.data.path
-        self.table = load_table(spec.data, spec.seed, schema)
+        self.table = self.read(spec, schema)
         check_metric(self.metric, self.table)
         self.split = split(self.table, spec.data, spec.seed)
         self.unit = None if self.table.classes else TargetUnit.of(self.table.target[self.split.train])
@@ -92,9 +101,15 @@ class XGBoostEvaluator(Evaluator):
         }
         self._matrices: dict[tuple[str, int], xgb.DMatrix] = {}
 
+    @staticmethod
+    def read(spec: StudySpec, schema: TableSchema | None = None) -> Table:
+        """The table. Raises: UserError if it cannot be used."""
+        assert spec.data is not None
+        return load_table(spec.data, spec.seed, schema)
+
     def check_space(self, space: SearchSpace) -> None:
         """Raises: UserError, naming each hyperparameter that XGBoost does not have or that leaves its range."""
-        parameters.check_space(space, self.settings.params)
+        VOCABULARY.check_space(space, self.settings.params)
 
     def data(self) -> DataDescription:
         """The table, its parts and its columns as they were read."""
@@ -109,7 +124,7 @@ class XGBoostEvaluator(Evaluator):
             schema=self.table.schema,
         )
 
-    def evaluate(self, config: Config, report: Reporter) -> Evaluation:
+    def evaluate(self, config: Config, report: Reporter, checkpoint: Checkpoint = NO_CHECKPOINT) -> Evaluation:
         """Train on the training rows and score the validation rows; with ``folds``, the mean over the folds.
 
         Reports the objective every ``report_every`` trees, or, with folds, the mean so far after each fold; not at the
@@ -147,7 +162,6 @@ class XGBoostEvaluator(Evaluator):
         booster = xgb.train(params, self._matrix(rows, params, None), trees, verbose_eval=False)
         linear = _is_linear(params)
         output = self._predict(booster, self.split.holdout, linear)
-        example = self.table.features.iloc[rows[:5]]
         packages = ("mlflow", "numpy", "pandas", "xgboost")
         return Refit(
             files={
@@ -160,7 +174,7 @@ class XGBoostEvaluator(Evaluator):
             },
             serving=Path(__file__).with_name("serving.py"),
             requirements=tuple(f"{name}=={metadata.version(name)}" for name in packages),
-            input_example=holdout.raw_rows(example),
+            input_example=self.table.raw(rows[:5]),
             output_example=answer(self._predict(booster, rows[:5], linear), self.table.classes),
             metrics=measure(self.table, self.split.holdout, output),
             constant=constant_scores(self.table, rows, self.split.holdout),
@@ -208,11 +222,11 @@ class XGBoostEvaluator(Evaluator):
 
     def _native(self, config: Config) -> tuple[dict[str, Any], int]:
         """XGBoost's parameters and the number of boosting rounds."""
-        given = {parameters.native_name(name): value for name, value in {**self.settings.params, **config}.items()}
+        given = {VOCABULARY.native(name): value for name, value in {**self.settings.params, **config}.items()}
         trees = int(given.pop("n_estimators", DEFAULT_TREES))
         if _is_linear(given):
             shared = {name: value for name, value in self.params.items() if name not in ("tree_method", "device")}
-            kept = {name: value for name, value in given.items() if name in parameters.LINEAR}
+            kept = {name: value for name, value in given.items() if name in LINEAR}
             # Its other updater, shotgun, comes out differently each time.
             return {**shared, **kept, "updater": "coord_descent"}, trees
         return {**self.params, **given}, trees

@@ -121,8 +121,8 @@ def _at_hand(spec: StudySpec, source: str) -> Iterator[StudySpec]:
         raise UserError("a retuning needs a table: the study has no data")
     wanted = source or str(spec.data.path)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(wanted).name
-        fetch_table(wanted, path)
+        fetched = Path(folder) / "fetched"
+        path = fetched.rename(Path(folder) / fetch_table(wanted, fetched))
         yield on_cpu(spec).model_copy(update={"data": spec.data.model_copy(update={"path": path})})
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rlhpo_core.errors import UserError
@@ -28,19 +30,56 @@ def on_cpu(spec: StudySpec) -> StudySpec:
     return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": "cpu"})})
 
 
-def fetch_table(source: str, table: Path) -> None:
-    """Copy the table to where the pipeline wants it. Raises: UserError if there is none."""
+def fetch_table(source: str, table: Path) -> str:
+    """Copy the table, or the images, to where the pipeline wants it. A folder of images becomes one ZIP.
+
+    Args:
+        source: A path or an address (``s3://…``).
+
+    Returns: its file name, whose ending tells its format.
+
+    Raises: UserError if there is none.
+    """
+    folder, _, name = source.rstrip("/").rpartition("/")
     if "://" in source:
-        folder, _, name = source.rpartition("/")
         data = open_store(folder).read(name)
         if data is None:
-            raise UserError(f"there is no table at {source}")
+            return _pack_store(source, table, f"{name}.zip")
         table.write_bytes(data)
-        return
+        return name
+    if Path(source).is_dir():
+        files = sorted(path for path in Path(source).rglob("*") if path.is_file())
+        _pack({path.relative_to(source).as_posix(): path.read_bytes for path in files}, table)
+        return f"{Path(source).resolve().name}.zip"
     try:
         shutil.copyfile(source, table)
     except OSError as error:
         raise UserError(f"cannot read the table {source}: {error}") from error
+    return Path(source).name
+
+
+def _pack_store(source: str, table: Path, name: str) -> str:
+    """What lies below an address, as a ZIP of that name."""
+    store = open_store(source.rstrip("/"))
+
+    def read(key: str) -> bytes:
+        return store.read(key) or b""
+
+    if not (keys := store.keys()):
+        raise UserError(f"there is no table at {source}")
+    _pack({key: partial(read, key) for key in keys}, table)
+    return name
+
+
+def _pack(files: Mapping[str, Callable[[], bytes]], table: Path) -> None:
+    """A ZIP, the same bytes for the same files; images are compressed already."""
+    try:
+        with zipfile.ZipFile(table, "w", zipfile.ZIP_STORED) as archive:
+            for name, read in files.items():
+                # Without a time, which would differ.
+                archive.writestr(zipfile.ZipInfo(name), read())
+    except OSError as error:
+        raise UserError(f"cannot copy the images: {error}") from error
 
 
 @contextmanager

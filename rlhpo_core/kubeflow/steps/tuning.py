@@ -107,8 +107,7 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
     next_run.note_beginning(files)
     spec, name = files.spec(), ""
     if spec.data is not None:
-        name = Path(table_source or spec.data.path).name
-        fetch_table(table_source or str(spec.data.path), table)
+        name = fetch_table(table_source or str(spec.data.path), table)
     else:
         table.write_bytes(b"")
     # Trains nothing, and its pod has no accelerator.
@@ -174,7 +173,7 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
         watch = watching(files, spec, wanted.round)
         with (
             with_table(spec, table, table_name) as local,
-            TrialPool(local, 1, pod.threads(spec.execution), files.schema()) as pool,
+            TrialPool(local, 1, pod.threads(spec.execution), files.schema(), files.address) as pool,
         ):
             (finished,) = pool.run([wanted], lambda: False, lambda *_: None, watch)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators.xgboost.parameters import check_space
+from rlhpo_core.evaluators.xgboost.parameters import VOCABULARY
 from rlhpo_core.space.search_space import SearchSpace
 from tests.helpers.tables import EXAMPLES, build
 
 
 def test_the_papers_space_is_known() -> None:
-    check_space(SearchSpace.model_validate({"eta": {"type": "float", "low": 0.1, "high": 0.3}}), fixed=[])
+    VOCABULARY.check_space(SearchSpace.model_validate({"eta": {"type": "float", "low": 0.1, "high": 0.3}}), fixed=[])
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def test_the_papers_space_is_known() -> None:
 )
 def test_a_space_that_xgboost_does_not_know_is_refused(space: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_space(SearchSpace.model_validate(space), fixed=[])
+        VOCABULARY.check_space(SearchSpace.model_validate(space), fixed=[])
 
 
 def test_a_parameter_both_set_and_tuned_is_refused() -> None:
     space = SearchSpace.model_validate({"max_depth": {"type": "int", "low": 1, "high": 9}})
     with pytest.raises(UserError, match=r"evaluator\.params sets max_depth as well"):
-        check_space(space, fixed=["max_depth"])
+        VOCABULARY.check_space(space, fixed=["max_depth"])
 
 
 def test_the_evaluator_asks_with_the_parameters_that_it_was_given() -> None:

@@ -1,0 +1,1 @@
+"""Tests that come with rlhpo, for what others may add to it: they say what each implementation has to do."""
