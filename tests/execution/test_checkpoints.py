@@ -20,6 +20,8 @@ from rlhpo_core.trial import Config, Proposal, Trial, TrialStatus
 from tests.helpers import pool_study
 from tests.helpers.pictures import SMALL, as_npz, study
 
+ROOT = Path(__file__).parents[2]
+
 #: Epochs that are quick, and many enough to be interrupted in their midst.
 EPOCHS = 60
 
@@ -49,7 +51,11 @@ def test_a_killed_trial_goes_on_from_its_epoch(tmp_path: Path) -> None:
             trained(Path({str(path)!r}), Path({str(store)!r}), EPOCHS, SMALL)
     """)
     (tmp_path / "killed.py").write_text(script)
-    process = subprocess.Popen([sys.executable, str(tmp_path / "killed.py")], start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "killed.py")],
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     kept, deadline = store / CHECKPOINTS / "trial-0", time.monotonic() + 120
     while not kept.exists():
         assert process.poll() is None, "it ended before it could be killed"

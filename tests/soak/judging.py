@@ -254,7 +254,8 @@ def _digest(state: TunerState) -> str:
     digest = hashlib.sha256()
     for name, tensor in state.agent.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
-    for moments in state.optimizer.state_dict()["state"].values():
+    # What was read from a file comes in any order.
+    for _, moments in sorted(state.optimizer.state_dict()["state"].items()):
         for name in sorted(moments):
             digest.update(moments[name].numpy().tobytes())
     digest.update(f"{state.round} {[summary.trials for summary in state.summaries]}".encode())
