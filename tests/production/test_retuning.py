@@ -13,10 +13,11 @@ import pytest
 
 from rlhpo_core.data.table import load_table, split
 from rlhpo_core.errors import UserError
-from rlhpo_core.production import promotion, retuning
+from rlhpo_core.production import endings, promotion
+from rlhpo_core.production.endings import recording_failure, send_alerts
 from rlhpo_core.production.ledger import Record
 from rlhpo_core.production.registered_model import RegisteredModel
-from rlhpo_core.production.retuning import Findings, check, decide, judge_challengers, recording_failure, send_alerts
+from rlhpo_core.production.retuning import Findings, check, decide, judge_challengers
 from rlhpo_core.study.spec import StudySpec, WarmStartSpec
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.retuned_models import WINES, copies, finished, registered_model, study
@@ -47,7 +48,7 @@ def _champion(folder: Path) -> None:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]]:
     """Alerts, as (name, content)."""
     alerts: list[tuple[str, Mapping[str, Any]]] = []
-    monkeypatch.setattr(retuning.alerts, "send", lambda spec, alert, content, warn: alerts.append((alert, content)))
+    monkeypatch.setattr(endings.alerts, "send", lambda spec, alert, content, warn: alerts.append((alert, content)))
     return alerts
 
 
@@ -329,7 +330,7 @@ def record(outcome: str, **fields: Any) -> Record:
 
 def test_a_failure_is_recorded_and_goes_on(folder: Path, tmp_path: Path, sent: list[Any]) -> None:
     spec, model = with_empty_ledger(study(folder, FIRST, "wine"), tmp_path)
-    with pytest.raises(ZeroDivisionError), recording_failure(spec, model, print):
+    with pytest.raises(ZeroDivisionError), recording_failure(spec, model.ledger, print):
         raise ZeroDivisionError("no rows\nat all")
     (entry,) = model.ledger.records()
     assert (entry.outcome, entry.reason) == ("failed", "no rows")
@@ -341,7 +342,7 @@ def test_every_so_many_decisions_for_the_champion_there_is_an_alert(
 ) -> None:
     spec, model = with_empty_ledger(study(folder, FIRST, "wine", alerts={"keeps": 2}), tmp_path)
     for outcome in ("kept", "vetoed", "skipped", "refused", "kept"):
-        send_alerts(spec, model, model.ledger.add(record(outcome)), print)
+        send_alerts(spec, model.ledger, model.ledger.add(record(outcome)), print)
     assert [alert for alert, _ in sent] == ["kept", "kept", "keeps_in_row", "skipped", "kept", "kept", "keeps_in_row"]
     assert sent[-1][1] == {"model": "wine", "reason": "the champion of wine was kept 4 times in a row", "keeps": 4}
 
@@ -411,7 +412,7 @@ def test_a_table_that_breaks_the_schema_is_refused_with_rows(folder: Path) -> No
     later["year"] = later["year"].astype(object).where(later["year"] != 2003, "n. a.")
     spec = study(folder, later, "columns")
     model = registered_model(spec)
-    with pytest.raises(UserError) as caught, recording_failure(spec, model, print):
+    with pytest.raises(UserError) as caught, recording_failure(spec, model.ledger, print):
         check(spec, model)
     assert "column 'sweet' is gone" in str(caught.value)
     assert "column 'year' should hold numbers, but rows 4, 24, 44, 64, 84 and 70 more of 1500" in str(caught.value)
