@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rlhpo_core.arrays import Bools, Floats
-from rlhpo_core.data.table import Rows, Table
+from rlhpo_core.data.table import Rows, Split, Table
 from rlhpo_core.errors import UserError
 
 Keys = NDArray[np.uint64]
@@ -50,6 +50,16 @@ def row_keys(table: Table, rows: Rows) -> Keys:
     labels = [str(table.classes[int(code)]) for code in table.target[rows]] if table.classes else table.target[rows]
     frame["\0label"] = labels
     return np.asarray(pd.util.hash_pandas_object(frame, index=False).to_numpy(dtype=np.uint64))
+
+
+def training_rows(parts: Split) -> Rows:
+    """Row numbers (N,), ascending, of what a winner is trained on: the training and the validation rows."""
+    return np.sort(np.concatenate([parts.train, parts.validation]))
+
+
+def training_keys(table: Table, parts: Split) -> Keys:
+    """Fingerprints (N,) of what a winner is trained on, as it carries them; known before anything is trained."""
+    return row_keys(table, training_rows(parts))
 
 
 def to_bytes(keys: Keys) -> bytes:

@@ -51,7 +51,8 @@ class Findings(Frozen):
     champion_score: float | None = None
     """On the fresh holdout, in the objective's units."""
     rows: int = 0
-    """Of the holdout that the champion has not seen."""
+    """Of the holdout, as many as the gate will have: neither the champion nor the winner is trained on them or on
+    copies of them."""
     drift: Drift | None = None
     """Against the champion's table; ``None`` without a champion, or if it does not say what it was trained on."""
     warm_start: WarmStartSpec | None = None
@@ -102,12 +103,13 @@ def check(
         if not force and (reason := _nothing_to_do(spec, model, findings)) is not None:
             _stand_still(spec, model, findings, "skipped", reason, warn)
             return findings.model_copy(update={"proceed": False, "reason": reason})
-        rows = holdout.unseen(table, parts.holdout, [champion.seen])
+        rows = holdout.unseen(table, parts.holdout, [champion.seen, holdout.training_keys(table, parts)])
         findings = findings.model_copy(update={"rows": len(rows)})
         if len(rows) < spec.gate.min_rows:
             reason = (
-                f"only {len(rows)} of {len(parts.holdout)} holdout rows are new to the champion, and gate.min_rows "
-                f"asks for {spec.gate.min_rows}; the champion stays, and nothing is spent"
+                f"only {len(rows)} of {len(parts.holdout)} holdout rows are new to the champion and no copies of rows "
+                f"that would be trained on, and gate.min_rows asks for {spec.gate.min_rows}; the champion stays, and "
+                "nothing is spent"
             )
             _stand_still(spec, model, findings, "refused", reason, warn)
             return findings.model_copy(update={"proceed": False, "reason": reason})
@@ -121,6 +123,7 @@ def check(
             return findings.model_copy(update={"proceed": False, "reason": str(error)})
         score, note = math.nan, f"; {error}"
     else:
+        findings = findings.model_copy(update={"rows": len(compared.rows)})
         if len(compared.rows) < spec.gate.min_rows:
             reason = too_few(len(compared.rows), spec.gate) + left_out(compared.unknown)
             _stand_still(spec, model, findings, "refused", reason, warn)

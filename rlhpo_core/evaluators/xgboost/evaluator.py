@@ -117,7 +117,7 @@ class XGBoostEvaluator(Evaluator):
         if self.settings.folds is None:
             _, measured = self._train(config, self.split.train, self.split.validation, report, cache=True)
             return Evaluation(measured[self.metric], measured)
-        rows = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        rows = holdout.training_rows(self.split)
         results: list[dict[str, float]] = []
         for training, validation in folds(self.table, rows, self.settings.folds, self.seed):
             _, measured = self._train(config, training, validation, None, cache=False)
@@ -138,7 +138,7 @@ class XGBoostEvaluator(Evaluator):
         if self.settings.early_stopping_rounds is not None:
             booster, _ = self._train(config, self.split.train, self.split.validation, None, cache=True)
             config = {**config, "n_estimators": booster.num_boosted_rounds()}
-        rows = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        rows = holdout.training_rows(self.split)
         params, trees = self._native(config)
         booster = xgb.train(params, self._matrix(rows, params, None), trees, verbose_eval=False)
         linear = _is_linear(params)
@@ -152,7 +152,7 @@ class XGBoostEvaluator(Evaluator):
                 # Not for serving: by what a later retuning reads its table, and what it compares that with.
                 SCHEMA: self.table.schema.model_dump_json().encode(),
                 holdout.PROFILE: drift.profile(self.table).model_dump_json().encode(),
-                holdout.SEEN: holdout.to_bytes(holdout.row_keys(self.table, rows)),
+                holdout.SEEN: holdout.to_bytes(holdout.training_keys(self.table, self.split)),
             },
             serving=Path(__file__).with_name("serving.py"),
             requirements=tuple(f"{name}=={metadata.version(name)}" for name in packages),
