@@ -52,7 +52,7 @@ def _from_earlier_study(
     metric = earlier.spec().objective.metric
     if metric != spec.objective.metric:
         raise UserError(f"warm_start: the study at {address} has the objective {metric}; scores do not mix")
-    state = _without_lifted(earlier.state(), in_bytes(spec.cluster.trial_memory) / 1e6)
+    state = _without_lifted(earlier.state(), round(in_bytes(spec.cluster.trial_memory) / 1e6))
     return warm_state(
         state, study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner,
         wanted.moved, wanted.first, prior,

@@ -93,7 +93,7 @@ def died(files: StudyFiles, spec: StudySpec, proposal: Proposal) -> Trial | None
         f"its pod died twice (exit 137 is the usual sign: out of memory at {memory}?); raise cluster.trial_memory or "
         "narrow the search space"
     )
-    metrics = {POD_MEMORY: in_bytes(memory) / 1e6}
+    metrics = {POD_MEMORY: round(in_bytes(memory) / 1e6)}
     return Trial(proposal=proposal, status=TrialStatus.FAILED, error=error, metrics=metrics, started_at=time.time())
 
 
