@@ -24,6 +24,8 @@ from rlhpo_core.storage.object_store import Store
 EXPIRY = 120.0
 #: Seconds until a run is taken for dead of which no step says anything.
 RUN_EXPIRY = 900.0
+#: Holds the study while it is prepared for a run that does not hold it.
+_PREPARING = "the first step of a run"
 
 
 @contextmanager
@@ -52,6 +54,22 @@ def held_by_run(store: Store, run: str) -> Iterator[None]:
     if holding is None or holding.name != name:
         acquire(store, name, RUN_EXPIRY, patience=0, refuse=_refusal)
     with renewed(store):
+        yield
+
+
+@contextmanager
+def held_while_prepared(store: Store) -> Iterator[None]:
+    """One first step after the other, for runs that do not hold the study: each finds what the one before has begun.
+
+    Whoever holds the study otherwise is taken for the caller.
+
+    Raises: UserError if the step before takes more than two minutes.
+    """
+    holding = current(store)
+    if holding is not None and holding.name != _PREPARING:
+        yield
+        return
+    with locked(store, _PREPARING, EXPIRY, EXPIRY, process=this_process(), refuse=_refusal) as lock, lock.kept():
         yield
 
 

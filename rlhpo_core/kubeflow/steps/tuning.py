@@ -12,7 +12,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -91,12 +90,13 @@ def prepare(
         table: Written: the table, empty without one.
         state: Written: the tuner's state.
         log_trials: Whether the steps log to MLflow.
-        kfp_run: This run's id in KFP, for which the study is held; empty if the caller holds it.
+        kfp_run: This run's id in KFP, for which the study is held; empty if the caller holds it, or nobody.
 
     Raises: UserError if there is no study in the store, if another run or a process tunes it, if its data or its space
     cannot be used, or if MLflow cannot be reached.
     """
-    with lease.held_by_run(open_store(store), kfp_run) if kfp_run else nullcontext():
+    files = open_store(store)
+    with lease.held_by_run(files, kfp_run) if kfp_run else lease.held_while_prepared(files):
         return _prepare(store, table_source, table, state, log_trials)
 
 

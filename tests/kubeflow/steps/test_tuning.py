@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow.next_run import put_study
 from rlhpo_core.kubeflow.steps import tuning
+from rlhpo_core.storage import lease
+from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import parse_study
@@ -126,6 +131,30 @@ def test_a_chunk_killed_in_the_middle_is_gone_through_again_without_repeating_an
     assert comparable(folder.whole_history().trials) == expected
     assert {name: (store / "trials" / name).stat().st_mtime_ns for name in before} == before
     assert second.end()
+
+
+def test_runs_that_begin_at_once_are_one_study_in_mlflow(
+    workers: None, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a pipeline of one's own, which does not hold the study; MLflow is slow, so that all come to look first."""
+    create_run = MlflowClient.create_run
+
+    def slowly(*args: Any, **kwargs: Any) -> Run:
+        time.sleep(1)
+        return create_run(*args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "create_run", slowly)
+    put_study(str(tmp_path / "store"), parse_study(study(), "sent"))
+    with ThreadPoolExecutor(3) as threads:
+        chunks = list(threads.map(lambda n: Chunk(study(), tmp_path / "store", tmp_path / n), ("one", "two", "three")))
+    monkeypatch.undo()
+    assert len({chunk.prepared.run_id for chunk in chunks}) == 1
+    for chunk in chunks:
+        chunk.round(1)
+    children = f"tags.`mlflow.parentRunId` = '{chunks[0].prepared.run_id}'"
+    assert len(MlflowClient(tracking).search_runs(["1"], children)) == 3
+    lock = lease.refused(open_store(str(tmp_path / "store")))
+    assert lock is None, "nobody holds it afterwards"
 
 
 def test_a_stopped_round_is_not_learnt_from(workers: None, tracking: str, tmp_path: Path) -> None:
