@@ -48,11 +48,13 @@ def marked(store: Store, trial_id: str, memory: str) -> Iterator[None]:
 
     Raises: UserError if the store fails before the mark is there; later faults of the store are put up with.
     """
-    began, number = time.time(), 1 + len(store.keys(_folder(trial_id)))
-    mark = Attempt(began=began, expires=began + EXPIRY, memory=memory)
-    while not store.create(key := f"{_folder(trial_id)}{number:04d}.json", mark.model_dump_json().encode()):
-        number += 1
+    began, number = time.time(), 1 + max(map(_number, store.keys(_folder(trial_id))), default=0)
+    mark, key = Attempt(began=began, expires=began + EXPIRY, memory=memory), _key(trial_id, number)
+    # SIGTERM may come as soon as the mark is there.
     try:
+        while not store.create(key, mark.model_dump_json().encode()):
+            number += 1
+            key = _key(trial_id, number)
         with _renewed(store, key, mark):
             yield
     finally:
@@ -91,12 +93,14 @@ def _renewed(store: Store, key: str, mark: Attempt) -> Iterator[None]:
                 store.write(key, renewed.model_dump_json().encode())
 
     thread = threading.Thread(target=renew, name=f"renews {key}", daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield
     finally:
         done.set()
-        thread.join()
+        # A thread that SIGTERM has met as it started finds the end at its first look.
+        if thread.is_alive():
+            thread.join()
 
 
 def _marks(store: Store, trial_id: str, memory: str) -> list[Attempt]:
@@ -110,3 +114,13 @@ def _marks(store: Store, trial_id: str, memory: str) -> list[Attempt]:
 
 def _folder(trial_id: str) -> str:
     return f"{_FOLDER}{trial_id}/"
+
+
+def _key(trial_id: str, number: int) -> str:
+    return f"{_folder(trial_id)}{number:04d}.json"
+
+
+def _number(key: str) -> int:
+    """0 for what is no mark."""
+    name = key.rsplit("/", 1)[1].removesuffix(".json")
+    return int(name) if name.isdecimal() else 0
