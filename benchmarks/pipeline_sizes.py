@@ -1,10 +1,11 @@
-"""How large the looping pipeline gets, in either division of a round into steps: python -m benchmarks.pipeline_sizes"""
+"""How large the pipelines get, in either division of a round into steps: python -m benchmarks.pipeline_sizes"""
 
 import argparse
 from importlib import metadata
 
 from pipelines.compiled import compiled
-from pipelines.hpo_loop.pipeline import build
+from pipelines.hpo_loop import pipeline as hpo_loop
+from pipelines.retune import pipeline as retune
 from pipelines.tuning import Shape
 from pipelines.workflow_size import ARGO_LIMIT, most_rounds, pods, workflow_bytes
 from rlhpo_core.execution.resources import Steps
@@ -14,26 +15,27 @@ from rlhpo_core.execution.resources import Steps
 SECONDS_PER_POD = 171 / 11
 #: Pods of a round that wait for each other: drivers of its condition, its loop and a trial, and two pods for a step.
 IN_SERIES = {Steps.FIVE: 11, Steps.COMPACT: 7}
-#: Pods before and after the rounds: the run's own, that of the exit task's group, that of all rounds, and three steps.
-AROUND = 9
 
 
-def ir_bytes(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE) -> int:
+def ir_bytes(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE, retuning: bool = False) -> int:
     """Bytes of the compiled pipeline (IR YAML), which is sent to the API server."""
+    build = (retune if retuning else hpo_loop).build
     return len(compiled(build(Shape(rounds, trials_per_round, steps=steps))).encode())
 
 
-def minutes(rounds: int, steps: Steps) -> float:
+def minutes(rounds: int, steps: Steps, retuning: bool = False) -> float:
     """How long a run takes at least, however quick the training: the sum of what waits for each other."""
-    return SECONDS_PER_POD * (AROUND + IN_SERIES[steps] * rounds) / 60
+    # Before and after the rounds all do: the run's own, those of groups, and steps.
+    return SECONDS_PER_POD * (pods(0, 0, steps, retuning) + IN_SERIES[steps] * rounds) / 60
 
 
-def row(rounds: int, trials: int, steps: Steps) -> str:
+def row(rounds: int, trials: int, steps: Steps, retuning: bool = False) -> str:
     """One run's row of the table."""
-    size = workflow_bytes(rounds, trials, steps)
+    size, name = workflow_bytes(rounds, trials, steps, retuning), f"{steps}, retuning" if retuning else steps
     return (
-        f"| {steps} | {trials} | {rounds} | {ir_bytes(rounds, trials, steps):,} | {pods(rounds, trials, steps)} | "
-        f"{size:,} | {size / ARGO_LIMIT:.0%} | {minutes(rounds, steps):.0f} |"
+        f"| {name} | {trials} | {rounds} | {ir_bytes(rounds, trials, steps, retuning):,} | "
+        f"{pods(rounds, trials, steps, retuning)} | {size:,} | {size / ARGO_LIMIT:.0%} | "
+        f"{minutes(rounds, steps, retuning):.0f} |"
     )
 
 
@@ -49,6 +51,7 @@ def main() -> None:
         for trials in (1, 2, 5, 10, 20):
             print(row(most_rounds(trials, steps=steps), trials, steps))
         print(row(10, 5, steps))
+    print(row(4, 5, Steps.COMPACT, retuning=True))
 
 
 if __name__ == "__main__":

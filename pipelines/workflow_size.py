@@ -1,4 +1,4 @@
-"""What a run of the looping pipeline weighs in Argo, which holds 1 MiB of a workflow: its spec, and its pods' status.
+"""What a run of a pipeline weighs in Argo, which holds 1 MiB of a workflow: its spec, and its pods' status.
 
 The numbers follow from what was measured on Kubernetes 1.36.3 with KFP 2.17.0 and Argo 4.0.8. The spec, uncompressed,
 was 1.04 times as large as the compiled pipeline (IR YAML), and 30 kB: 344 kB at 10 rounds of a pipeline that passed the
@@ -37,29 +37,47 @@ class _Form:
     """Bytes of the spec for each round."""
 
 
+@dataclass(frozen=True)
+class _Besides:
+    """What another pipeline around the same rounds costs more."""
+
+    pods: int
+    spec: int
+    """Bytes."""
+
+
 _FORMS = {
     Steps.FIVE: _Form(9, 8, 2_870 - 225 - 216 - 56 - 55, 44_000, 22_800),
     Steps.COMPACT: _Form(9, 4, 2_072 + 28, 43_300, 17_100),
 }
 
 
-def pods(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE) -> int:
+#: What a retuning has besides, in pods and bytes of the spec: three steps, a condition, and no exit task of the loop.
+_RETUNING = _Besides(5, 10_000)
+_NOTHING = _Besides(0, 0)
+
+
+def pods(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE, retuning: bool = False) -> int:
     """Of a whole run: two per step (driver and executor), one per graph, and a graph for each trial."""
-    form = _FORMS[steps]
-    return form.around + rounds * (3 * trials_per_round + form.per_round)
+    form, besides = _FORMS[steps], _RETUNING if retuning else _NOTHING
+    return form.around + besides.pods + rounds * (3 * trials_per_round + form.per_round)
 
 
-def spec_bytes(rounds: int, steps: Steps = Steps.FIVE) -> int:
+def spec_bytes(rounds: int, steps: Steps = Steps.FIVE, retuning: bool = False) -> int:
     """Bytes of the workflow's spec; the trials of a round are one template, however many."""
-    return _FORMS[steps].spec + _FORMS[steps].spec_per_round * rounds
+    form, besides = _FORMS[steps], _RETUNING if retuning else _NOTHING
+    return form.spec + besides.spec + form.spec_per_round * rounds
 
 
-def workflow_bytes(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE) -> int:
+def workflow_bytes(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE, retuning: bool = False) -> int:
     """Bytes of the workflow when all its pods have run."""
-    return spec_bytes(rounds, steps) + _FORMS[steps].pod * pods(rounds, trials_per_round, steps)
+    status = _FORMS[steps].pod * pods(rounds, trials_per_round, steps, retuning)
+    return spec_bytes(rounds, steps, retuning) + status
 
 
-def most_rounds(trials_per_round: int, share: float = PLANNED, steps: Steps = Steps.FIVE) -> int:
+def most_rounds(
+    trials_per_round: int, share: float = PLANNED, steps: Steps = Steps.FIVE, retuning: bool = False
+) -> int:
     """How many rounds fit into a share of the limit; 0 if not even one does."""
-    none, one = (workflow_bytes(rounds, trials_per_round, steps) for rounds in (0, 1))
+    none, one = (workflow_bytes(rounds, trials_per_round, steps, retuning) for rounds in (0, 1))
     return max(0, floor((share * ARGO_LIMIT - none) / (one - none)))

@@ -14,6 +14,8 @@ from rlhpo_core.frozen import Frozen
 Value = bool | int | float | str
 Config = dict[str, Value]
 Direction = Literal["maximize", "minimize"]
+#: Metric of a failed trial that took all the memory of its pod: the limit, in MB (10⁶ bytes), a whole number.
+POD_MEMORY = "pod_memory_mb"
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 

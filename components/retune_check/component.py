@@ -15,6 +15,7 @@ def retune_check(
     tuned_store: dsl.OutputPath(str),  # type: ignore[valid-type]
     table_source: str = "",
     force: bool = False,
+    kfp_run: str = "",
 ) -> str:
     """Compare the current data of a deployed model with the champion's data, and score the champion on it.
 
@@ -25,6 +26,7 @@ def retune_check(
         tuned_store: Where the files of this retuning are: the study as it is to be tuned, and what was found.
         table_source: A path or s3:// address of the current table, in place of data.path in the study.
         force: Whether to tune even if nothing has changed.
+        kfp_run: This run's id in KFP, if retune_end follows.
 
     Returns:
         "tune" if the study should run, else "stop".
@@ -33,6 +35,6 @@ def retune_check(
 
     from rlhpo_core.kubeflow.steps import retuning
 
-    found = retuning.check(store, table_source, force, Path(note.path))
+    found = retuning.check(store, table_source, force, Path(note.path), kfp_run)
     Path(tuned_store).write_text(found.store, encoding="utf-8")
     return found.action

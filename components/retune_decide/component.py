@@ -14,6 +14,7 @@ def retune_decide(
     note: Output[Markdown],
     decision: Output[Metrics],
     table_source: str = "",
+    kfp_run: str = "",
 ):  # type: ignore[no-untyped-def]
     """Decide at the gate whether a retuning's winner becomes champion; promote it, or keep the champion.
 
@@ -24,9 +25,10 @@ def retune_decide(
         note: The decision and its reason.
         decision: The scores, the gain and its interval.
         table_source: As given to retune_check. The table must be the same.
+        kfp_run: As given to retune_check.
     """
     from pathlib import Path
 
     from rlhpo_core.kubeflow.steps import retuning
 
-    decision.metadata.update(retuning.decide(store, model_store, table_source, Path(note.path)))
+    decision.metadata.update(retuning.decide(store, model_store, table_source, Path(note.path), kfp_run))

@@ -1,7 +1,10 @@
 """The retuning pipeline: look at the data, and, if there is something to do, tune by the looping pipeline and decide.
 
-What is to be tuned is small, so one chunk of rounds holds it.
+What is to be tuned is small, so one chunk of rounds holds it. An exit task records what has failed before anything was
+decided.
 """
+
+from contextlib import AbstractContextManager, nullcontext
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
@@ -9,6 +12,7 @@ from kfp.dsl.base_component import BaseComponent
 from components import IMAGE
 from components.retune_check.component import retune_check
 from components.retune_decide.component import retune_decide
+from components.retune_end.component import retune_end
 from pipelines.compiled import lean
 from pipelines.pods import deadline
 from pipelines.tuning import Shape, build_rounds, tune
@@ -51,16 +55,25 @@ def build(shape: Shape) -> BaseComponent:
             alert_secret: Name of the secret with the webhook's address and the key of its signature, if there is one.
         """
         pods = shape.pods(image, config_map, store_secret, mlflow_secret)
-        checked = retune_check(store=store, table_source=table_source, force=force)
-        pods.place(checked, "look at the data", alert_secret=alert_secret)
-        with dsl.If(checked.outputs["Output"] == retuning.GO, name="something to do"):
-            best = tune(all_rounds, pods, checked.outputs["tuned_store"], table_source, registry_secret)
-            decided = retune_decide(
-                store=checked.outputs["tuned_store"],
-                model_store=store,
-                winner=best.output,
-                table_source=table_source,
-            )
-            pods.place(decided, "decide", registry_secret=registry_secret, alert_secret=alert_secret)
+        run = ""
+        attempt: AbstractContextManager[object] = nullcontext()
+        if shape.cluster is not None:
+            run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+            ended = retune_end(store=store, kfp_run=run)
+            pods.place(ended, "end", alert_secret=alert_secret, token=True)
+            attempt = dsl.ExitHandler(ended, name="retuning")
+        with attempt:
+            checked = retune_check(store=store, table_source=table_source, force=force, kfp_run=run)
+            pods.place(checked, "look at the data", alert_secret=alert_secret)
+            with dsl.If(checked.outputs["Output"] == retuning.GO, name="something to do"):
+                best = tune(all_rounds, pods, checked.outputs["tuned_store"], table_source, registry_secret)
+                decided = retune_decide(
+                    store=checked.outputs["tuned_store"],
+                    model_store=store,
+                    winner=best.output,
+                    table_source=table_source,
+                    kfp_run=run,
+                )
+                pods.place(decided, "decide", registry_secret=registry_secret, alert_secret=alert_secret)
 
     return lean(retune)

@@ -288,7 +288,8 @@ def _compile(
     from kfp import compiler
 
     tuning, sizes = pipelines_module("tuning"), pipelines_module("workflow_size")
-    most = min(tuning.MOST_ROUNDS, sizes.most_rounds(spec.tuner.trials_per_round, share=1.0, steps=steps))
+    fitting = sizes.most_rounds(spec.tuner.trials_per_round, share=1.0, steps=steps, retuning=retune)
+    most = min(tuning.MOST_ROUNDS, fitting)
     if retune:
         if spec.registry.model is None:
             raise UserError("registry.model: a retuning needs the name of the registered model that it is about")

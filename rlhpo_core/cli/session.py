@@ -25,6 +25,7 @@ from rlhpo_core.execution.progress import LiveProgress
 from rlhpo_core.execution.resources import Engine, threads, workers
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.production import alerts, retuning
+from rlhpo_core.production.endings import recording_failure
 from rlhpo_core.production.ledger import Record
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.production.winner import register_winner
@@ -156,7 +157,7 @@ def retune(
     def warn(text: str) -> None:
         console.print(text, style="yellow", markup=False)
 
-    with retuning.recording_failure(spec, model, warn):
+    with recording_failure(spec, model.ledger, warn):
         with console.status("comparing the data and scoring the champion"), patiently(BRIEFLY):
             findings = retuning.check(spec, model, force, warn)
         if not findings.proceed:

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rlhpo_core.arrays import Bools, Floats
-from rlhpo_core.data.labelled import Labelled, Rows
+from rlhpo_core.data.labelled import Labelled, Rows, Split
 from rlhpo_core.errors import UserError
 
 Keys = NDArray[np.uint64]
@@ -45,6 +45,16 @@ def row_keys(data: Labelled, rows: Rows) -> Keys:
     labels = [str(data.classes[int(code)]) for code in data.target[rows]] if data.classes else data.target[rows]
     frame["\0label"] = labels
     return np.asarray(pd.util.hash_pandas_object(frame, index=False).to_numpy(dtype=np.uint64))
+
+
+def training_rows(parts: Split) -> Rows:
+    """Row numbers (N,), ascending, of what a winner is trained on: the training and the validation rows."""
+    return np.sort(np.concatenate([parts.train, parts.validation]))
+
+
+def training_keys(data: Labelled, parts: Split) -> Keys:
+    """Fingerprints (N,) of what a winner is trained on, as it carries them; known before anything is trained."""
+    return row_keys(data, training_rows(parts))
 
 
 def to_bytes(keys: Keys) -> bytes:

@@ -9,9 +9,10 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.priors.store import builtin_names, find_prior, load_prior
 from rlhpo_core.storage.object_store import FolderStore, open_store
 from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study.cluster_settings import in_bytes
 from rlhpo_core.study.spec import StudySpec, WarmStartSpec
 from rlhpo_core.tracking.connection import Connection
-from rlhpo_core.trial import Inherited
+from rlhpo_core.trial import POD_MEMORY, Inherited
 from rlhpo_core.tuner import algorithm, prior_mapping
 from rlhpo_core.tuner.algorithm import TunerState
 from rlhpo_core.tuner.prior import Prior
@@ -51,10 +52,17 @@ def _from_earlier_study(
     metric = earlier.spec().objective.metric
     if metric != spec.objective.metric:
         raise UserError(f"warm_start: the study at {address} has the objective {metric}; scores do not mix")
+    state = _without_lifted(earlier.state(), round(in_bytes(spec.cluster.trial_memory) / 1e6))
     return warm_state(
-        earlier.state(), study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner,
+        state, study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner,
         wanted.moved, wanted.first, prior,
     )  # fmt: skip
+
+
+def _without_lifted(state: TunerState, memory: float) -> TunerState:
+    """The earlier study without trials that died of a memory limit below the new one, in MB: they may do well now."""
+    trials = tuple(trial for trial in state.history.trials if trial.metrics.get(POD_MEMORY, memory) >= memory)
+    return replace(state, history=state.history.model_copy(update={"trials": trials}))
 
 
 def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:

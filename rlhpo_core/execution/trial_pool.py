@@ -20,6 +20,7 @@ from multiprocessing import connection as connections
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -27,17 +28,22 @@ import psutil
 
 from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution import cgroup
 from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.trial_worker import Message, encode, work
 from rlhpo_core.seeds import derive_seed
 from rlhpo_core.stopping.watch import Watch
 from rlhpo_core.study.spec import ExecutionSpec, StudySpec
-from rlhpo_core.trial import Proposal, Stop, Trial, TrialStatus
+from rlhpo_core.trial import POD_MEMORY, Proposal, Stop, Trial, TrialStatus
 
 #: Seconds between two looks at the clock, at memory and at whether to stop.
 _POLL = 0.2
 #: Seconds that a trial or a worker is given to end by itself.
 _GRACE = 3.0
+#: The share of a container's memory that is left free: what a trial may take between two looks.
+_HEADROOM = 1 / 16
+#: Seconds that a container is given to show that it has become emptier.
+_RELIEF = 1.0
 _MB = 2**20
 
 
@@ -64,6 +70,8 @@ class _Worker:
     """MB after building the evaluator; ``None`` until it is built."""
     doomed: str | None = None
     """Why it was killed. What it had still sent counts: a trial that ended in time is not lost to a late look."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What is kept of that with the trial."""
 
     @property
     def idle(self) -> bool:
@@ -78,12 +86,16 @@ class TrialPool:
     data included, looked at five times a second: it stops a trial that grows, it is no hard wall. Workers import the
     module that was started as a script anew, so a script of one's own needs ``if __name__ == "__main__":``.
 
+    In a container, whose memory all processes share, the largest busy worker is stopped as well, in the same way, just
+    below the container's own limit: beyond it the kernel would kill this process with it.
+
     Args:
         workers: Trials at once.
         threads: Of each trial.
         schema: By which the workers read the study's table; ``None`` if it has none.
         checkpoints: Address of the study's store, in which trials keep what they go on from if all of this is killed;
             ``None`` if they keep nothing. Whoever writes a trial's file clears it (``StudyFiles.write_trial``).
+        container: The folder in which the kernel shows the container's limits.
     """
 
     def __init__(
@@ -93,12 +105,18 @@ class TrialPool:
         threads: int,
         schema: TableSchema | None = None,
         checkpoints: str | None = None,
+        container: Path = cgroup.ROOT,
     ) -> None:
         self._spec = spec
         self._schema = schema
         self._size = workers
         self._threads = threads
         self._checkpoints = checkpoints
+        limit = cgroup.memory_limit(container)
+        self._container = container
+        # In MB, as all that follows.
+        self._container_most = None if limit is None else limit * (1 - _HEADROOM) / _MB
+        self._relieved = -math.inf
         self._workers: list[_Worker] = []
         self._cancelled = False
 
@@ -233,6 +251,12 @@ class TrialPool:
                 f"execution.trial_memory_mb: a worker needs {worker.fresh_memory:.0f} MB for libraries and data before "
                 f"it trains anything, and the limit is {limit} MB; raise it"
             )
+        most = self._container_most
+        if most is not None and not self._busy() and (used := _used(self._container)) >= most:
+            raise UserError(
+                f"this container holds {used:.0f} MB before it trains anything, and {most:.0f} MB is the most that it "
+                "may; raise its limit (on a cluster cluster.trial_memory)"
+            )
 
     def _look_after(self) -> list[Trial | None]:
         """Kill what went beyond its time or memory; pass on a cancellation; notice deaths that closed no pipe."""
@@ -243,9 +267,28 @@ class TrialPool:
             if worker.doomed is None and (excess := _excess(worker, job, self._spec.execution)) is not None:
                 worker.doomed = excess
                 _kill(worker.process)
+        self._relieve_container()
         # A child that a trial has started may hold the pipe of a dead worker open.
         dead = [worker for worker in self._workers if not worker.process.is_alive() and not worker.connection.poll()]
         return [self._died(worker) for worker in dead]
+
+    def _relieve_container(self) -> None:
+        """Kill the largest busy worker if the container is about to run out of memory."""
+        busy, most = self._busy(), self._container_most
+        # What was killed just now gives its memory back in a moment.
+        if most is None or not busy or time.monotonic() - self._relieved < _RELIEF:
+            return
+        if (used := _used(self._container)) <= most:
+            return
+        worker = max((worker for worker, _ in busy), key=lambda worker: _memory(worker.process))
+        worker.doomed = (
+            f"used {_memory(worker.process):.0f} MB of memory, {worker.fresh_memory:.0f} MB of it before the trial; "
+            f"this container then held {used:.0f} MB, and {most:.0f} MB is the most that it may; raise its limit (on a "
+            "cluster cluster.trial_memory) or narrow the search space"
+        )
+        self._relieved = time.monotonic()
+        worker.metrics = {POD_MEMORY: round(most / (1 - _HEADROOM) * _MB / 1e6)}
+        _kill(worker.process)
 
     def _died(self, worker: _Worker) -> Trial | None:
         """The trial that a dead worker leaves behind, if any. Raises: UserError if it died before it was ready."""
@@ -254,7 +297,8 @@ class TrialPool:
         self._discard(worker)
         if worker.fresh_memory is None:
             raise UserError(f"{reason} while it loaded the data and built the evaluator; its output above may say why")
-        return None if worker.job is None else _trial(worker.job, {"kind": "failed", "error": reason})
+        end = {"kind": "failed", "error": reason, "metrics": worker.metrics}
+        return None if worker.job is None else _trial(worker.job, end)
 
     def _discard(self, worker: _Worker) -> None:
         """Let go of a worker: kill it, if it still lives, with whatever its trials have started."""
@@ -290,7 +334,7 @@ def _trial(job: _Job, message: Message) -> Trial | None:
         case {"kind": "stopped", "stop": stop}:
             end = {"status": TrialStatus.PRUNED, "stop": Stop.model_validate(stop)}
         case _:
-            end = {"status": TrialStatus.FAILED, "error": message["error"]}
+            end = {"status": TrialStatus.FAILED, "error": message["error"], "metrics": message.get("metrics", {})}
     seconds = message.get("seconds", time.monotonic() - job.clock)
     return Trial(proposal=job.proposal, curve=tuple(job.curve), started_at=job.started_at, seconds=seconds, **end)
 
@@ -339,11 +383,21 @@ def _send(connection: Connection, message: Message) -> bool:
     return True
 
 
+def _used(container: Path) -> float:
+    """Memory of a container, in MB; where the kernel does not say, that of this process and of all below it."""
+    used = cgroup.memory_used(container)
+    return _resident(os.getpid()) if used is None else used / _MB
+
+
 def _memory(process: SpawnProcess) -> float:
     """Resident memory of a process and all below it, in MB; pages that they share count for each."""
+    return _resident(process.pid)
+
+
+def _resident(pid: int | None) -> float:
     total = 0
     with suppress(psutil.NoSuchProcess):
-        root = psutil.Process(process.pid)
+        root = psutil.Process(pid)
         for member in [root, *root.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 total += member.memory_info().rss

@@ -88,7 +88,7 @@ def put_study(store: str, spec: StudySpec) -> None:
     files.check_unchanged(spec)
     files.write_spec(spec)
     files.clear_stop()
-    files.store.delete(_FAULT)
+    forget_fault(files)
 
 
 def begin_chain(files: StudyFiles, run_id: str) -> None:
@@ -103,13 +103,29 @@ def begin_chain(files: StudyFiles, run_id: str) -> None:
 
 def note_fault(files: StudyFiles, step: str, error: UserError) -> None:
     """Keep why a step fails, for the last step to tell. Raises: UserError if the store fails."""
-    fault = Fault(step=step, reason=str(error)[:2000], passing=error.passing)
-    files.store.write(_FAULT, fault.model_dump_json().encode())
+    met = Fault(step=step, reason=str(error)[:2000], passing=error.passing)
+    files.store.write(_FAULT, met.model_dump_json().encode())
+
+
+def fault(files: StudyFiles) -> Fault | None:
+    """What a step of the latest run could not do; ``None`` if there is no such thing.
+
+    Raises: UserError if the store fails.
+    """
+    try:
+        return Fault.model_validate_json(files.store.read(_FAULT) or b"")
+    except ValidationError:
+        return None
+
+
+def forget_fault(files: StudyFiles) -> None:
+    """Take back what an earlier run could not do. Raises: UserError if the store fails."""
+    files.store.delete(_FAULT)
 
 
 def note_beginning(files: StudyFiles) -> None:
     """Keep that a run begins, and with how many trials. Raises: UserError if the store fails."""
-    files.store.delete(_FAULT)
+    forget_fault(files)
     files.store.write(_BEGAN, _count(files))
 
 
@@ -262,9 +278,9 @@ def _goes_on(server: Server, run_id: str) -> bool:
 
 def _hopeless(files: StudyFiles, barren: int, most: int, further: int) -> str | None:
     """Why another run would do no better, or may not be sent."""
-    fault = _fault(files)
-    said = "" if fault is None else f"; {fault.step}: {fault.reason}"
-    if fault is not None and not fault.passing:
+    met = fault(files)
+    said = "" if met is None else f"; {met.step}: {met.reason}"
+    if met is not None and not met.passing:
         return said.removeprefix("; ")
     if barren >= most:
         return f"{barren} runs in a row have brought no new trial{said}"
@@ -311,13 +327,6 @@ def _trials(files: StudyFiles) -> int:
 
 def _count(files: StudyFiles) -> bytes:
     return json.dumps({"trials": _trials(files)}).encode()
-
-
-def _fault(files: StudyFiles) -> Fault | None:
-    try:
-        return Fault.model_validate_json(files.store.read(_FAULT) or b"")
-    except ValidationError:
-        return None
 
 
 def _read(files: StudyFiles, key: str) -> Link:

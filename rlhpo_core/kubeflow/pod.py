@@ -21,7 +21,7 @@ from rlhpo_core.study.spec import ExecutionSpec
 P = ParamSpec("P")
 R = TypeVar("R")
 #: Steps that read what the others could not do: what they could not do themselves is no reason to give a study up.
-_LAST = ("submit_next", "supervise")
+_LAST = ("submit_next", "supervise", "end")
 #: As shells have it for a process that SIGTERM has ended.
 _TERMINATED = 128 + signal.SIGTERM
 

@@ -64,6 +64,8 @@ class Record(Frozen):
     """After the event."""
     verdict: Verdict | None = None
     study_id: str | None = None
+    run: str | None = None
+    """The retuning, as ``endings`` has it, that stood still or failed."""
     data_digest: str | None = None
     code_commit: str | None = None
     image_digest: str | None = None
@@ -138,6 +140,15 @@ class Ledger:
         while True:
             last = self.last()
             if (added := self.append(record, last.number if last is not None else 0)) is not None:
+                return added
+
+    def add_once(self, record: Record) -> Record | None:
+        """As ``add``, unless there is a record of the same ``run`` already; of several at once one adds it."""
+        while True:
+            records = self.records()
+            if any(known.run == record.run for known in records):
+                return None
+            if (added := self.append(record, records[-1].number if records else 0)) is not None:
                 return added
 
     def enter(self, candidate: Candidate) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,25 +20,21 @@ from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import CLASSES, evaluator_class
 from rlhpo_core.frozen import Frozen
-from rlhpo_core.production import alerts, promotion
+from rlhpo_core.production import promotion
 from rlhpo_core.production.answers import Answers, Comparable, ask, comparable, left_out
 from rlhpo_core.production.bootstrap import scores
+from rlhpo_core.production.endings import Explain, fail_lost, send_alerts
 from rlhpo_core.production.gate import Verdict, judge, refusal, too_few
-from rlhpo_core.production.ledger import CHAMPION_STAYS, DECISIONS, Outcome, Record
+from rlhpo_core.production.ledger import DECISIONS, Outcome, Record
 from rlhpo_core.production.model_card import model_card
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.report.study_report import log_report, make_report
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
-from rlhpo_core.study.production_settings import Alert, GateSpec
+from rlhpo_core.study.production_settings import GateSpec
 from rlhpo_core.study.spec import StudySpec, WarmStartSpec
 from rlhpo_core.tracking.provenance import circumstances
 from rlhpo_core.tracking.tracker import StudyTracker
-
-_ALERTS: dict[Outcome, Alert] = {
-    "first": "promoted", "promoted": "promoted", "kept": "kept", "vetoed": "kept", "refused": "kept",
-    "skipped": "skipped", "failed": "failed", "rolled_back": "rolled_back", "abandoned": "failed",
-}  # fmt: skip
 
 
 class Findings(Frozen):
@@ -56,52 +51,65 @@ class Findings(Frozen):
     champion_score: float | None = None
     """On the fresh holdout, in the objective's units."""
     rows: int = 0
-    """Of the holdout that the champion has not seen."""
+    """Of the holdout, as many as the gate will have: neither the champion nor the winner is trained on them or on
+    copies of them."""
     drift: Drift | None = None
     """Against the champion's table; ``None`` without a champion, or if it does not say what it was trained on."""
     warm_start: WarmStartSpec | None = None
     """What the study is to start from."""
+    run: str | None = None
+    """The retuning, as ``endings`` has it; ``None`` if nobody but its own process looks after it."""
 
 
 # -- before ----------------------------------------------------------------------------------------------------------
 
 
 def check(
-    spec: StudySpec, model: RegisteredModel, force: bool = False, warn: Callable[[str], None] = print
+    spec: StudySpec,
+    model: RegisteredModel,
+    force: bool = False,
+    warn: Callable[[str], None] = print,
+    run: str | None = None,
+    explain: Explain = lambda begun: "",
 ) -> Findings:
     """Compare the current data with the champion's, and score the champion on it.
 
-    What a process that died has decided and not carried out is carried out first. If nothing is to be done that is
+    What a process that died has decided and not carried out is carried out first, and of an earlier retuning that died
+    it is recorded that it failed. If nothing is to be done that is
     recorded, and an alert sent where it is wanted.
 
     Args:
         force: Go on even if the data is not new; too few rows still stop the retuning.
         warn: Takes the text of what went wrong without stopping the retuning.
+        run: As ``Findings`` has it.
+        explain: Asked what is known of an earlier retuning that died.
 
     Raises: UserError if the study cannot be retuned, or if its data cannot be read.
     """
+    fail_lost(spec, model.ledger, run, warn, explain)
     with model.connection.open(timeout=60):
         abandoned = promotion.settle(model.client, model.ledger)
         version = promotion.champion_of(model.client, model.name)
     if abandoned is not None:
-        send_alerts(spec, model, abandoned, warn)
+        send_alerts(spec, model.ledger, abandoned, warn)
     if version is None:
         table, _ = _table(spec, None)
-        return Findings(proceed=True, reason="there is no champion yet", digest=table.digest)
+        return Findings(proceed=True, reason="there is no champion yet", digest=table.digest, run=run)
     with model.served(version) as served:
         champion = served[version]
         table, parts = _table(spec, champion.schema)
         drifted = None if champion.profile is None else _drift(champion.profile, table, spec)
-        findings = Findings(proceed=True, reason="", digest=table.digest, champion=version, drift=drifted)
+        findings = Findings(proceed=True, reason="", digest=table.digest, champion=version, drift=drifted, run=run)
         if not force and (reason := _nothing_to_do(spec, model, findings)) is not None:
             _stand_still(spec, model, findings, "skipped", reason, warn)
             return findings.model_copy(update={"proceed": False, "reason": reason})
-        rows = holdout.unseen(table, parts.holdout, [champion.seen])
+        rows = holdout.unseen(table, parts.holdout, [champion.seen, holdout.training_keys(table, parts)])
         findings = findings.model_copy(update={"rows": len(rows)})
         if len(rows) < spec.gate.min_rows:
             reason = (
-                f"only {len(rows)} of {len(parts.holdout)} holdout rows are new to the champion, and gate.min_rows "
-                f"asks for {spec.gate.min_rows}; the champion stays, and nothing is spent"
+                f"only {len(rows)} of {len(parts.holdout)} holdout rows are new to the champion and no copies of rows "
+                f"that would be trained on, and gate.min_rows asks for {spec.gate.min_rows}; the champion stays, and "
+                "nothing is spent"
             )
             _stand_still(spec, model, findings, "refused", reason, warn)
             return findings.model_copy(update={"proceed": False, "reason": reason})
@@ -115,6 +123,7 @@ def check(
             return findings.model_copy(update={"proceed": False, "reason": str(error)})
         score, note = math.nan, f"; {error}"
     else:
+        findings = findings.model_copy(update={"rows": len(compared.rows)})
         if len(compared.rows) < spec.gate.min_rows:
             reason = too_few(len(compared.rows), spec.gate) + left_out(compared.unknown)
             _stand_still(spec, model, findings, "refused", reason, warn)
@@ -172,14 +181,13 @@ def _stand_still(
     warn: Callable[[str], None],
 ) -> Record:  # fmt: skip
     """Record that nothing is done, and say so."""
-    record = _record(model, outcome, reason).model_copy(
-        update={
-            "data_digest": findings.digest, "model_created": _created(model),
-            "champion_before": findings.champion, "champion": findings.champion,
-        }
+    record = Record(
+        outcome=outcome, model=model.name, reason=reason, run=findings.run, data_digest=findings.digest,
+        model_created=_created(model), champion_before=findings.champion, champion=findings.champion,
+        **circumstances(),
     )  # fmt: skip
     record = model.ledger.add(record)
-    send_alerts(spec, model, record, warn)
+    send_alerts(spec, model.ledger, record, warn)
     return record
 
 
@@ -269,7 +277,7 @@ def decide(
         record = promotion.decide(model.client, model.ledger, version, study_id, table.digest, judge_all)
     files.write_record(files.record().model_copy(update={"decision": f"{record.outcome}: {record.reason}"}))
     _publish(spec, model, files, tracker, findings, record)
-    send_alerts(spec, model, record, warn)
+    send_alerts(spec, model.ledger, record, warn)
     return record
 
 
@@ -362,31 +370,6 @@ def _metrics(findings: Findings, record: Record) -> dict[str, float]:
 
 
 # -- both ------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def recording_failure(spec: StudySpec, model: RegisteredModel, warn: Callable[[str], None]) -> Iterator[None]:
-    """If an error leaves the context, record that the retuning failed and send the alert, then let it go on."""
-    try:
-        yield
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        send_alerts(spec, model, model.ledger.add(_record(model, "failed", lines[0][:500])), warn)
-        raise
-
-
-def send_alerts(spec: StudySpec, model: RegisteredModel, record: Record, warn: Callable[[str], None]) -> None:
-    """Send the alerts that a record of the ledger gives cause for; ``warn`` takes the text of one that fails."""
-    content = {"model": record.model, "reason": record.reason, "record": record.model_dump(mode="json")}
-    alerts.send(spec.alerts, _ALERTS[record.outcome], content, warn)
-    times = model.ledger.times_kept_in_a_row(record.model_created) if record.outcome in CHAMPION_STAYS else 0
-    if times and times % spec.alerts.keeps == 0:
-        reason = f"the champion of {record.model} was kept {times} times in a row"
-        alerts.send(spec.alerts, "keeps_in_row", {"model": record.model, "reason": reason, "keeps": times}, warn)
-
-
-def _record(model: RegisteredModel, outcome: Outcome, reason: str) -> Record:
-    return Record(outcome=outcome, model=model.name, reason=reason, **circumstances())
 
 
 def _table(spec: StudySpec, schema: TableSchema | None) -> tuple[Labelled, Split]:

@@ -22,9 +22,17 @@ def _text(value: object) -> object:
 Cpu = Annotated[str, BeforeValidator(_text), Field(pattern=r"^(\d+(\.\d+)?|\d+m)$")]
 """CPUs, such as 2, 0.5 or 500m."""
 Memory = Annotated[str, BeforeValidator(_text), Field(pattern=r"^[1-9]\d*([KMGT]i?)?$")]
-"""Bytes, such as 8G or 512Mi."""
+"""Bytes, such as 8G or 512Mi; ``in_bytes`` reads it."""
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 """The value of a label."""
+
+
+def in_bytes(memory: Memory) -> int:
+    """What Kubernetes makes of it: K, M, G and T are powers of 1000, with an i of 1024."""
+    digits = memory.rstrip("KMGTi")
+    unit = memory.removeprefix(digits)
+    power = " KMGT".index(unit[0]) if unit else 0
+    return round(int(digits) * (1024.0 if unit.endswith("i") else 1000.0) ** power)
 
 
 class TolerationSpec(Frozen):

@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy
 from filelock import FileLock
@@ -39,10 +39,16 @@ PATIENCE = 20
 
 #: Statuses of refusals in MLflow's own JSON that pass; 500 is what a server says whose database is away.
 _OVERLOADED = (429, 500, 502, 503, 504)
+#: Of a proxy's refusal of a request for its size.
+_TOO_LARGE = 413
 #: Seconds to wait for another process that sets up a database, which takes minutes on a busy machine. One that dies
 #: lets the others on.
 _SETTING_UP = 600
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+class TooLarge(UserError):  # noqa: N818  (what happened, in the voice of the other signals)
+    """What stands before MLflow takes no request of such a size. Waiting does not mend it; all else may go on."""
 
 
 def tracking_uri(spec: TrackingSpec, store: Path) -> str:
@@ -114,6 +120,8 @@ class Connection:
         try:
             yield
         except (MlflowException, ParseError, OSError, ImportError, SQLAlchemyError, *_storage_errors()) as error:
+            if (refused := _refused_for_size(error)) is not None:
+                raise TooLarge(self._explain_size(refused)) from error
             raise (Outage if _passing(error) else UserError)(self._explain(error)) from error
         finally:
             for name in added:
@@ -215,8 +223,18 @@ class Connection:
             )
         return str(experiment.experiment_id)
 
+    def _explain_size(self, what: str) -> str:
+        return (
+            f"what stands before {self._where()} does not take {what} (status {_TOO_LARGE}). Raise its limit for the "
+            "size of a request: of nginx client_max_body_size, which is 1 MB unless it is set, of an ingress the "
+            "annotation nginx.ingress.kubernetes.io/proxy-body-size"
+        )
+
+    def _where(self) -> str:
+        return f"MLflow at {redacted(self.uri)} (from {self.origin})"
+
     def _explain(self, error: BaseException) -> str:
-        where = f"MLflow at {redacted(self.uri)} (from {self.origin})"
+        where = self._where()
         reason = str(error).replace(self.uri.rstrip("/"), redacted(self.uri))
         code = error.error_code if isinstance(error, MlflowException) else ""
         if code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"):
@@ -295,8 +313,26 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+def _refused_for_size(error: BaseException) -> str | None:
+    """What was refused, for a person to read, if it was too large for what stands between; else ``None``."""
+    # That of requests, which MLflow lets through where it sends files.
+    response = getattr(error, "response", None) if isinstance(error, OSError) else None
+    if response is not None:
+        if response.status_code != _TOO_LARGE:
+            return None
+        sent = response.request
+        size = int(sent.headers.get("Content-Length", 0))
+        return f"{unquote(urlsplit(sent.url or '').path).rsplit('/', 1)[-1]} of {size / 1e6:.1f} MB"
+    if isinstance(error, MlflowException) and f"failed with error code {_TOO_LARGE}" in str(error):
+        return "a request of this size"
+    cause = error.__cause__ or error.__context__
+    return None if cause is None else _refused_for_size(cause)
+
+
 def _passing(error: BaseException) -> bool:
     """Whether the same request may succeed a little later: no answer, an overloaded server, a busy or full database."""
+    if _refused_for_size(error) is not None:
+        return False
     if isinstance(error, ParseError):
         # What came was JSON, but not MLflow's: a proxy speaks in its place just now.
         return True

@@ -26,7 +26,7 @@ from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.retries import BRIEFLY, current, patiently, wait_out
 from rlhpo_core.study.spec import StudySpec, dump_study
 from rlhpo_core.tracking import content, logged
-from rlhpo_core.tracking.connection import CONTACT, Connection, is_server, redacted, ui_command
+from rlhpo_core.tracking.connection import CONTACT, Connection, TooLarge, is_server, redacted, ui_command
 from rlhpo_core.tracking.logged import Logged
 from rlhpo_core.trial import History, RoundSummary, Trial
 
@@ -246,9 +246,19 @@ class StudyTracker:
         counts = {"trials": lacking, "points of the curve `best`": len(points), "rounds": len(rounds)}
         return [f"{name}: {count}" for name, count in counts.items() if count]
 
-    @_waited_out
     def log_artifact_bytes(self, name: str, data: bytes) -> None:
-        """Store a file of the study; ``name`` may hold folders (``figures/curve.png``)."""
+        """Store a file of the study; ``name`` may hold folders (``figures/curve.png``).
+
+        One that is too large for what stands before the server is left out, with a warning: it is a copy, or can be
+        made anew.
+        """
+        try:
+            self._log_artifact(name, data)
+        except TooLarge as error:
+            print(f"warning: {name} is left out in MLflow, and all else goes on: {error}", flush=True)
+
+    @_waited_out
+    def _log_artifact(self, name: str, data: bytes) -> None:
         folder, _, file = name.rpartition("/")
         with tempfile.TemporaryDirectory() as temporary, self.connection.open(timeout=60):
             path = Path(temporary) / file

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from rlhpo_core.cli import session
 from rlhpo_core.errors import UserError
+from rlhpo_core.production.ledger import Ledger
 from rlhpo_core.report.study_report import Report
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.lock import LostLock
@@ -23,6 +24,7 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec, TrackingSpec, load_study
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial
+from tests.helpers import retuned_models
 from tests.helpers.command_line import children, client, write_study
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.webhooks import Hook
@@ -68,6 +70,22 @@ def test_a_study_is_tuned_logged_reported_and_told_of(place: Path, console: Cons
     assert (event["event"], event["study"], event["best"]) == ("budget_spent", "whole", result.best.value)
     with pytest.raises(UserError, match="holds a study already"):
         session.start(spec, place / "runs" / "whole", console)
+
+
+def test_a_retuning_that_fails_before_its_decision_is_recorded_and_alerted(
+    place: Path, console: Console, hook: Hook, tmp_path: Path
+) -> None:
+    spec = retuned_models.study(
+        tmp_path, retuned_models.WINES[:400], "between", budget={"trials": 1},
+        alerts={"url": hook.url, "events": ["failed"]}, execution={"workers": 1, "threads": 1, "drill": [1]},
+        tracking={"uri": f"sqlite:///{place}/runs/mlflow.db"},
+    )  # fmt: skip
+    with pytest.raises(UserError, match="none of the 1 trials succeeded"):
+        session.retune(spec, tmp_path / "runs" / "between", console)
+    (record,) = Ledger.of("between", str(tmp_path / "registry")).records()
+    assert (record.outcome, record.run) == ("failed", None)
+    assert record.reason.startswith("all 1 trials done; none of the 1 trials succeeded: 1 × RuntimeError: made to fail")
+    assert [json.loads(body)["reason"] for _, body in hook.heard] == [record.reason]
 
 
 def test_a_study_that_cannot_be_logged_leaves_no_folder(place: Path, console: Console) -> None:

@@ -1,7 +1,8 @@
-"""Retunings of a model on a cluster: quiet, promoted, rolled back."""
+"""Retunings of a model on a cluster: quiet, promoted, rolled back, and one whose pod dies."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def test_a_model_is_left_alone_promoted_and_rolled_back(place: Place) -> None:
     store = place.store("model")
     model = f"e2e-{store.rsplit('/', 1)[1]}"
     study = write_study(
-        place.folder, "retuned", rounds=1, registry={"model": model}, gate={"margin": 0.02},
+        place.folder, "retuned", rounds=1, registry={"model": model}, gate={"margin": 0.02, "min_rows": 100},
         data={"path": "table.csv", "target": "label", "holdout": 0.3},
     )  # fmt: skip
     client = place.mlflow()
@@ -52,3 +53,17 @@ def test_a_model_is_left_alone_promoted_and_rolled_back(place: Place) -> None:
     assert champion() == "1"
     told = place.rlhpo("audit", model, *ledger)
     assert [word in told for word in ("promoted", "a test")] == [True, True]
+
+
+def test_a_retuning_whose_trial_is_killed_is_in_the_log(place: Place) -> None:
+    store = place.store("killed-retuning")
+    model = f"e2e-{store.rsplit('/', 1)[1]}"
+    study = write_study(place.folder, "killed-retuning", rounds=1, registry={"model": model})
+    arrive(place.folder, 0)
+    run = submit(place, study, store, "--retune")
+    place.kill(place.pod("train", store, place.patience / 2))
+    wait_for(place, lambda: place.run(run)["state"] in ENDED, store)
+    assert place.run(run)["state"] == "FAILED", place.look_at(store)
+    (record,) = map(json.loads, place.rlhpo("audit", model, "--json", "--store", f"{store}/registry").splitlines())
+    assert (record["outcome"], record["run"]) == ("failed", run)
+    assert "trials trained: " in record["reason"]

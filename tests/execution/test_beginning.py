@@ -13,6 +13,7 @@ from rlhpo_core.priors.store import builtin_names
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec, load_study
+from rlhpo_core.trial import POD_MEMORY, TrialStatus
 from rlhpo_core.tuner.algorithm import initial_state
 from rlhpo_core.tuner.state_file import to_bytes
 from tests.helpers.studies import CUBE, after_rounds, bowl, small_settings
@@ -55,6 +56,29 @@ def test_a_study_names_an_earlier_one_by_its_folder(tmp_path: Path) -> None:
     other = write(tmp_path, "other", warm_start="runs/before", objective=f1)
     with pytest.raises(UserError, match="has the objective score; scores do not mix"):
         begin_study(StudyFolder.create(tmp_path / "runs" / "other", other, StudyRecord.new(other)), other)
+
+
+def test_what_died_of_a_smaller_memory_limit_may_come_back(tmp_path: Path) -> None:
+    """Its configuration counts as the worst in its own study, and in those that start from it under the same limit."""
+    before = write(tmp_path, "small")
+    folder = StudyFolder.create(tmp_path / "runs" / "small", before, StudyRecord(study_id="earlier"))
+    state = after_rounds(initial_state("earlier", 0, CUBE, "maximize", SETTINGS), bowl, 2)
+    dead = state.history.trials[1].model_copy(
+        update={"status": TrialStatus.FAILED, "value": None, "error": "died", "metrics": {POD_MEMORY: 2000.0}}
+    )
+    trials = (state.history.trials[0], dead, *state.history.trials[2:])
+    folder.write_state(replace(state, history=state.history.model_copy(update={"trials": trials})))
+    for memory, count in (
+        ("1G", len(trials)),
+        ("2000M", len(trials)),
+        ("2Gi", len(trials) - 1),
+        ("4G", len(trials) - 1),
+    ):
+        spec = write(tmp_path, f"after-{memory}", warm_start="runs/small", cluster={"trial_memory": memory})
+        start = begin_study(begun(tmp_path, spec.name, spec), spec)
+        assert start.inherited is not None
+        assert len(start.inherited.trials) == count, memory
+        assert (dead.config in [trial.config for trial in start.inherited.trials]) == (count == len(trials))
 
 
 def begun(tmp_path: Path, name: str, spec: StudySpec) -> StudyFolder:

@@ -1,4 +1,4 @@
-"""CPUs by control groups, as a container's /sys/fs/cgroup shows them."""
+"""CPUs and memory by control groups, as a container's /sys/fs/cgroup shows them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,40 @@ from rlhpo_core.study.spec import ExecutionSpec
     ],
 )
 def test_the_limit_of_a_group(tmp_path: Path, files: dict[str, str], cpus: float | None) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+    lay_out(tmp_path, files)
     assert cgroup.cpus(tmp_path) == cpus
+
+
+def lay_out(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "limit", "used"),
+    [
+        ({"memory.max": "2000000000\n", "memory.current": "900\n"}, 2_000_000_000, 900),
+        ({"memory.max": "max\n", "memory.current": "900\n", "memory.stat": "anon 500\nfile 400\n"}, None, 900),
+        (
+            {"memory.current": "900\n", "memory.stat": "anon 500\nactive_file 100\ninactive_file 250\nshmem 50\n"},
+            None, 550,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "1000000\n", "memory/memory.usage_in_bytes": "800\n",
+                "memory/memory.stat": "inactive_file 7\ntotal_inactive_file 200\ntotal_active_file 100\n",
+            },
+            1_000_000, 500,
+        ),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None, None),
+        ({"memory.max": "nonsense", "memory.current": ""}, None, None),
+        ({}, None, None),
+    ],
+)  # fmt: skip
+def test_the_memory_of_a_group(tmp_path: Path, files: dict[str, str], limit: int | None, used: int | None) -> None:
+    lay_out(tmp_path, files)
+    assert (cgroup.memory_limit(tmp_path), cgroup.memory_used(tmp_path)) == (limit, used)
 
 
 @pytest.mark.parametrize(("limit", "cores"), [(None, 64), (0.5, 1), (1.5, 1), (8.0, 8), (100.0, 64)])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.function import ALLOWED_MODULES
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.trial import Proposal, Stop, Trial, TrialStatus
+from rlhpo_core.trial import POD_MEMORY, Proposal, Stop, Trial, TrialStatus
 from tests.helpers.pool_study import proposal, run, spec
 
 
@@ -192,6 +193,65 @@ def test_a_trial_that_needs_too_much_memory_is_killed() -> None:
     assert hog.error is not None
     assert "of it before the trial; the limit is 700 MB; raise execution.trial_memory_mb" in hog.error
     assert modest.value == 1.0
+
+
+def container(folder: Path, megabytes: float, **files: str) -> Path:
+    """What a container of that limit shows of its control group."""
+    for name, text in {"memory_max": str(round(megabytes * 2**20)), **files}.items():
+        (folder / name.replace("_", ".")).write_text(text)
+    return folder
+
+
+def held_here() -> float:
+    """Resident MB of this process and of all below it, other pools' workers among them."""
+    here = psutil.Process()
+    return sum(one.memory_info().rss for one in [here, *here.children(recursive=True)]) / 2**20
+
+
+def test_a_trial_is_stopped_just_below_the_limit_of_its_container(tmp_path: Path) -> None:
+    limit = held_here() + 900
+    with TrialPool(spec(), workers=1, threads=1, container=container(tmp_path, limit)) as pool:
+        hog, modest = run(pool, proposal(0, "hog", megabytes=2000), proposal(1, "score", x=0.5))
+    assert hog.status is TrialStatus.FAILED
+    assert hog.error is not None
+    assert f"{limit * 15 / 16:.0f} MB is the most that it may; raise its limit" in hog.error
+    assert hog.metrics == {POD_MEMORY: round(limit * 2**20 / 1e6)}
+    assert modest.value == 1.0
+    assert int(hog.error.split("then held ")[1].split(" MB")[0]) >= int(limit * 15 / 16)
+
+
+def test_what_the_kernel_says_of_a_container_counts_and_the_largest_trial_goes(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    place = container(tmp_path, 100, memory_current=str(50 * 2**20))
+
+    def grown() -> bool:
+        sizes = sorted(worker.memory_info().rss for worker in workers())
+        return mine.exists() and sizes[-1] - sizes[0] > 200 * 2**20
+
+    def fill_up() -> None:
+        wait_until(grown)
+        container(tmp_path, 100, memory_current=str(99 * 2**20))
+
+    proposals = [proposal(0, "hog", megabytes=400), proposal(1, "meet", mine=str(mine), other=str(other))]
+    with TrialPool(spec(), workers=2, threads=1, container=place) as pool:
+        threading.Thread(target=fill_up).start()
+        ended = pool.run(proposals, lambda: False, lambda *_: None)
+        hog = next(ended)
+        container(tmp_path, 100, memory_current=str(50 * 2**20))
+        other.touch()
+        (modest,) = ended
+    assert (hog.proposal.number, hog.status) == (0, TrialStatus.FAILED)
+    assert "this container then held 99 MB, and 94 MB is the most that it may" in (hog.error or "")
+    assert (modest.proposal.number, modest.value) == (1, 1.0)
+
+
+def test_a_container_that_is_full_before_the_first_trial_is_an_error_of_the_study(tmp_path: Path) -> None:
+    place = container(tmp_path, 100, memory_current=str(99 * 2**20))
+    with (
+        TrialPool(spec(), workers=1, threads=1, container=place) as pool,
+        pytest.raises(UserError, match=r"this container holds 99 MB before it trains anything, and 94 MB is the most"),
+    ):
+        run(pool, proposal(0, "score", x=0.5))
 
 
 def test_a_limit_that_no_trial_can_keep_is_an_error_of_the_study(

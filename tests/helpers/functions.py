@@ -109,6 +109,15 @@ def diverge(report: Report, value: str) -> float:
     return float(value)
 
 
+def take_the_pod_down(report: Report, log: str) -> float:
+    """As when memory is out: the worker's parent is killed, and the worker with it."""
+    with Path(log).open("a") as file:
+        file.write("trained\n")
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+    return 0.0
+
+
 def train_for_ever(report: Report, path: str) -> float:
     try:
         step = 0

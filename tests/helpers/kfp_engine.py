@@ -223,7 +223,9 @@ class _Run:
             return _Outcome("FAILED")
         written = json.loads((folder / "output.json").read_text())
         made = {key: one["artifacts"] for key, one in written.get("artifacts", {}).items()}
-        return _Outcome("SUCCEEDED", written.get("parameterValues", {}), made)
+        # What a step has written as a text, with `dsl.OutputPath(str)`.
+        texts = {path.name.removeprefix("parameter-"): path.read_text() for path in folder.glob("parameter-*")}
+        return _Outcome("SUCCEEDED", texts | written.get("parameterValues", {}), made)
 
 
 def _holds(condition: str, parameters: Values) -> bool:

@@ -49,6 +49,7 @@ class Network(ThreadingHTTPServer):
         listen: Where clients find it; "0.0.0.0" for pods.
         renamed: Whether requests name the server as their host, for one that refuses other names. The signature of S3
             covers the name of the host, so there they must not.
+        most: Bytes of a request's body that are let through, as nginx has it; ``None`` for any number.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class Network(ThreadingHTTPServer):
         weather: Callable[[str], str] = lambda request: PASS,
         listen: str = "127.0.0.1",
         renamed: bool = False,
+        most: int | None = None,
     ) -> None:
         super().__init__((listen, 0), _Passing)
         self.to = f"127.0.0.1:{to}" if isinstance(to, int) else to
-        self.weather, self.renamed = weather, renamed
+        self.weather, self.renamed, self.most = weather, renamed, most
         self.requests: list[tuple[str, str]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -89,6 +91,10 @@ class _Passing(BaseHTTPRequestHandler):
         weather = self.server.weather(request)
         self.server.requests.append((request, weather))
         self.close_connection = True
+        if self.server.most is not None and len(body) > self.server.most:
+            page = b"<html><head><title>413 Request Entity Too Large</title></head></html>"
+            self._answer(413, [("Content-Type", "text/html")], page)
+            return
         if weather == AWAY:
             return
         if weather.isdigit():

@@ -133,7 +133,7 @@ class CNNEvaluator(Evaluator):
 
         full = self._full(config)
         layers = self._layers(full)
-        rows = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        rows = holdout.training_rows(self.split)
 
         def train() -> tuple[Training, Data]:
             epochs = int(self._train(full, layers, lambda *_: None, NO_CHECKPOINT).best["best_epoch"])
@@ -156,7 +156,7 @@ class CNNEvaluator(Evaluator):
                 # Not for serving: by what a later retuning reads its images, and what it compares those with.
                 SCHEMA: self.images.schema.model_dump_json().encode(),
                 holdout.PROFILE: drift.profile(self.images).model_dump_json().encode(),
-                holdout.SEEN: holdout.to_bytes(holdout.row_keys(self.images, rows)),
+                holdout.SEEN: holdout.to_bytes(holdout.training_keys(self.images, self.split)),
             },
             serving=Path(__file__).with_name("serving.py"),
             # Without the label of a build (+cpu, +cu128), which the index of packages does not know.

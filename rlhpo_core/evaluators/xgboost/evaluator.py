@@ -135,7 +135,7 @@ class XGBoostEvaluator(Evaluator):
             # Early stopping goes back to the best number of trees, which the curve may have passed.
             trees = self._native(config)[1] if self.settings.early_stopping_rounds is None else None
             return Evaluation(measured[self.metric], measured, trees)
-        rows = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        rows = holdout.training_rows(self.split)
         results: list[dict[str, float]] = []
         for training, validation in folds(self.table, rows, self.settings.folds, self.seed):
             _, measured = self._train(config, training, validation, None, cache=False)
@@ -157,7 +157,7 @@ class XGBoostEvaluator(Evaluator):
         if self.settings.early_stopping_rounds is not None:
             booster, _ = self._train(config, self.split.train, self.split.validation, None, cache=True)
             config = {**config, "n_estimators": booster.num_boosted_rounds()}
-        rows = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        rows = holdout.training_rows(self.split)
         params, trees = self._native(config)
         booster = xgb.train(params, self._matrix(rows, params, None), trees, verbose_eval=False)
         linear = _is_linear(params)
@@ -170,7 +170,7 @@ class XGBoostEvaluator(Evaluator):
                 # Not for serving: by what a later retuning reads its table, and what it compares that with.
                 SCHEMA: self.table.schema.model_dump_json().encode(),
                 holdout.PROFILE: drift.profile(self.table).model_dump_json().encode(),
-                holdout.SEEN: holdout.to_bytes(holdout.row_keys(self.table, rows)),
+                holdout.SEEN: holdout.to_bytes(holdout.training_keys(self.table, self.split)),
             },
             serving=Path(__file__).with_name("serving.py"),
             requirements=tuple(f"{name}=={metadata.version(name)}" for name in packages),

@@ -1,4 +1,4 @@
-"""The retuning pipeline's own steps, before the looping pipeline, and after it."""
+"""The retuning pipeline's own steps: before the looping pipeline, after it, and at the end of a run in any case."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow import pod
-from rlhpo_core.kubeflow.steps.study import fetch_table, on_cpu, tracked
+from rlhpo_core.kubeflow.steps.study import fetch_table, files_of, on_cpu, tracked
+from rlhpo_core.retries import patiently
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec
 
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it, as in steps.
+if TYPE_CHECKING:
+    from rlhpo_core.production.endings import Begun
+    from rlhpo_core.production.ledger import Ledger
 
 #: What the first step says is to be done; the pipeline's condition compares with ``GO``.
 GO, STOP = "tune", "stop"
@@ -36,7 +42,7 @@ class Checked:
 
 
 @pod.step
-def check(store: str, table_source: str, force: bool, note: Path) -> Checked:
+def check(store: str, table_source: str, force: bool, note: Path, kfp_run: str = "") -> Checked:
     """Compare the current data with the champion's, and score the champion on it.
 
     Args:
@@ -45,16 +51,22 @@ def check(store: str, table_source: str, force: bool, note: Path) -> Checked:
         table_source: A path or an address (``s3://…``) of the current table; empty for ``data.path``.
         force: Whether to tune even if nothing has changed.
         note: Written: what was found, as Markdown.
+        kfp_run: This run's id in KFP, by which ``end`` finds how far it came; empty if that is not called.
 
     Raises: UserError if the study cannot be retuned, or if its data, MLflow or the store cannot be reached.
     """
-    from rlhpo_core.production import retuning
+    from rlhpo_core.kubeflow.next_run import forget_fault
+    from rlhpo_core.production import endings, retuning
     from rlhpo_core.production.registered_model import RegisteredModel
 
-    spec = _spec(store, store)
+    spec, run = _spec(store, store), kfp_run or None
+    ledger = _ledger(spec)
+    if run is not None:
+        forget_fault(files_of(store))
+        endings.begin(ledger, run)
     model = RegisteredModel.of_study(spec, tracked(spec))
-    with retuning.recording_failure(spec, model, print), _at_hand(spec, table_source) as local:
-        findings = retuning.check(local, model, force)
+    with endings.recording_failure(spec, ledger, print, run), _at_hand(spec, table_source) as local:
+        findings = retuning.check(local, model, force, run=run, explain=lambda begun: _explain(store, begun))
     note.write_text(f"# {spec.name}\n\n{findings.reason}\n", encoding="utf-8")
     place = f"{store.rstrip('/')}/studies/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{findings.digest[:8]}"
     if findings.proceed:
@@ -64,11 +76,15 @@ def check(store: str, table_source: str, force: bool, note: Path) -> Checked:
             files.claim_schema(schema)
         files.write_spec(spec.model_copy(update={"warm_start": findings.warm_start}))
         files.store.write(FINDINGS, findings.model_dump_json().encode())
+    if run is not None and findings.proceed:
+        endings.note_study(ledger, run, place)
+    elif run is not None:
+        endings.end(ledger, run, findings.reason)
     return Checked(GO if findings.proceed else STOP, place)
 
 
 @pod.step
-def decide(store: str, model_store: str, table_source: str, note: Path) -> dict[str, float]:
+def decide(store: str, model_store: str, table_source: str, note: Path, kfp_run: str = "") -> dict[str, float]:
     """Let the gate decide about a study's winner; returns what it was decided by.
 
     A study with budget left has no winner yet: nothing is decided, and the result is empty.
@@ -78,16 +94,22 @@ def decide(store: str, model_store: str, table_source: str, note: Path) -> dict[
         model_store: The place of the model, as ``check`` had it.
         table_source: As ``check`` had it; the table must be the same.
         note: Written: the decision and its reason, as Markdown.
+        kfp_run: As ``check`` had it.
 
     Raises: UserError if the study's files, its data, MLflow or the registry cannot be used.
     """
-    from rlhpo_core.production import alerts, retuning
+    from rlhpo_core.production import alerts, endings, retuning
     from rlhpo_core.production.registered_model import RegisteredModel
     from rlhpo_core.tracking.tracker import StudyTracker
 
-    spec, files = _spec(store, model_store), StudyFiles(open_store(store))
+    spec, files, run = _spec(store, model_store), files_of(store), kfp_run or None
+    ledger = _ledger(spec)
     model = RegisteredModel.of_study(spec, tracked(spec))
-    with retuning.recording_failure(spec, model, print), _at_hand(spec, table_source) as local:
+    with (
+        endings.recording_failure(spec, ledger, print, run),
+        lease.renewed(files.store),
+        _at_hand(spec, table_source) as local,
+    ):
         tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
         found = retuning.Findings.model_validate_json(_found(files))
         record = retuning.decide(local, model, files, tracker, found, print)
@@ -95,6 +117,8 @@ def decide(store: str, model_store: str, table_source: str, note: Path) -> dict[
         if record is not None:
             details = {"study": spec.name, "reason": "the retuning is through"}
             alerts.send(spec.alerts, "budget_spent", details, print)
+    if run is not None:
+        endings.end(ledger, run, "nothing was to be decided yet" if record is None else record.outcome)
     if record is None:
         note.write_text("Nothing was decided: the study has no registered winner yet.\n", encoding="utf-8")
         return {}
@@ -103,6 +127,69 @@ def decide(store: str, model_store: str, table_source: str, note: Path) -> dict[
     if (verdict := record.verdict) is not None and verdict.measured is not None:
         values |= verdict.measured.model_dump(exclude={"detectable"}) | {"rows": float(verdict.rows)}
     return values
+
+
+@pod.step
+def end(store: str, kfp_run: str) -> str:
+    """If this run of the retuning pipeline has come to no end, record that it failed, and send the alert.
+
+    Runs at the end of each run, also of one that failed, and goes by the store alone.
+
+    Args:
+        store: The place of the model, as ``check`` had it.
+        kfp_run: This run's id in KFP.
+
+    Returns: what was recorded, for a person to read; empty if the run had come to an end.
+
+    Raises: UserError if the store cannot be reached; the step may then be run again.
+    """
+    from rlhpo_core.production import endings
+
+    spec = _spec(store, store)
+    ledger = _ledger(spec)
+    record = endings.fail_unless_ended(spec, ledger, kfp_run, print, lambda begun: _explain(store, begun))
+    if (place := endings.study_of(ledger, kfp_run)) is not None:
+        _let_go(files_of(place), kfp_run)
+    return "" if record is None else record.reason
+
+
+def _let_go(files: StudyFiles, run: str) -> None:
+    """Free the study, and have nothing say that it goes on. A decided one has said so itself."""
+    from rlhpo_core.kubeflow.stopping import mark_killed
+
+    lease.release(files.store, run)
+    try:
+        with patiently(0):
+            mark_killed(files)
+    except UserError as error:
+        print(f"warning: the study's run in MLflow was not ended: {error}", flush=True)
+
+
+def _explain(store: str, begun: Begun) -> str:
+    """What is known of a retuning that came to no end: what a step could not do, or how one died, as far as KFP, its
+    pods and their logs can be read from here.
+    """
+    from rlhpo_core.kubeflow import diagnosis, next_run
+    from rlhpo_core.kubeflow.connection import Server
+
+    with patiently(0):
+        try:
+            if (fault := next_run.fault(files_of(begun.store or store))) is not None:
+                return f"{fault.step}: {fault.reason.strip().splitlines()[0]}"
+            found = diagnosis.troubles(Server.of(), begun.run, os.environ.get("RLHPO_KFP_ARTIFACTS"), lines=1)
+        except UserError as error:
+            print(f"what has become of run {begun.run} cannot be looked up: {error}", flush=True)
+            return ""
+    return "; ".join(" ".join(str(trouble).split()) for trouble in found[:2])
+
+
+def _ledger(spec: StudySpec) -> Ledger:
+    """Of the model that the study names. Raises: UserError if it names none."""
+    from rlhpo_core.production.ledger import Ledger
+
+    if spec.registry.model is None:
+        raise UserError("registry.model: a retuning needs the name of the registered model that it is about")
+    return Ledger.of(spec.registry.model, spec.registry.store)
 
 
 def _spec(store: str, model_store: str) -> StudySpec:

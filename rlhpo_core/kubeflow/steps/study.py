@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ from pathlib import Path
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.retries import patiently
+from rlhpo_core.storage import attempts
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study.cluster_settings import in_bytes
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.trial import Trial
+from rlhpo_core.trial import POD_MEMORY, Proposal, Trial, TrialStatus
 
 
 def files_of(store: str) -> StudyFiles:
@@ -113,6 +116,24 @@ def open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) -
         tracker.log_prior(state.prior)
     tracker.sync(files.history(), state.summaries, files.with_curve)
     return tracker.run_id
+
+
+def died(files: StudyFiles, spec: StudySpec, proposal: Proposal) -> Trial | None:
+    """The failed trial of a proposal whose pods have died of it; ``None`` if it is to be trained.
+
+    The limit under which they died is among its metrics, as ``POD_MEMORY``.
+
+    Raises: UserError if the store fails.
+    """
+    memory = spec.cluster.trial_memory
+    if not attempts.died_of(files.store, proposal.trial_id, memory):
+        return None
+    error = (
+        f"its pod died twice (exit 137 is the usual sign: out of memory at {memory}?); raise cluster.trial_memory or "
+        "narrow the search space"
+    )
+    metrics = {POD_MEMORY: round(in_bytes(memory) / 1e6)}
+    return Trial(proposal=proposal, status=TrialStatus.FAILED, error=error, metrics=metrics, started_at=time.time())
 
 
 def keep(files: StudyFiles, trial: Trial) -> Trial:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -22,6 +23,7 @@ from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.kubeflow import pod
 from rlhpo_core.kubeflow.steps.study import (
     catch_up,
+    died,
     fetch_table,
     files_of,
     keep,
@@ -32,6 +34,7 @@ from rlhpo_core.kubeflow.steps.study import (
     with_table,
 )
 from rlhpo_core.storage import lease
+from rlhpo_core.storage.attempts import marked
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.budget import spent
@@ -146,6 +149,8 @@ def propose(store: str, state: Path) -> list[str]:
 def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, trial: Path) -> Trial | None:
     """Train one proposal, in a process that may crash, hang or run out of memory; write its trial.
 
+    A trial that took its pod down with it, twice, is not trained again and has failed.
+
     Args:
         run_id: The study's run in MLflow; if empty, nothing is logged.
         proposal: JSON of ``propose``, or ``NOTHING``.
@@ -161,21 +166,13 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
     if proposal == NOTHING:
         trial.write_bytes(b"")
         return None
-    from rlhpo_core.execution.earlier_rounds import watching
-    from rlhpo_core.execution.trial_pool import TrialPool
-
     files, wanted = files_of(store), Proposal.model_validate_json(proposal)
     spec, finished = files.spec(), files.trial(wanted.trial_id)
     if finished is None and files.stop_requested():
         trial.write_bytes(b"")
         return None
     if finished is None:
-        watch = watching(files, spec, wanted.round)
-        with (
-            with_table(spec, table, table_name) as local,
-            TrialPool(local, 1, pod.threads(spec.execution), files.schema(), files.address) as pool,
-        ):
-            (finished,) = pool.run([wanted], lambda: False, lambda *_: None, watch)
+        finished = _trained(files, spec, wanted, table, table_name)
         # The artifact first: with it the trial goes on its way, even if the store stays away for good.
         trial.write_text(finished.model_dump_json(), encoding="utf-8")
         finished = keep(files, finished)
@@ -183,6 +180,24 @@ def train(store: str, run_id: str, proposal: str, table: Path, table_name: str, 
     if run_id:
         log_trial(spec, run_id, finished)
     return finished
+
+
+def _trained(files: StudyFiles, spec: StudySpec, proposal: Proposal, table: Path, table_name: str) -> Trial:
+    """The trial of a proposal; one whose pods have died of it is not trained."""
+    from rlhpo_core.execution.earlier_rounds import watching
+    from rlhpo_core.execution.trial_pool import TrialPool
+
+    counted = pod.in_pod()
+    if counted and (failed := died(files, spec, proposal)) is not None:
+        return failed
+    watch = watching(files, spec, proposal.round)
+    with (
+        marked(files.store, proposal.trial_id, spec.cluster.trial_memory) if counted else nullcontext(),
+        with_table(spec, table, table_name) as local,
+        TrialPool(local, 1, pod.threads(spec.execution), files.schema(), files.address) as pool,
+    ):
+        (trial,) = pool.run([proposal], lambda: False, lambda *_: None, watch)
+    return trial
 
 
 def scores(trial: Trial | None) -> dict[str, float]:
