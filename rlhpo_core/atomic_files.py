@@ -2,12 +2,11 @@
 
 Where the file system knows files without a name (Linux, but not NFS), a file gets its name once all of it is on disk,
 and a process that is killed leaves nothing behind. Elsewhere, and for a moment while a file is replaced, there is a
-hidden file beside it, which the next replacement clears away.
+hidden file beside it; if a process was killed then, a later replacement in the folder clears it away.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import secrets
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 #: Names of temporary files.
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
+_TEMPORARY = re.compile(r"\..+\.rlhpo-[0-9a-f]{16}")
 #: Seconds after which a temporary file belongs to no living process.
 _ABANDONED = 600.0
 
@@ -29,7 +28,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         return
     with _temporary(path, data) as temporary:
         temporary.replace(path)
-    for other in path.parent.glob(f".{glob.escape(path.name)}.*"):
+    for other in path.parent.glob(".*"):
         with suppress(FileNotFoundError):
             if _TEMPORARY.fullmatch(other.name) and time.time() - other.stat().st_mtime > _ABANDONED:
                 other.unlink()
@@ -91,7 +90,7 @@ def _create_unnamed(path: Path, data: bytes) -> bool:
 @contextmanager
 def _temporary(path: Path, data: bytes) -> Iterator[Path]:
     """A hidden file with the data, on disk, which is gone afterwards unless it was renamed."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.rlhpo-{secrets.token_hex(8)}")
     try:
         if not _create_unnamed(temporary, data):
             with temporary.open("xb") as file:

@@ -101,12 +101,16 @@ def test_a_process_that_is_killed_before_a_file_has_its_name_leaves_nothing_behi
 
 
 def test_a_replacement_clears_away_what_earlier_ones_have_left(tmp_path: Path) -> None:
-    path, left = tmp_path / "file", [tmp_path / f".file.{digit * 16}" for digit in "ab"]
-    other = tmp_path / ".other.0123456789abcdef"
+    path, old, new = (
+        tmp_path / "file",
+        [tmp_path / f".{name}.rlhpo-{'a' * 16}" for name in ("file", "other")],
+        tmp_path / (f".file.rlhpo-{'b' * 16}"),
+    )
+    foreign = tmp_path / f".file.{'a' * 16}"
     write_atomically(path, b"first")
-    for each in (*left, other):
+    for each in (*old, new, foreign):
         each.write_bytes(b"half")
         os.utime(each, (0, 0))
-    left[1].touch()
+    new.touch()
     write_atomically(path, b"second")
-    assert sorted(tmp_path.iterdir()) == sorted([path, left[1], other]), "the new one may be being written"
+    assert sorted(tmp_path.iterdir()) == sorted([path, new, foreign]), "the new one may be being written"

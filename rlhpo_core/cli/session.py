@@ -37,7 +37,7 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.connection import CONTACT
 from rlhpo_core.tracking.listener import TrackingListener
-from rlhpo_core.tracking.tracker import StudyTracker
+from rlhpo_core.tracking.tracker import StudyTracker, UnfinishedRunError
 from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
 
@@ -81,7 +81,8 @@ def start(
         schema: By which the table is read: that of the model that is retuned; ``None`` to infer it.
         numbered: Whether path-2, path-3, … will do if there is something at the path.
 
-    Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail.
+    Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail. The folder is
+    removed again if nothing has happened in it yet, and there is no run of the study in MLflow.
     """
     torch.set_num_threads(1)
     with console.status("reading the data"):
@@ -94,6 +95,9 @@ def start(
         try:
             begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, console)
+        except UnfinishedRunError as error:
+            # Without the folder nobody would ever end that run.
+            raise UserError(f"{error}\nOnce that is mended: rlhpo resume {folder.path}") from error
         except UserError:
             # Nothing has happened in it: the next attempt should find the place free.
             folder.discard(keep_folder=existed)

@@ -237,7 +237,12 @@ class Connection:
         where = self._where()
         reason = str(error).replace(self.uri.rstrip("/"), redacted(self.uri))
         code = error.error_code if isinstance(error, MlflowException) else ""
-        if code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"):
+        response = _response(error)
+        if (response is not None and response.status_code in (401, 403)) or code in (
+            "UNAUTHENTICATED",
+            "PERMISSION_DENIED",
+            "CUSTOMER_UNAUTHORIZED",
+        ):
             return (
                 f"{where} denies access: {reason[:500]}\nSet MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
                 "MLFLOW_TRACKING_TOKEN, for an account that may write there, or ask whoever runs the server."
@@ -315,9 +320,7 @@ def is_server(uri: str) -> bool:
 
 def _refused_for_size(error: BaseException) -> str | None:
     """What was refused, for a person to read, if it was too large for what stands between; else ``None``."""
-    # That of requests, which MLflow lets through where it sends files.
-    response = getattr(error, "response", None) if isinstance(error, OSError) else None
-    if response is not None:
+    if (response := _response(error)) is not None:
         if response.status_code != _TOO_LARGE:
             return None
         sent = response.request
@@ -327,6 +330,11 @@ def _refused_for_size(error: BaseException) -> str | None:
         return "a request of this size"
     cause = error.__cause__ or error.__context__
     return None if cause is None else _refused_for_size(cause)
+
+
+def _response(error: BaseException) -> Any:
+    """The answer behind an exception of requests, which MLflow lets through where it sends files; else ``None``."""
+    return getattr(error, "response", None) if isinstance(error, OSError) else None
 
 
 def _passing(error: BaseException) -> bool:
@@ -347,6 +355,8 @@ def _passing(error: BaseException) -> bool:
             or (status is None and isinstance(error, RestException) and error.get_http_status_code() in _OVERLOADED)
             or (cause is not None and not isinstance(cause, MlflowException) and _passing(cause))
         )
+    if (response := _response(error)) is not None:
+        return response.status_code in _OVERLOADED
     # What requests raises is an OSError, too; of an address that makes no sense, a ValueError as well.
     lasting = (ValueError, FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
     distrust = "CERTIFICATE_VERIFY_FAILED" in str(error)

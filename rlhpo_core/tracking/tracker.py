@@ -56,6 +56,10 @@ def _waited_out(method: Callable[P, R]) -> Callable[P, R]:
     return repeated
 
 
+class UnfinishedRunError(UserError):
+    """A study's run may be in MLflow, but what belongs into it at the beginning is not: open it again."""
+
+
 def _of_study(study_id: str) -> str:
     """MLflow's filter for the run of a study."""
     return f"tags.`rlhpo.study_id` = '{study_id}' and tags.`rlhpo.run` = 'study'"
@@ -88,23 +92,33 @@ class StudyTracker:
         Args:
             store: folder of studies, which holds MLflow's database if no URI is given
 
-        Raises: UserError, within about 10 seconds, if MLflow cannot be reached or denies access.
+        Raises: UserError, within about 10 seconds, if MLflow cannot be reached or denies access; UnfinishedRunError if
+        that happens once a run may have been created.
         """
+        asked: list[str] = []
         connection = Connection.of(spec.tracking, store)
         client = connection.contact(lambda client: (client.get_experiment_by_name(spec.tracking.experiment), client)[1])
         # It was there just now. The run of a study that could not begin for such a moment would stay RUNNING.
         patience = current.get()
-        with patiently(max(BRIEFLY, patience.seconds), patience.give_up):
-            return cls._begin(connection, client, spec, study_id)
+        try:
+            with patiently(max(BRIEFLY, patience.seconds), patience.give_up):
+                return cls._begin(connection, client, spec, study_id, asked.append)
+        except UserError as error:
+            if not asked:
+                raise
+            raise UnfinishedRunError(str(error)) from error
 
     @classmethod
     @_waited_out
-    def _begin(cls, connection: Connection, client: MlflowClient, spec: StudySpec, study_id: str) -> StudyTracker:
+    def _begin(
+        cls, connection: Connection, client: MlflowClient, spec: StudySpec, study_id: str, asking: Callable[[str], None]
+    ) -> StudyTracker:
         with connection.open():
             experiment_id = connection.experiment(client, spec.tracking.experiment)
             tags = content.study_tags(spec, study_id)
             earlier = client.search_runs([experiment_id], _of_study(study_id), max_results=1)
             first_tags = {**tags, "rlhpo.run": "study", **content.source_tags()}
+            asking(experiment_id)
             run = earlier[0] if earlier else client.create_run(experiment_id, tags=first_tags, run_name=spec.name)
             tracker = cls(connection, client, spec, study_id, experiment_id, run.info.run_id, tags)
             client.update_run(run.info.run_id, status="RUNNING")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from rich.console import Console
 
+from rlhpo_core.cli import session
 from rlhpo_core.errors import UserError
 from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker
@@ -109,6 +113,36 @@ def test_an_outage_while_a_study_begins_is_waited_out_and_leaves_one_run(
     runs = tracker.client.search_runs([tracker.experiment_id])
     active = [run.info.run_id for run in runs if run.info.status == "RUNNING"]
     assert active == [tracker.run_id]
+
+
+@pytest.mark.parametrize("path", ["runs/search", "runs/create", "runs/update", "artifacts"])
+def test_a_study_whose_run_may_be_in_mlflow_keeps_its_folder(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """What waiting does not mend comes between: a resume ends the run; without a run the place is free again."""
+    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+    spec = make_spec(
+        tmp_path.name,
+        evaluator={"kind": "function", "function": "tests.helpers.functions:act"},
+        objective={"metric": "score", "direction": "maximize"},
+        space={"act": {"type": "fixed", "value": "score"}, "x": {"type": "float", "low": 0.0, "high": 1.0}},
+        budget={"trials": 2},
+        tracking={"uri": network.url, "experiment": tmp_path.name},
+    )
+    console = Console(file=StringIO())
+    network.weather = lambda request: "403" if path in request else PASS
+    with pytest.raises(UserError, match="denies access") as caught:
+        session.start(spec, tmp_path / "study", console)
+    network.weather = lambda request: PASS
+    assert ("rlhpo resume" in str(caught.value)) == (path != "runs/search")
+    if path == "runs/search":
+        assert session.start(spec, tmp_path / "study", console).logged
+    else:
+        assert session.resume(tmp_path / "study", console).logged
+    client = MlflowClient(network.url)
+    runs = client.search_runs([client.get_experiment_by_name(tmp_path.name).experiment_id])
+    studies = [run.info.status for run in runs if run.data.tags["rlhpo.run"] == "study"]
+    assert studies == ["FINISHED"]
 
 
 FIRST_START = """

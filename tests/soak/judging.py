@@ -109,9 +109,9 @@ def _is_litter(path: Path) -> bool:
     # MLflow's own: the lock of its database, and files that it was killed in the middle of copying.
     if path.name == ".mlflow.db.lock" or path.name.startswith(".artifact.uploading.") or not path.is_file():
         return False
-    # What a process has left that was killed while it replaced a file, a later replacement removes.
+    # What a process has left that was killed while it replaced a file, a later replacement in the folder removes.
     replaced = path.with_name(path.name[1:].rpartition(".")[0])
-    return not replaced.exists() or replaced.parent.name in ("trials", "state", "lock", "audit", "candidates")
+    return not replaced.exists() or replaced.parent.name in ("trials", "state", "audit", "candidates")
 
 
 def _check_trainings(run: Run, bad: Faults) -> None:

@@ -109,7 +109,10 @@ def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_had_begun_to_write_is_cleared_away(tmp_path: Path) -> None:
     folder = StudyFolder.create(tmp_path / "a", study(), StudyRecord.new(study()))
-    begun = [folder.path / ".study.json.0123456789abcdef", folder.path / "trials" / ".x.json.00000000deadbeef"]
+    begun = [
+        folder.path / ".study.json.rlhpo-0123456789abcdef",
+        folder.path / "trials" / ".x.json.rlhpo-00000000deadbeef",
+    ]
     others = [folder.path / ".hidden", folder.path / ".study.json.mine", folder.path / "trials" / ".gitkeep"]
     for path in [*begun, *others]:
         path.touch()
