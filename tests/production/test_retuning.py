@@ -404,10 +404,10 @@ def with_awkward_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_columns_stay_what_they_were_when_the_champion_was_trained(folder: Path) -> None:
     """A truth value with its first blank, a category without its special value, a column that is blank throughout."""
-    finished(folder, study(folder, with_awkward_columns(FIRST), "columns"))
+    finished(folder, study(folder, with_awkward_columns(FIRST), "awkward"))
     later = with_awkward_columns(NEW).assign(bottle="075", year=None)
     later.loc[later.index[[5, 90, 700]], "sweet"] = None
-    spec = study(folder, later, "columns")
+    spec = study(folder, later, "awkward")
     model = registered_model(spec)
     findings = check(spec, model)
     assert findings.champion_score is not None, "the champion answers it"
@@ -424,6 +424,15 @@ def test_columns_stay_what_they_were_when_the_champion_was_trained(folder: Path)
     assert decision.outcome in ("kept", "promoted")
 
 
+@pytest.fixture(scope="module")
+def _columns(folder: Path) -> None:
+    """Version 1 of ``columns``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        finished(folder, study(folder, with_awkward_columns(FIRST), "columns"))
+
+
+@pytest.mark.usefixtures("_columns")
 def test_what_is_new_in_a_table_is_reported_with_its_rows(folder: Path) -> None:
     later = with_awkward_columns(NEW).assign(cork="natural")
     later.loc[later.index[[1, 3]], "bottle"] = "300"
@@ -435,6 +444,7 @@ def test_what_is_new_in_a_table_is_reported_with_its_rows(folder: Path) -> None:
     assert "column 'bottle' has new categories '300' in rows 2, 4" in findings.reason
 
 
+@pytest.mark.usefixtures("_columns")
 def test_a_table_that_breaks_the_schema_is_refused_with_rows(folder: Path) -> None:
     later = with_awkward_columns(NEW).drop(columns="sweet")
     later["year"] = later["year"].astype(object).where(later["year"] != 2003, "n. a.")
