@@ -107,7 +107,7 @@ def test_the_study_has_its_pictures_in_mlflow(car: Path, place: Path) -> None:
 
 def test_status_and_report_need_no_training(car: Path, place: Path) -> None:
     output = rlhpo("status", cwd=place)
-    assert re.search(r"runs/car +finished +16/16 +0 +accuracy 0\.\d+ +car version 1", output)
+    assert re.search(r"runs/car +finished +16/16 +0 +0 +accuracy 0\.\d+ +car version 1", output)
     (car / "report.html").unlink()
     assert "report.html" in rlhpo("report", car, cwd=place)
     assert (car / "report.html").exists()

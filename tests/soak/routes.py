@@ -272,9 +272,11 @@ def _until(run: Run, *arguments: str) -> None:
     for _ in _tries():
         if run.command(*arguments) == 0:
             return
-        # The dead hold the lock for a while; then the user looks what has become of it.
+        # The dead hold the lock for a while; then the user looks what has become of it, until that can be seen.
         time.sleep(LOCK_EXPIRY)
-        if run.command("audit", run.name, *arguments[-2:]) == 0 and run.direct(lambda: _moves(run)) > before:
+        if not any(run.command("audit", run.name, *arguments[-2:]) == 0 for _ in _tries()):
+            raise StuckError("rlhpo audit fails again and again")
+        if run.direct(lambda: _moves(run)) > before:
             return
     raise StuckError(f"rlhpo {arguments[0]} fails again and again")
 
