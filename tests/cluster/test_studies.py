@@ -98,7 +98,7 @@ def test_a_study_that_is_stopped_goes_on_when_it_is_submitted_again(place: Place
     assert len(place.runs_of(store)) == 1, "no run follows"
     study_id = files(place, store).record().study_id
     wait_for(place, lambda: not running(place, study_id), store)
-    assert len(history(place, store)) == 0
+    assert len(history(place, store)) < 4, "what was trained before the stop is kept, and nothing else is trained"
     submit(place, study, store, "--rounds", "1")
     wait_for_end(place, store, trials=4)
     assert_trials_of_one_process(place, study, store)
