@@ -157,11 +157,15 @@ class LocalCluster(KfpServer):
             execution.vanish()
         super().stop()
 
+    def _version(self, reference: dict[str, Any]) -> dict[str, Any]:
+        """The one that is named, else the pipeline's newest."""
+        if (name := reference.get("pipeline_version_id")) is not None:
+            return self.versions[name]
+        return [one for one in self.versions.values() if one["pipeline_id"] == reference["pipeline_id"]][-1]
+
     def _begin(self, run: dict[str, Any]) -> None:
         version = run.get("pipeline_version_reference")
-        package = (
-            run["pipeline_spec"] if version is None else self.versions[version["pipeline_version_id"]]["pipeline_spec"]
-        )
+        package = run["pipeline_spec"] if version is None else self._version(version)["pipeline_spec"]
         execution = _Execution(self, run, package)
         self._executions[run["run_id"]] = execution
         execution.start()
