@@ -7,6 +7,11 @@ from pathlib import Path
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
+from rlhpo_core import __version__
+
+#: In each pipeline's description: a schedule keeps what it was given, whatever is installed since.
+COMPILED_BY = f"Compiled by rlhpo {__version__}."
+
 
 def compiled(pipeline: BaseComponent) -> str:
     """The pipeline's IR (the compiler's intermediate representation) as YAML."""

@@ -55,7 +55,8 @@ class Pods:
         Args:
             step: Shown in KFP's pages, and with dashes as the pod's label.
             trains: Whether it trains a model, as trials and the winner's refit do.
-            registry_secret: Takes the place of ``mlflow_secret``, for a step that writes to the registry.
+            registry_secret: For a step that writes to the registry: if there is one, it takes the place of
+                ``mlflow_secret``.
             alert_secret: For a step that sends alerts.
             token: Whether it talks to KFP.
         """
@@ -68,7 +69,12 @@ class Pods:
         task.set_container_image(self.image)
         self._resources(task, self.spec, trains)
         kubernetes.use_config_map_as_volume(task, self.config_map, f"{MOUNT}/config", optional=True)
-        secrets = {"store": self.store_secret, "mlflow": registry_secret or self.mlflow_secret, "alerts": alert_secret}
+        secrets = {
+            "store": self.store_secret,
+            "mlflow": self.mlflow_secret,
+            "registry": registry_secret,
+            "alerts": alert_secret,
+        }
         for folder, name in secrets.items():
             if name is not None:
                 kubernetes.use_secret_as_volume(task, name, f"{MOUNT}/{folder}", optional=True)

@@ -12,7 +12,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components import IMAGE
 from components.submit_next.component import submit_next
-from pipelines.compiled import lean
+from pipelines.compiled import COMPILED_BY, lean
 from pipelines.pods import deadline
 from pipelines.tuning import Shape, build_rounds, tune
 
@@ -23,7 +23,7 @@ def build(shape: Shape) -> BaseComponent:
 
     @dsl.pipeline(
         name="rlhpo-hpo-loop",
-        description=f"{shape.rounds} rounds of a study; continues where the study stands.",
+        description=f"{shape.rounds} rounds of a study; continues where the study stands. {COMPILED_BY}",
         pipeline_config=deadline(shape.cluster),
     )
     def hpo_loop(

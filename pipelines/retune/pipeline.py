@@ -13,7 +13,7 @@ from components import IMAGE
 from components.retune_check.component import retune_check
 from components.retune_decide.component import retune_decide
 from components.retune_end.component import retune_end
-from pipelines.compiled import lean
+from pipelines.compiled import COMPILED_BY, lean
 from pipelines.pods import deadline
 from pipelines.tuning import Shape, build_rounds, tune
 from rlhpo_core.kubeflow.steps import retuning
@@ -25,7 +25,7 @@ def build(shape: Shape) -> BaseComponent:
 
     @dsl.pipeline(
         name="rlhpo-retune",
-        description=f"Retune a deployed model in at most {shape.rounds} rounds, and decide.",
+        description=f"Retune a deployed model in at most {shape.rounds} rounds, and decide. {COMPILED_BY}",
         pipeline_config=deadline(shape.cluster),
     )
     def retune(

@@ -5,7 +5,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components import IMAGE
 from components.supervise.component import supervise
-from pipelines.compiled import lean
+from pipelines.compiled import COMPILED_BY, lean
 from pipelines.pods import Pods
 from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
@@ -18,7 +18,10 @@ def build(cluster: ClusterSpec = STANDARD, pull_secret: str | None = None) -> Ba
         pull_secret: As for ``Pods``.
     """
 
-    @dsl.pipeline(name="rlhpo-supervise", description="Starts a study's chain of runs again if it is dead.")
+    @dsl.pipeline(
+        name="rlhpo-supervise",
+        description=f"Starts a study's chain of runs again if it is dead. {COMPILED_BY}",
+    )
     def look_after(
         store: str,
         schedule: str,

@@ -73,8 +73,6 @@ def parsed_settings(settings: list[str] | None) -> ClusterSettings:
 
 def _check_apart(names: dict[str, str]) -> None:
     """Raises: UserError if a pod would have two volumes of one name."""
-    every = {name: f"rlhpo-{default}" for name, default in _DEFAULTS.items()} | names
-    for login in ("mlflow_secret", "registry_secret"):
-        mounted = [every[name] for name in ("config_map", "store_secret", login, "alert_secret")]
-        if twice := {name for name in mounted if mounted.count(name) > 1}:
-            raise UserError(f"--set: a pod cannot mount {', '.join(twice)} twice; give each of its own, even if equal")
+    mounted = [names.get(name, f"rlhpo-{default}") for name, default in _DEFAULTS.items()]
+    if twice := {name for name in mounted if mounted.count(name) > 1}:
+        raise UserError(f"--set: a pod cannot mount {', '.join(twice)} twice; give each of its own, even if equal")

@@ -46,16 +46,23 @@ def runs(
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the latest runs on a cluster, with the schedule that started them and the study's store."""
-    from rlhpo_core.kubeflow import client, schedules
+    """List the latest runs on a cluster, with the schedule that started them and the study's store.
+
+    Below the list stands what keeps pods from starting, such as an image that cannot be pulled, as far as a kubeconfig
+    lets it be seen.
+    """
+    from rlhpo_core.kubeflow import client, pods, schedules
 
     kfp = server.server()
     latest = client.runs(kfp, experiment, limit)
     scheduled = any(run.schedule_id for run in latest)
     names = {one.id: one.name for one in schedules.schedules(kfp)} if scheduled else {}
+    waiting = pods.that_wait([run.id for run in latest if not run.ended], kfp.namespace)
     if as_json:
         for run in latest:
-            typer.echo(json.dumps(as_data(run, names)))
+            pod = waiting.get(run.id)
+            waits = None if pod is None else f"step {pod.step!r} {pod.trouble}"
+            typer.echo(json.dumps({**as_data(run, names), "waits": waits}))
         return
     if not latest:
         console.print("no runs")
@@ -69,6 +76,8 @@ def runs(
         facts = (run.id, run.name, _schedule(run, names), run.state, created, run.store)
         grid.add_row(*map(escape, facts))
     (console if console.is_terminal else Console(width=_WIDE, highlight=False)).print(grid)
+    for run_id, pod in waiting.items():
+        console.print(escape(f"run {run_id} waits: step {pod.step!r} {pod.trouble}"), soft_wrap=True)
 
 
 @grouped

@@ -178,6 +178,8 @@ def send_next(server: Server, files: StudyFiles, run_id: str, further: int, most
         return Next("", "the study was asked to stop")
     if further < 1 and not (last.after and last.run_id == run_id):
         return Next("", "no further run was asked for")
+    if (archived := _archived(server, run_id)) is not None:
+        return Next("", f"the experiment {archived!r} is archived, so no run follows in it")
     trials = _trials(files)
     barren = 0 if trials > last.trials else last.barren + 1
     link = Link(after=run_id, trials=trials, barren=barren)
@@ -261,6 +263,7 @@ def copy_run(server: Server, run_id: str, name: str, parameters: Mapping[str, ob
         runtime_config=api.V2beta1RuntimeConfig(
             parameters={**(config.parameters or {}), **parameters}, pipeline_root=config.pipeline_root or None
         ),
+        plugins_input=run.plugins_input or None,
         **source,
     )
     return str(call(server, "run_service_create_run", body).run_id)
@@ -274,6 +277,18 @@ def _goes_on(server: Server, run_id: str) -> bool:
         raise
     except UserError:
         return False
+
+
+def _archived(server: Server, run_id: str) -> str | None:
+    """Name of a run's experiment if a person has archived it, as one does to end things; else ``None``."""
+    try:
+        run = call(server, "run_service_get_run", run_id)
+        experiment = call(server, "experiment_service_get_experiment", run.experiment_id)
+    except ServerError as error:
+        if error.status == 404:
+            return None
+        raise
+    return str(experiment.display_name) if experiment.storage_state == "ARCHIVED" else None
 
 
 def _hopeless(files: StudyFiles, barren: int, most: int, further: int) -> str | None:

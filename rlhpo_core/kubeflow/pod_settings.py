@@ -18,7 +18,9 @@ from pathlib import Path
 #: Where they are mounted; ``pipelines.pods`` and ``manifests`` have the same.
 MOUNT = Path("/rlhpo")
 #: A config map, and secrets; of a key in two of them, the later has the say.
-FOLDERS = ("config", "store", "mlflow", "alerts")
+FOLDERS = ("config", "store", "mlflow", "registry", "alerts")
+#: Another account for the same server: if it is there, nothing is read of the first, as two logins are not to be mixed.
+_INSTEAD = {"mlflow": "registry"}
 #: Certificates (PEM) to trust besides the public ones.
 CA_BUNDLE = "ca.crt"
 #: What is read: all keys that begin like this …
@@ -125,12 +127,13 @@ def _authorities(mount: Path) -> bytes | None:
 
 def _files(mount: Path) -> list[Path]:
     """One for each key; the kubelet's own begin with two dots."""
-    return [
-        path
+    found = {
+        folder: [
+            path for path in sorted((mount / folder).glob("*")) if not path.name.startswith(".") and path.is_file()
+        ]
         for folder in FOLDERS
-        for path in sorted((mount / folder).glob("*"))
-        if not path.name.startswith(".") and path.is_file()
-    ]
+    }
+    return [path for folder, paths in found.items() if not found.get(_INSTEAD.get(folder, "")) for path in paths]
 
 
 def _stamps(mount: Path) -> list[tuple[str, int, int]]:

@@ -6,7 +6,7 @@ Only for those who may read pods. Whoever may not, or has no way to the cluster'
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,20 +42,23 @@ def of_run(run_id: str, namespace: str | None, lines: int = 8) -> list[Pod]:
         namespace: ``None`` where KFP has a single user.
         lines: Of the log of a failed pod.
     """
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
     api, place = _api(), namespace or _SINGLE_USER
-    if api is None:
-        return []
-    try:
-        answer = api.list_namespaced_pod(
-            place, label_selector=f"{_RUN}={run_id}", _preload_content=False, _request_timeout=(_CONTACT, _PATIENCE)
-        )
-        found = [read(one) for one in json.loads(answer.data)["items"]]
-    except (ApiException, HTTPError, ValueError, KeyError):
-        return []
+    found = [read(one) for one in _listed(api, place, f"{_RUN}={run_id}")]
     return [Pod(pod.name, pod.step, pod.trouble, _log(api, place, pod, lines)) for pod in found]
+
+
+def that_wait(run_ids: Sequence[str], namespace: str | None) -> dict[str, Pod]:
+    """By the ids of runs, one pod each that does not start; only of those that have one, and none if pods cannot be
+    read. One request, whatever the number of runs.
+
+    Args:
+        namespace: As for ``of_run``.
+    """
+    if not run_ids:
+        return {}
+    rows = _listed(_api(), namespace or _SINGLE_USER, f"{_RUN} in ({','.join(run_ids)})")
+    waiting = [row for row in rows if row.get("status", {}).get("phase") == "Pending"]
+    return {row["metadata"]["labels"][_RUN]: pod for row in waiting if (pod := read(row)).trouble}
 
 
 def read(pod: dict[str, Any]) -> Pod:
@@ -63,6 +66,22 @@ def read(pod: dict[str, Any]) -> Pod:
     metadata, status = pod["metadata"], pod.get("status", {})
     step = metadata.get("labels", {}).get(_STEP, "").replace("-", " ") or metadata["name"]
     return Pod(metadata["name"], step, "; ".join(_troubles(status)))
+
+
+def _listed(api: Any, namespace: str, selector: str) -> list[dict[str, Any]]:
+    """Pods as the API's JSON has them; none if they cannot be read."""
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    if api is None:
+        return []
+    try:
+        answer = api.list_namespaced_pod(
+            namespace, label_selector=selector, _preload_content=False, _request_timeout=(_CONTACT, _PATIENCE)
+        )
+        return list(json.loads(answer.data)["items"])
+    except (ApiException, HTTPError, ValueError, KeyError):
+        return []
 
 
 def _troubles(status: dict[str, Any]) -> Iterator[str]:

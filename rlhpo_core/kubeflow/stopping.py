@@ -9,6 +9,7 @@ from pathlib import Path
 from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow import client
 from rlhpo_core.kubeflow.connection import Server
+from rlhpo_core.retries import patiently
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import RECORD, StudyFiles
 
@@ -41,7 +42,16 @@ def stop_run(server: Server, run_id: str, tell: Callable[[str], None]) -> None:
         try:
             mark_killed(StudyFiles(open_store(run.store)))
         except UserError as error:
-            tell(f"warning: the study's run in MLflow was not ended: {error}")
+            tell(_not_ended(error))
+
+
+def try_to_mark_killed(files: StudyFiles, tell: Callable[[str], None]) -> None:
+    """As ``mark_killed``, without waiting; what cannot be reached is told."""
+    try:
+        with patiently(0):
+            mark_killed(files)
+    except UserError as error:
+        tell(_not_ended(error))
 
 
 def mark_killed(files: StudyFiles) -> bool:
@@ -57,3 +67,7 @@ def mark_killed(files: StudyFiles) -> bool:
     if not (spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
         raise UserError("which MLflow? Set MLFLOW_TRACKING_URI to the one of the cluster")
     return StudyTracker.kill(spec, files.record().study_id, Path.cwd())
+
+
+def _not_ended(error: UserError) -> str:
+    return f"warning: the study's run in MLflow was not ended: {error}"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from rlhpo_core import proxies
 from rlhpo_core.atomic_files import create_atomically, write_atomically
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.retries import wait_out
@@ -49,6 +50,7 @@ _ADVICE = {
     "PartialCredentialsError": f"the credentials are incomplete; {_CREDENTIALS}",
     "CredentialRetrievalError": f"the credentials cannot be had; {_CREDENTIALS}",
     "EndpointConnectionError": _UNREACHABLE,
+    "ProxyConnectionError": "the proxy does not answer",
     "ConnectTimeoutError": _UNREACHABLE,
     "ReadTimeoutError": _UNREACHABLE,
     "ConnectionClosedError": _UNREACHABLE,
@@ -373,8 +375,12 @@ class S3Store:
     def _genuine(self, answer: Any, mark: str) -> Any:
         """The answer, if it has what each of S3's has. A proxy may answer in its place, with status 200, too."""
         if mark not in answer:
-            raise Outage(f"{self.uri} at {self.client.meta.endpoint_url}: {_FOREIGN}")
+            raise Outage(f"{self._where()}: {_FOREIGN}")
         return answer
+
+    def _where(self) -> str:
+        address = self.client.meta.endpoint_url
+        return f"{self.uri} at {address}{proxies.through(address)}"
 
     def _ask(self, what: str, ask: Callable[[], T]) -> T:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -388,12 +394,12 @@ class S3Store:
                 code = _code(error) if isinstance(error, ClientError) else type(error).__name__
                 kind = Outage if code in _PASSING or _status(error) in (429, 500, 502, 503, 504) else UserError
                 advice = _ADVICE.get(code, "the request failed")
-                raise kind(f"{self.uri} at {self.client.meta.endpoint_url}: {advice} ({error})") from error
+                raise kind(f"{self._where()}: {advice} ({error})") from error
             except HTTPError as error:
                 # Not botocore's: the connection broke within an answer.
-                raise Outage(f"{self.uri} at {self.client.meta.endpoint_url}: {_UNREACHABLE} ({error})") from error
+                raise Outage(f"{self._where()}: {_UNREACHABLE} ({error})") from error
             except ResponseParserError as error:
-                raise Outage(f"{self.uri} at {self.client.meta.endpoint_url}: {_FOREIGN} ({error})") from error
+                raise Outage(f"{self._where()}: {_FOREIGN} ({error})") from error
 
         return wait_out(what, attempt)
 

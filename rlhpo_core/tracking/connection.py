@@ -27,6 +27,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
+from rlhpo_core import proxies
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.retries import wait_out
 from rlhpo_core.study.spec import TrackingSpec
@@ -145,8 +146,8 @@ class Connection:
     def foreign(self) -> Outage:
         """The error for an answer that is not MLflow's."""
         return Outage(
-            f"what answers at {redacted(self.uri)} (from {self.origin}) is not MLflow, or has not done what was "
-            "asked.\nCheck what stands between: a proxy, or a page to log in."
+            f"what answers at {redacted(self.uri)} (from {self.origin}){proxies.through(self.uri)} is not MLflow, or "
+            "has not done what was asked.\nCheck what stands between: a proxy, or a page to log in."
         )
 
     def contact(self, ask: Callable[[MlflowClient], T]) -> T:
@@ -231,7 +232,7 @@ class Connection:
         )
 
     def _where(self) -> str:
-        return f"MLflow at {redacted(self.uri)} (from {self.origin})"
+        return f"MLflow at {redacted(self.uri)} (from {self.origin}){proxies.through(self.uri)}"
 
     def _explain(self, error: BaseException) -> str:
         where = self._where()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from pipelines.workflow_size import most_rounds
@@ -16,7 +19,7 @@ from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.resources import Steps
-from rlhpo_core.kubeflow import next_run
+from rlhpo_core.kubeflow import client, next_run
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from rlhpo_core.kubeflow.connection import Server
 from rlhpo_core.storage.object_store import open_store
@@ -160,6 +163,29 @@ def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path, store: 
         assert done.exit_code == code, done.output
         assert f"stepwise: {state}" in done.output
     assert re.search(r"(?s)ended as FAILED\nits page says why: http://.*/runs/details/", str(done.exception))
+
+
+def test_a_run_that_is_terminated_in_kfps_pages_ends_the_waiting_with_words(
+    backend: KfpServer, file: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(seconds: float) -> None:
+        """Somebody presses the button, and KFP takes its time."""
+        (run,) = backend.runs.values()
+        if run["state"] == "PENDING":
+            client.terminate(Server.of(), run["run_id"])
+        else:
+            backend.set_state(run["run_id"], "CANCELED")
+
+    monkeypatch.setattr(client.time, "sleep", meanwhile)
+    done = rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "2", "--wait")
+    assert done.exit_code == 1
+    said = [line for line in done.output.splitlines() if line.startswith("stepwise: ")]
+    assert said == ["stepwise: PENDING", "stepwise: CANCELING", "stepwise: CANCELED"]
+    (run_id,) = backend.runs
+    assert f"run {run_id} ended as CANCELED" in str(done.exception)
+    # Nothing follows, and whoever submits again begins a new chain with the same study.
+    assert next_run.supervise(Server.of(), StudyFiles(open_store(store))) == (True, f"run {run_id} was stopped")
+    assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "2").exit_code == 0
 
 
 def test_programs_get_json(backend: KfpServer, file: Path, store: str) -> None:
@@ -365,7 +391,9 @@ def test_a_study_says_what_its_pods_are_given(backend: KfpServer, tmp_path: Path
         assert pod["podMetadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
         assert [one["secretName"] for one in pod["imagePullSecret"]] == ["registry-key"]
         assert pod.get("activeDeadlineSeconds") == ("7200" if trains else None)
-        assert ("emptyDirMounts" in pod) == trains
+        # 64 MB of it is what a container has otherwise: too little for the workers of a data loader.
+        shared = [(one["mountPath"], one["medium"], one["sizeLimit"]) for one in pod.get("emptyDirMounts", ())]
+        assert shared == ([("/dev/shm", "Memory", "1Gi")] if trains else [])
     accelerator = steps["train"][0]["resources"]["accelerator"]
     assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("amd.com/gpu", "2")
 
@@ -381,6 +409,7 @@ def test_a_study_says_what_its_pods_are_given(backend: KfpServer, tmp_path: Path
         ("store_secret=with.dot", "without a dot"),
         ("store_secret=", "small letters, digits and dashes"),
         ("store_secret=rlhpo-mlflow", "a pod cannot mount rlhpo-mlflow twice"),
+        ("registry_secret=rlhpo-mlflow", "a pod cannot mount rlhpo-mlflow twice"),
     ],
 )
 def test_settings_that_pods_could_not_have_are_refused(
@@ -396,6 +425,46 @@ def test_a_study_file_chooses_no_credentials(tmp_path: Path) -> None:
     for name in ("store_secret", "pull_secret", "config_map"):
         path.write_text(study(cluster={name: "theirs"}))
         assert f"cluster.{name}" in str(rlhpo("compile", path, "--rounds", "1").exception)
+
+
+def test_a_schedule_and_a_supervisor_have_the_same(backend: KfpServer, tmp_path: Path, store: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(study(cluster={"tolerations": [{"key": "spot", "operator": "Exists"}]}))
+    options = ["--store", store, *TABLE, "--rounds", "1", "--set", "step_memory=3G", "--set", "pull_secret=ours"]
+    assert rlhpo("submit", path, *options, "--supervise").exit_code == 0
+    assert rlhpo("schedule", path, *options, "--cron", NIGHTLY).exit_code == 0
+    (run,) = backend.runs.values()
+    versions = [one["pipeline_spec"] for one in backend.versions.values()]
+    supervisor, scheduled = sorted(versions, key=lambda one: len(str(one)))
+    assert executors({"pipeline_spec": scheduled}) == executors(run)
+    ((container, pod),) = executors({"pipeline_spec": supervisor}).values()
+    assert container["resources"]["resourceMemoryLimit"] == "3G"
+    assert [one["key"] for one in pod["tolerations"]] == ["spot"]
+    assert [one["secretName"] for one in pod["imagePullSecret"]] == ["ours"]
+    assert not {"configMapAsEnv", "secretAsEnv", "fieldPathAsEnv"} & pod.keys()
+
+
+def test_the_recurring_retuning_sends_the_image_of_its_overlay(
+    backend: KfpServer, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job's own words, as its shell reads them, twice."""
+    place = Path(__file__).parents[2] / "manifests" / "components" / "recurring-retune"
+    job = yaml.safe_load((place / "retune.yaml").read_text())
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    image = "registry.example.com/team/rlhpo@sha256:" + "5" * 64
+    given = {"RLHPO_IMAGE": image, "RLHPO_STORE": store, "TABLE": "s3://bucket/car.csv", "RLHPO_KFP_NAMESPACE": "team"}
+    assert given.keys() == {one["name"] for one in container["env"]}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert container["command"] == ["sh", "-c"]
+    words = [os.path.expandvars(word) for word in shlex.split(container["args"][0])]
+    assert words[:4] == ["exec", "rlhpo", "submit", "/study/study.yaml"]
+    # Another image by default would show that the words name it.
+    monkeypatch.delenv("RLHPO_IMAGE")
+    for _ in range(2):
+        done = rlhpo("submit", place / "study.yaml", *words[4:])
+        assert done.exit_code == 0, done.exception
+    assert [run["runtime_config"]["parameters"]["image"] for run in backend.runs.values()] == [image] * 2
 
 
 def test_the_image_of_the_cluster_is_that_of_its_runs(

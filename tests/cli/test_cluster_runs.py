@@ -21,9 +21,11 @@ from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.spec import parse_study
 from tests.helpers.kfp_pipelines import of_a_store
 from tests.helpers.kfp_server import KfpServer
+from tests.helpers.kubernetes_api import KubernetesApi, pod
 from tests.helpers.stepwise import study
 
 STORE = "s3://bucket/studies/stepwise"
+_KUBECONFIG = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Pod]:
     """The pods that the caller may read."""
     found: list[Pod] = []
     monkeypatch.setattr(pods, "of_run", lambda run_id, namespace, lines: found)
+    monkeypatch.setattr(_KUBECONFIG, "/nonesuch")
     return found
 
 
@@ -90,6 +93,26 @@ def test_runs_name_their_schedule(backend: KfpServer, package: Path) -> None:
     assert (found["run"], found["schedule"], found["store"]) == (run["run_id"], "nightly", STORE)
     assert found["created"].endswith("+00:00")
     assert " nightly " in rlhpo("runs").output
+
+
+def test_runs_say_what_keeps_a_pod_from_starting(
+    backend: KfpServer, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = KubernetesApi()
+    monkeypatch.setattr(_KUBECONFIG, str(api.kubeconfig(tmp_path / "config")))
+    first, second = send(package), send(package)
+    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "registry.example.com/none:1"'}
+    status = {"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": waiting}}]}
+    api.pods["team"] = [pod(run, "train", **status) for run in (first, second)]
+    backend.set_state(second, "FAILED")
+    try:
+        said = rlhpo("runs").output
+        waits = f"step 'train' does not start: ImagePullBackOff: {waiting['message']}"
+        assert said.splitlines()[-1] == f"run {first} waits: {waits}"
+        assert f"run {second}" not in said
+        assert [json.loads(line)["waits"] for line in rlhpo("runs", "--json").output.splitlines()] == [None, waits]
+    finally:
+        api.stop()
 
 
 def test_logs_are_printed_by_step(backend: KfpServer, package: Path, tmp_path: Path) -> None:

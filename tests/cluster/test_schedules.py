@@ -20,14 +20,14 @@ def test_a_schedule_runs_is_replaced_and_goes(place: Place) -> None:
     tick(place)
     run = first_run(place, store)
     # Under way, it is not to be harmed.
-    said = place.rlhpo("schedule", study, *options, "--cron", NEVER, code=2)
+    said = place.rlhpo("schedule", study, *options, "--cron", NEVER, code=1)
     assert said == ""
     place.rlhpo("schedule", study, *options, "--cron", NEVER, "--under-way", "wait")
     assert place.run(run)["state"] == "SUCCEEDED", place.look_at(store)
     wait_for_end(place, store, trials=2)
     assert_trials_of_one_process(place, study, store)
     place.rlhpo("unschedule", "scheduled")
-    place.rlhpo("unschedule", "scheduled", code=2)
+    place.rlhpo("unschedule", "scheduled", code=1)
 
 
 def tick(place: Place) -> None:

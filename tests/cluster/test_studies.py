@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from rlhpo_core.kubeflow import client
+from rlhpo_core.kubeflow.connection import Server
 from tests.cluster.places import Cluster, Place
 from tests.cluster.studies import (
     ENDED,
@@ -87,6 +90,29 @@ def test_a_server_that_is_away_for_ninety_seconds_costs_no_trial(place: Place, s
 def running(place: Place, study_id: str) -> list[str]:
     """Runs of the study that MLflow takes for being under way."""
     return [one.info.run_id for one in runs_in_mlflow(place.mlflow(), study_id) if one.info.status == "RUNNING"]
+
+
+def test_a_run_that_is_terminated_in_kfps_pages_ends_everywhere(place: Place) -> None:
+    """Nobody has asked the store: pods, KFP, MLflow and who waits come to their ends all the same."""
+    study, store = write_study(place.folder, "terminated", rounds=2), place.store("terminated")
+    options = ["--store", store, "--upload", *place.options, "--rounds", "1", "--wait"]
+    with ThreadPoolExecutor(1) as aside:
+        waiting = aside.submit(place.rlhpo, "submit", study, *options, code=1)
+        place.pod("train", store, place.patience / 2)
+        # Not by the command line, which takes as long as such a trial.
+        kfp = Server.of(place.upstream["kfp"])
+        (run,) = [one for one in client.runs(kfp, limit=100) if one.store == store]
+        client.terminate(kfp, run.id)
+        assert any(f"terminated: {state}" in waiting.result(place.patience) for state in ("FAILED", "CANCELED"))
+    assert [one["state"] in ENDED for one in place.runs_of(store)] == [True], "no run follows"
+    study_id = files(place, store).record().study_id
+    wait_for(place, lambda: not running(place, study_id), store)
+    (whole,) = [one for one in runs_in_mlflow(place.mlflow(), study_id) if one.data.tags.get("rlhpo.run") == "study"]
+    assert whole.info.status == "KILLED"
+    submit(place, study, store, "--rounds", "1")
+    wait_for_end(place, store, trials=4)
+    assert_trials_of_one_process(place, study, store)
+    assert_mlflow_is_exact(place, store)
 
 
 def test_a_study_that_is_stopped_goes_on_when_it_is_submitted_again(place: Place) -> None:

@@ -130,6 +130,10 @@ def test_either_loop_makes_the_trials_of_one_process(
     wanted = f"tags.`rlhpo.study_id` = '{record.study_id}' and tags.`rlhpo.run` = 'study'"
     (parent,) = MlflowClient(tracking).search_runs(["1"], wanted)
     assert parent.info.status == "FINISHED"
+    # As a schedule does that outlives its study: a look, and neither a round nor a trial.
+    idle = cluster.submit(rounds, further=0, steps=steps)
+    assert cluster.run() == ["SUCCEEDED"], cluster.engine.errors
+    assert cluster.engine.names(idle) == ["prepare data", "register best", "submit next"]
 
 
 def test_a_study_longer_than_a_run_is_a_chain_of_runs(cluster: Cluster, expected: list[dict[str, Any]]) -> None:
@@ -139,20 +143,23 @@ def test_a_study_longer_than_a_run_is_a_chain_of_runs(cluster: Cluster, expected
 
 
 @pytest.mark.parametrize(
-    ("step", "number", "runs"),
+    ("step", "number", "steps"),
     [
-        ("prepare data", 0, ["FAILED", "SUCCEEDED"]),
-        ("train", 1, ["FAILED", "SUCCEEDED"]),
-        ("train", 4, ["FAILED", "SUCCEEDED"]),
-        ("learn and propose", 1, ["FAILED", "SUCCEEDED"]),
-        ("register best", 0, ["FAILED", "SUCCEEDED"]),
+        ("prepare data", 0, Steps.COMPACT),
+        ("train", 1, Steps.COMPACT),
+        ("train", 4, Steps.COMPACT),
+        ("learn and propose", 1, Steps.COMPACT),
+        ("register best", 0, Steps.COMPACT),
+        ("propose", 1, Steps.FIVE),
+        ("fit reward model", 1, Steps.FIVE),
+        ("update policy", 1, Steps.FIVE),
     ],
 )
 def test_a_run_that_failed_is_followed(
-    cluster: Cluster, expected: list[dict[str, Any]], step: str, number: int, runs: list[str]
+    cluster: Cluster, expected: list[dict[str, Any]], tracking: str, step: str, number: int, steps: Steps
 ) -> None:
-    """A pod is killed with exit code 137, and Argo does not run it again."""
-    first = cluster.submit(3)
+    """A pod is killed with exit code 137 or evicted by the kubelet, and Argo does not run it again."""
+    first = cluster.submit(3, steps=steps)
 
     def kill(one: Step, run: Callable[[], None]) -> None:
         if (one.run, one.name, one.number) == (first, step, number):
@@ -160,10 +167,16 @@ def test_a_run_that_failed_is_followed(
         run()
 
     cluster.engine.around = kill
-    assert cluster.run() == runs, cluster.engine.errors
+    assert cluster.run() == ["FAILED", "SUCCEEDED"], cluster.engine.errors
     assert comparable(cluster.files.history().trials) == expected
     trained = [one for one in cluster.engine.names() if one == "train"]
     assert len(trained) <= TRIALS + EACH, "what was trained is not trained again"
+    own = f"tags.`rlhpo.study_id` = '{cluster.files.record().study_id}' and tags.`rlhpo.run` != 'study'"
+    logged = [run.data.tags["rlhpo.trial"] for run in MlflowClient(tracking).search_runs(["1"], own)]
+    assert sorted(map(int, logged)) == list(range(1, TRIALS + 1)), "each once in MLflow"
+    rounds = [[t for t in cluster.files.history().trials if t.proposal.round == n] for n in range(3)]
+    taken = sum(max(t.started_at + t.seconds for t in one) - min(t.started_at for t in one) for one in rounds)
+    assert cluster.files.record().seconds == pytest.approx(taken), "time is counted once"
 
 
 def test_a_study_whose_runs_bring_nothing_is_given_up(cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.execution.runner import run
@@ -24,6 +25,8 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import TrackingSpec, parse_study
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import Trial
+from tests.helpers import stepwise
+from tests.helpers.pool_study import kept_workers
 from tests.helpers.servers import shared_s3_server, shared_server
 from tests.helpers.weather import AWAY, HALF, LOST, PASS, FakeTime, Network
 
@@ -266,6 +269,42 @@ def test_first_contact_with_mlflow_is_waited_for(weather: str, passes: bool) -> 
                 with pytest.raises(UserError, match="denies access"):
                     connection.contact(lambda client: client.get_experiment_by_name("x"))
     assert (time.now >= 60) == passes
+
+
+@pytest.mark.usefixtures("only_these_settings")
+def test_the_steps_between_two_runs_wait_while_mlflow_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is away for ninety seconds when a run's first step asks, when the last does, and amid the registration."""
+    store, time, network = str(tmp_path / "store"), FakeTime(), Network(shared_server().port)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", network.url)
+    put_study(store, parse_study(stepwise.study(trials=3, registry={"model": "rolled-out"}), "sent"))
+    table, state, until = tmp_path / "table", tmp_path / "state", [90.0]
+    registering = False
+
+    def weather(request: str) -> str:
+        nonlocal registering
+        if time.now >= until[0] and request.endswith("model-versions/create") and not registering:
+            registering, until[0] = True, time.now + 90
+        return AWAY if time.now < until[0] else PASS
+
+    network.weather = weather
+    with network.open(), kept_workers(), time.waiting():
+        prepared = tuning.prepare(store, "", table, state)
+        assert 90 <= time.now < 200
+        trials = []
+        for proposal in tuning.propose(store, state):
+            trials.append(tmp_path / f"trial-{len(trials)}")
+            tuning.train(store, prepared.run_id, proposal, table, prepared.table_name, trials[-1])
+        tuning.fit_reward_model(state, trials, tmp_path / "fitted")
+        tuning.update_policy(store, prepared.run_id, tmp_path / "fitted", tmp_path / "after")
+        time.now, until[0] = 0.0, 90.0
+        assert tuning.conclude(store, table, prepared.table_name) == "rolled-out version 1"
+    assert registering
+    assert time.now >= 180
+    client = MlflowClient(shared_server().url)
+    assert client.get_run(prepared.run_id).info.status == "FINISHED"
+    assert len(client.search_model_versions("name = 'rolled-out'")) == 1
 
 
 @pytest.mark.parametrize(("weather", "passes"), [(AWAY, True), ("503", True), ("403", False)])

@@ -40,6 +40,11 @@ def stairs(config: dict[str, Any], report: Report) -> dict[str, float]:
     return {"score": config["x"], "doubled": 2 * config["x"]}
 
 
+def length(config: dict[str, Any], report: Report, of: str) -> dict[str, float]:
+    """Of a text among the hyperparameters, and of an option."""
+    return {"score": float(sum(len(value) for value in config.values() if isinstance(value, str)) + len(of))}
+
+
 def with_options(config: dict[str, Any], report: Report, weights: list[float], offset: float = 0.0) -> float:
     weights.append(config["x"])
     return sum(weights) + offset

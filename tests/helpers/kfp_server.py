@@ -134,6 +134,11 @@ class KfpServer:
         rows = [one for one in self.experiments.values() if one["namespace"] == namespace]
         return page_of("experiments", rows, query)
 
+    def get_experiment(self, experiment_id: str, query: dict[str, str], body: bytes) -> Any:
+        found = self.experiments.get(experiment_id) or refuse(404, f"Experiment {experiment_id} not found")
+        self._allowed(found["namespace"])
+        return found
+
     def create_run(self, query: dict[str, str], body: bytes) -> Any:
         given = parsed(body, "V2beta1Run")
         if not given.get("display_name"):
@@ -398,6 +403,7 @@ _ROUTES: list[tuple[str, str, Callable[..., Any], str]] = [
     ("GET", f"{_V}/healthz", KfpServer.healthz, "V2beta1GetHealthzResponse"),
     ("POST", f"{_V}/experiments", KfpServer.create_experiment, "V2beta1Experiment"),
     ("GET", f"{_V}/experiments", KfpServer.list_experiments, "V2beta1ListExperimentsResponse"),
+    ("GET", f"{_V}/experiments/([^/:]+)", KfpServer.get_experiment, "V2beta1Experiment"),
     ("POST", f"{_V}/runs", KfpServer.create_run, "V2beta1Run"),
     ("GET", f"{_V}/runs", KfpServer.list_runs, "V2beta1ListRunsResponse"),
     ("GET", f"{_V}/runs/([^/:]+)", KfpServer.get_run, "V2beta1Run"),

@@ -47,8 +47,9 @@ class KubernetesApi:
         if self.forbidden:
             return 403, b'{"kind": "Status", "reason": "Forbidden"}'
         if match := re.fullmatch("/api/v1/namespaces/([^/]+)/pods", path):
-            wanted = dict(part.split("=") for part in query["labelSelector"].split(","))
-            rows = [pod for pod in self.pods.get(match[1], []) if wanted.items() <= pod["metadata"]["labels"].items()]
+            name, several, one = re.fullmatch(r"([^ =]+)(?: in \((.+)\)|=(.+))", query["labelSelector"]).groups()  # type: ignore[union-attr]
+            wanted = several.split(",") if several else [one]
+            rows = [pod for pod in self.pods.get(match[1], []) if pod["metadata"]["labels"].get(name) in wanted]
             return 200, json.dumps({"kind": "PodList", "apiVersion": "v1", "items": rows}).encode()
         if match := re.fullmatch("/api/v1/namespaces/[^/]+/pods/([^/]+)/log", path):
             lines = self.logs.get(match[1], "").splitlines()[-int(query["tailLines"]) :]

@@ -157,20 +157,18 @@ class LocalCluster(KfpServer):
             execution.vanish()
         super().stop()
 
+    def _version(self, reference: dict[str, Any]) -> dict[str, Any]:
+        """The one that is named, else the pipeline's newest."""
+        if (name := reference.get("pipeline_version_id")) is not None:
+            return self.versions[name]
+        return [one for one in self.versions.values() if one["pipeline_id"] == reference["pipeline_id"]][-1]
+
     def _begin(self, run: dict[str, Any]) -> None:
-        execution = _Execution(self, run, self._package(run))
+        version = run.get("pipeline_version_reference")
+        package = run["pipeline_spec"] if version is None else self._version(version)["pipeline_spec"]
+        execution = _Execution(self, run, package)
         self._executions[run["run_id"]] = execution
         execution.start()
-
-    def _package(self, run: dict[str, Any]) -> Any:
-        """The compiled pipeline of a run: its own, that of its version, or without one the pipeline's newest."""
-        reference = run.get("pipeline_version_reference")
-        if reference is None:
-            return run["pipeline_spec"]
-        if (version := reference.get("pipeline_version_id")) is None:
-            mine = [one for one in self.versions.values() if one["pipeline_id"] == reference["pipeline_id"]]
-            return mine[-1]["pipeline_spec"]
-        return self.versions[version]["pipeline_spec"]
 
 
 def _end(pod: Pod, grace: float) -> None:

@@ -20,9 +20,11 @@ from rlhpo_core.kubeflow.steps import chain
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.spec import parse_study
+from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial, TrialStatus
 from rlhpo_core.tuner import algorithm
 from tests.helpers.kfp_server import KfpServer
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.stepwise import study
 from tests.helpers.weather import FakeTime
 from tests.helpers.webhooks import Hook
@@ -89,6 +91,8 @@ def further_of(backend: KfpServer, run_id: str) -> int:
 
 def test_the_next_run_is_a_copy_with_one_fewer_to_follow(backend: KfpServer, package: Path, files: StudyFiles) -> None:
     first = first_run(package, 3, files, pipeline_root="s3://bucket/root", service_account="rlhpo-runner")
+    # What KFP's MLflow plugin was told, too.
+    backend.runs[first]["plugins_input"] = {"mlflow": {"disabled": True}}
     play(files)
     found = follow(files, first, 3)
     before, after = backend.runs[first], backend.runs[found.run_id]
@@ -225,6 +229,22 @@ def test_what_sends_no_run(backend: KfpServer, package: Path, files: StudyFiles)
     assert list(backend.runs) == [first]
 
 
+def test_nothing_follows_in_an_experiment_that_was_archived(
+    backend: KfpServer, package: Path, files: StudyFiles
+) -> None:
+    first = first_run(package, 3, files)
+    play(files)
+    (experiment,) = backend.experiments.values()
+    experiment["storage_state"] = "ARCHIVED"
+    ended = "the experiment 'tuning' is archived, so no run follows in it"
+    assert follow(files, first, 3) == next_run.Next("", ended)
+    backend.set_state(first, "FAILED")
+    assert next_run.supervise(Server.of(), files) == (True, ended)
+    assert list(backend.runs) == [first]
+    experiment["storage_state"] = "AVAILABLE"
+    assert follow(files, first, 3).run_id in backend.runs
+
+
 def test_a_run_that_the_server_does_not_know(backend: KfpServer, files: StudyFiles) -> None:
     play(files)
     with pytest.raises(UserError, match="does not know the run nonesuch"):
@@ -308,6 +328,22 @@ def test_nothing_is_left_to_look_after(backend: KfpServer, package: Path, files:
     next_run.note_conclusion(files)
     assert look(files) == (True, "the study is at its end: all 6 trials done")
     assert sorted(backend.runs) == sorted([first, second])
+
+
+def test_a_run_that_was_terminated_between_two_steps_is_ended_in_mlflow(
+    backend: KfpServer, package: Path, files: StudyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
+    tracker = StudyTracker.open(SPEC, "stepwise-1", tmp_path)
+    first = first_run(package, 3, files)
+    backend.set_state(first, "RUNNING")
+    chain.supervise(files.store.uri, "stepwise-supervisor")
+    assert tracker.client.get_run(tracker.run_id).info.status == "RUNNING"
+    client.terminate(Server.of(), first)
+    backend.set_state(first, "FAILED")
+    assert chain.supervise(files.store.uri, "stepwise-supervisor") == f"run {first} was stopped"
+    assert tracker.client.get_run(tracker.run_id).info.status == "KILLED"
+    assert list(backend.runs) == [first]
 
 
 def test_the_supervisor_pauses_its_own_schedule_and_no_other(

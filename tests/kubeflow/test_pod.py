@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from rlhpo_core.execution import resources
+from rlhpo_core.execution import cgroup, resources
 from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.kubeflow import pod, pod_settings
+from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.kubeflow.steps import tuning
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.spec import ExecutionSpec, parse_study
 from rlhpo_core.tracking.tracker import StudyTracker
+from rlhpo_core.trial import Proposal
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.stepwise import study
 
@@ -74,6 +77,29 @@ def test_threads_of_a_trial_are_the_cpus_of_its_pod(in_pod: Path, monkeypatch: p
     assert pod.threads(ExecutionSpec(threads=2)) == 2
     monkeypatch.setattr(pod_settings, "MOUNT", in_pod / "none")
     assert pod.threads(ExecutionSpec(workers=4)) == 2
+
+
+def test_a_trial_has_as_many_threads_as_its_pod_has_cpus(
+    in_pod: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a node of 64 cores, in a pod of three CPUs, of a study with four pods at once: what its process says."""
+    (in_pod / "config" / "RLHPO_ALLOWED_MODULES").write_text("tests")
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda process: set(range(64)))
+    monkeypatch.setattr(cgroup, "cpus", lambda: 3.0)
+    text = study(
+        trials=1, data=None, registry={}, execution={"workers": 4},
+        objective={"metric": "score", "direction": "maximize"},
+        evaluator={"kind": "function", "function": "tests.helpers.functions:act"},
+        space={"act": {"type": "fixed", "value": "describe_process"}, "x": {"type": "float", "low": 0.0, "high": 1.0}},
+    )  # fmt: skip
+    store = str(tmp_path / "store")
+    put_study(store, parse_study(text, "sent"))
+    prepared = tuning.prepare(store, "", tmp_path / "table", tmp_path / "state", log_trials=False)
+    (text,) = prepared.proposals
+    proposal = Proposal.model_validate_json(text).model_copy(update={"config": {"act": "describe_process"}})
+    trial = tuning.train(store, "", proposal.model_dump_json(), tmp_path / "table", "", tmp_path / "trial")
+    assert trial is not None
+    assert {trial.metrics[f"{name}_threads"] for name in ("OMP", "MKL", "OPENBLAS")} == {3.0}
 
 
 def test_sigterm_ends_a_step_and_mlflow_says_killed(

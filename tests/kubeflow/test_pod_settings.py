@@ -58,6 +58,18 @@ def test_known_keys_are_read_and_no_others(root: Path) -> None:
     }
 
 
+def test_the_account_of_the_registry_is_taken_if_there_is_one(root: Path) -> None:
+    """Whole: a login of the one and a token of the other would be no account."""
+    (root / "registry").mkdir()
+    assert pod_settings.read(root)["MLFLOW_TRACKING_TOKEN"] == "bearer", "a secret that is not there is an empty folder"
+    mount(root, "registry", MLFLOW_TRACKING_USERNAME="registrar", MLFLOW_TRACKING_PASSWORD="p")
+    found = pod_settings.read(root)
+    assert "MLFLOW_TRACKING_TOKEN" not in found
+    assert (found["MLFLOW_TRACKING_USERNAME"], found["AWS_ACCESS_KEY_ID"]) == ("registrar", "key")
+    mount(root, "registry")
+    assert pod_settings.read(root)["MLFLOW_TRACKING_TOKEN"] == "bearer"
+
+
 def test_they_are_there_inside_and_gone_afterwards(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-node")
     monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)

@@ -89,6 +89,24 @@ def test_pods_of_a_run_with_the_log_of_what_failed(cluster: KubernetesApi) -> No
     assert pods.of_run("one", "team") == []
 
 
+def test_of_many_runs_those_are_found_whose_pods_do_not_start(cluster: KubernetesApi) -> None:
+    cluster.pods["team"] = [
+        pod("one", "propose", **FINE),
+        pod("one", "train", **NO_IMAGE),
+        pod("two", "train", **KILLED),
+        pod("three", None, **UNSCHEDULABLE),
+        pod("four", "train", **NO_IMAGE),
+    ]
+    found = pods.that_wait(["one", "two", "three"], "team")
+    assert {run: (one.step, one.trouble[:14]) for run, one in found.items()} == {
+        "one": ("train", "does not start"),
+        "three": ("three-driver", "is taken by no"),
+    }
+    assert pods.that_wait([], "team") == {}
+    cluster.forbidden = True
+    assert pods.that_wait(["one"], "team") == {}
+
+
 def test_who_may_not_read_pods_sees_none(cluster: KubernetesApi) -> None:
     cluster.pods["kubeflow"] = [pod("one", "train", **KILLED)]
     cluster.forbidden = True

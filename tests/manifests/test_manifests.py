@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -164,6 +165,22 @@ def test_the_pipeline_and_the_manifests_agree_on_names() -> None:
     images = {one["image"] for _, _, pod in templates(rendered("test-cluster")) for one in pod["containers"]}
     assert IMAGE in images
     assert not any(one.partition(":")[0] == "rlhpo" and one != IMAGE for one in images)
+
+
+def test_addresses_in_the_cluster_are_whole() -> None:
+    """Where KFP puts a proxy into all pods, what ends in .svc.cluster.local goes past it, and short names do not."""
+    objects = rendered("test-cluster")
+    (space,) = named(objects, "Namespace")
+    config = named(objects, "ConfigMap")["rlhpo-config"]["data"]
+    addresses = [urlsplit(value) for value in config.values() if value.startswith("http")]
+    assert len(addresses) == 3
+    assert all((one.hostname or "").endswith(".svc.cluster.local") for one in addresses)
+    ports = {
+        (f"{name}.{space}.svc.cluster.local", port["port"])
+        for name, service in named(objects, "Service").items()
+        for port in service["spec"]["ports"]
+    }
+    assert [(one.hostname, one.port) in ports for one in addresses].count(True) == 2, "ours; the third is KFP"
 
 
 @pytest.mark.parametrize("name", RENDERED)

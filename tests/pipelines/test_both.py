@@ -10,6 +10,11 @@ import pytest
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from pipelines.hpo_loop.pipeline import build as build_loop
+from pipelines.pods import STEP_LABEL
+from pipelines.retune.pipeline import build as build_retune
+from pipelines.tuning import Shape
+from rlhpo_core import __version__
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 
 KEPT = sorted((Path(__file__).parents[2] / "pipelines").glob("*/*.yaml"))
@@ -80,6 +85,33 @@ def test_nothing_is_cached(spec: pipeline_spec_pb2.PipelineSpec) -> None:
     ]
     assert leaves
     assert not any(task.caching_options.enable_cache for task in leaves)
+
+
+def test_a_runs_page_says_which_version_compiled_it(spec: pipeline_spec_pb2.PipelineSpec) -> None:
+    """A schedule keeps what it was given, whatever is installed since."""
+    assert spec.pipeline_info.description.endswith(f" Compiled by rlhpo {__version__}.")
+
+
+def test_nothing_of_ours_stands_in_the_environment_of_kfps_launcher(spec: pipeline_spec_pb2.PipelineSpec) -> None:
+    """It runs in the same container, and would take our address and keys of S3 for those of its own store."""
+    for executor in json_format.MessageToDict(spec.deployment_spec)["executors"].values():
+        assert "env" not in executor["container"]
+
+
+def test_only_what_trains_asks_for_an_accelerator(spec: pipeline_spec_pb2.PipelineSpec) -> None:
+    built = {"rlhpo-hpo-loop": build_loop, "rlhpo-retune": build_retune}[spec.pipeline_info.name]
+    pipeline = built(Shape(1, 2, accelerator=True))
+    executors = json_format.MessageToDict(pipeline.pipeline_spec.deployment_spec)["executors"]
+    platform = json_format.MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]
+    steps = {
+        one["podMetadata"]["labels"][STEP_LABEL]: (executors[name]["container"]["resources"], one)
+        for name, one in platform["deploymentSpec"]["executors"].items()
+    }
+    asking = {name for name, (resources, _) in steps.items() if "accelerator" in resources}
+    assert asking == {"train", "register-best"}
+    assert len(steps) > len(asking)
+    for _, step in steps.values():
+        assert not {"configMapAsEnv", "secretAsEnv", "fieldPathAsEnv"} & step.keys()
 
 
 def test_steps_install_nothing_and_run_in_our_image(spec: pipeline_spec_pb2.PipelineSpec) -> None:

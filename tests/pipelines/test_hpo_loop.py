@@ -74,8 +74,10 @@ def test_only_the_registering_step_gets_the_registrys_credentials(steps: dict[st
         expected = {
             "/rlhpo/config": "config_map",
             "/rlhpo/store": "store_secret",
-            "/rlhpo/mlflow": "registry_secret" if name == "register-best" else "mlflow_secret",
+            "/rlhpo/mlflow": "mlflow_secret",
         }
+        if name == "register-best":
+            expected["/rlhpo/registry"] = "registry_secret"
         if name == "submit-next":
             expected["/rlhpo/alerts"] = "alert_secret"
         assert mounts_of(step) == expected, name

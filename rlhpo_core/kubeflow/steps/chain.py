@@ -63,12 +63,16 @@ def supervise(store: str, schedule: str) -> str:
 
     Raises: UserError if KFP or the store cannot be reached or refuses.
     """
-    from rlhpo_core.kubeflow import next_run, schedules
+    from rlhpo_core.kubeflow import next_run, schedules, stopping
 
     server, files = Server.of(), files_of(store)
     done, found = wait_out("look after the study", lambda: next_run.supervise(server, files), first=15.0)
     print(found, flush=True)
     if done:
+        # A run that was terminated while no step of it was at work has nobody to say so; one that was asked to stop
+        # still ends its trials.
+        if not files.stop_requested():
+            stopping.try_to_mark_killed(files, _tell)
         # Paused and not deleted: KFP deletes the running workflow with its schedule, and that is this one.
         for one in schedules.schedules(server):
             if one.name == schedule and one.enabled:

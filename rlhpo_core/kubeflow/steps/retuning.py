@@ -155,14 +155,10 @@ def end(store: str, kfp_run: str) -> str:
 
 def _let_go(files: StudyFiles, run: str) -> None:
     """Free the study, and have nothing say that it goes on. A decided one has said so itself."""
-    from rlhpo_core.kubeflow.stopping import mark_killed
+    from rlhpo_core.kubeflow.stopping import try_to_mark_killed
 
     lease.release(files.store, run)
-    try:
-        with patiently(0):
-            mark_killed(files)
-    except UserError as error:
-        print(f"warning: the study's run in MLflow was not ended: {error}", flush=True)
+    try_to_mark_killed(files, lambda line: print(line, flush=True))
 
 
 def _explain(store: str, begun: Begun) -> str:

@@ -9,6 +9,7 @@ trained twice, a round not learnt from twice.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -410,7 +411,16 @@ def _proposed(files: StudyFiles, spec: StudySpec, state: TunerState) -> tuple[li
     if made is None:
         made = proposals.claim(files.store, state.round, algorithm.propose(state))
     left = spec.budget.trials - len(state.history)
-    return [proposal.model_dump_json() for proposal in made[:left]], MORE
+    return [_for_kfp(proposal) for proposal in made[:left]], MORE
+
+
+def _for_kfp(proposal: Proposal) -> str:
+    """A proposal as JSON in ASCII, and without two braces side by side.
+
+    KFP's database need not hold every character, and two braces begin what Argo takes for a template.
+    """
+    text = json.dumps(proposal.model_dump(mode="json"), separators=(",", ":"))
+    return text.replace("{{", r"\u007b\u007b")
 
 
 def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:

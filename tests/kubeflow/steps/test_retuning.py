@@ -23,6 +23,7 @@ from rlhpo_core.kubeflow import client as kfp_client
 from rlhpo_core.kubeflow.connection import Server
 from rlhpo_core.kubeflow.next_run import put_study
 from rlhpo_core.kubeflow.steps import retuning
+from rlhpo_core.kubeflow.steps.study import on_cpu
 from rlhpo_core.production import retuning as production
 from rlhpo_core.production.ledger import Ledger, Record
 from rlhpo_core.storage import lease
@@ -78,13 +79,18 @@ def put(text: str, store: Path) -> str:
     return str(store)
 
 
-def check(place: Path, table: str, force: bool = False) -> tuple[retuning.Checked, str]:
+def check(place: Path, table: str, force: bool = False, text: str = STUDY) -> tuple[retuning.Checked, str]:
     note = place / "note"
-    return retuning.check(put(STUDY, place / "model"), str(place / table), force, note), note.read_text()
+    return retuning.check(put(text, place / "model"), str(place / table), force, note), note.read_text()
 
 
 def tune_and_decide(place: Path, table: str, checked: retuning.Checked) -> dict[str, float]:
+    folder = StudyFolder(Path(checked.store))
+    spec = folder.spec()
+    # The pods of trials and of the refit may have a GPU, which is not here; those of all other steps have none.
+    folder.write_spec(on_cpu(spec))
     chunk.main(checked.store, place / f"artifacts-{table}", 1, str(place / table))
+    folder.write_spec(spec)
     return retuning.decide(checked.store, str(place / "model"), str(place / table), place / "note")
 
 
@@ -104,9 +110,11 @@ def test_a_model_is_tuned_left_alone_and_tuned_anew_when_its_data_has_changed(
     assert checked.action == retuning.GO
     assert "forced" in note
 
-    checked, note = check(place, "second.csv")
+    on_gpu = yaml.safe_dump(yaml.safe_load(STUDY) | {"execution": {"workers": 1, "threads": 1, "device": "cuda"}})
+    checked, note = check(place, "second.csv", text=on_gpu)
     assert checked.action == retuning.GO
     assert "drifted alcohol" in note
+    assert StudyFolder(Path(checked.store)).spec().execution.device == "cuda"
     values = tune_and_decide(place, "second.csv", checked)
     assert values["promoted"] == 1.0
     assert values["gain"] == pytest.approx(values["champion"] - values["challenger"])

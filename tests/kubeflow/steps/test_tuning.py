@@ -23,7 +23,7 @@ from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import parse_study
-from rlhpo_core.trial import Trial, TrialStatus
+from rlhpo_core.trial import Proposal, Trial, TrialStatus
 from tests.helpers.comparison import comparable
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.pool_study import kept_workers
@@ -259,5 +259,60 @@ def test_preparing_needs_no_gpu_and_a_trial_does(tracking: str, tmp_path: Path) 
     prepared = tuning.prepare(store, "", table, state, log_trials=False)
     proposals = tuning.propose(store, state)
     assert len(proposals) == 3
-    with pytest.raises(UserError, match=r"execution\.device: cuda, but XGBoost finds no GPU here"):
+    no_gpu = r"execution\.device: cuda, but XGBoost finds no GPU here"
+    with pytest.raises(UserError, match=no_gpu):
         tuning.train(store, "", proposals[0], table, prepared.table_name, tmp_path / "trial")
+    # As pods with a GPU would have trained them: what learns from them needs none, and the refit does.
+    trials = [tmp_path / f"trial-{number}" for number in range(3)]
+    for path, text in zip(trials, proposals, strict=True):
+        one = Proposal.model_validate_json(text)
+        trial = Trial(proposal=one, status=TrialStatus.COMPLETE, value=one.number / 10, started_at=0.0, seconds=1.0)
+        path.write_text(trial.model_dump_json())
+    learnt = tuning.learn(store, "", state, trials, tmp_path / "after")
+    assert (learnt.more, learnt.values["trials"]) == (tuning.OVER, 3)
+    with pytest.raises(UserError, match=no_gpu):
+        tuning.conclude(store, table, prepared.table_name)
+
+
+# -- words that mean something to what stands in between --------------------------------------------------------------
+
+ODD = ["红", "🚀 {{ quarter }}", "{{workflow.name}}"]
+
+
+def test_names_in_any_script_and_templates_arrive_as_they_stand(
+    workers: None, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
+    fields = {"kind": "function", "function": "tests.helpers.functions:length", "options": {"of": "标签 🚀"}}
+    text = study(
+        trials=3, evaluator=fields, objective={"metric": "score", "direction": "maximize"}, data=None, registry={},
+        space={"颜色": {"type": "categorical", "choices": ODD}}, tracking={"experiment": "{{ quarter }} 第三季度"},
+        execution={"threads": 1},
+    )  # fmt: skip
+    chunk = Chunk(text, tmp_path / "store", tmp_path / "chunk")
+    sent = [*chunk.prepared.proposals, *tuning.propose(chunk.store, chunk.state)]
+    assert len(sent) == 6
+    # KFP keeps them in its database, and Argo in a workflow.
+    assert all(one.isascii() and "{{" not in one for one in sent)
+    chunk.round(1)
+    trials = StudyFolder(tmp_path / "store").history().trials
+    assert {trial.proposal.config["颜色"] for trial in trials} <= set(ODD)
+    assert [trial.value for trial in trials] == [len(trial.proposal.config["颜色"]) + 4 for trial in trials]
+    store = MlflowClient(tracking)
+    experiment = store.get_experiment_by_name("{{ quarter }} 第三季度")
+    assert experiment is not None
+    children = f"tags.`mlflow.parentRunId` = '{chunk.prepared.run_id}'"
+    shown = [run.data.params["颜色"] for run in store.search_runs([experiment.experiment_id], children)]
+    assert sorted(shown) == sorted(trial.proposal.config["颜色"] for trial in trials)
+
+
+def test_a_table_in_another_script_is_learnt_and_logged(tracking: str, tmp_path: Path) -> None:
+    rows = [f"{(n * 37) % 120},{'红绿'[n % 2]}😀,{'是否'[(n * 37) % 120 < 60]}" for n in range(120)]
+    table = tmp_path / "数据.csv"
+    table.write_text("\n".join(["数值,颜色,目标", *rows]) + "\n", encoding="utf-8")
+    text = study(
+        trials=1, data={"path": str(table), "target": "目标"}, execution={"threads": 1}, registry={"model": "m"}
+    )
+    chunk = Chunk(text, tmp_path / "store", tmp_path / "chunk")
+    chunk.round(1)
+    assert chunk.end() == "m version 1"
