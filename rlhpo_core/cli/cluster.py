@@ -151,7 +151,18 @@ def submit(
     if as_json:
         typer.echo(json.dumps({**as_data(sent), "further_runs": further}))
     if sent.ended and not sent.succeeded:
+        if not run.retune:
+            _end_in_mlflow(run.store, sent.id)
         raise failure(kfp, sent, artifacts)
+
+
+def _end_in_mlflow(store: str, run_id: str) -> None:
+    """End the study's run in MLflow if nothing follows a run: a step that was killed at its start cannot do so."""
+    from rlhpo_core.kubeflow import next_run, stopping
+
+    files = StudyFiles(open_store(store))
+    if not next_run.is_followed(files, run_id):
+        stopping.try_to_mark_killed(files, lambda line: errors.print(escape(line)))
 
 
 def _supervise(server: Server, spec: StudySpec, run: RunOptions, given: ClusterSettings) -> None:
