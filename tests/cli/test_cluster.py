@@ -23,6 +23,7 @@ from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow import client, next_run
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from rlhpo_core.kubeflow.connection import Server
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.spec import StudySpec, load_study
@@ -183,6 +184,8 @@ def test_a_run_that_is_terminated_in_kfps_pages_ends_the_waiting_with_words(
             files.claim(StudyRecord(study_id="stepwise-1"))
             begin_study(files, spec)
             trackers.append(StudyTracker.open(spec, "stepwise-1", tmp_path))
+            with lease.held_by_run(files.store, run["run_id"]):
+                pass
             client.terminate(Server.of(), run["run_id"])
         else:
             backend.set_state(run["run_id"], "CANCELED")
@@ -196,6 +199,7 @@ def test_a_run_that_is_terminated_in_kfps_pages_ends_the_waiting_with_words(
     assert f"run {run_id} ended as CANCELED" in str(done.exception)
     (tracker,) = trackers
     assert tracker.client.get_run(tracker.run_id).info.status == "KILLED"
+    assert lease.refused(open_store(store)) is None
     # Nothing follows, and whoever submits again begins a new chain with the same study.
     assert next_run.supervise(Server.of(), StudyFiles(open_store(store))) == (True, f"run {run_id} was stopped")
     assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "2").exit_code == 0
