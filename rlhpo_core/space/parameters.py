@@ -163,7 +163,9 @@ class _Choice(_Parameter):
 
     def nearest(self, value: Value | None) -> float:
         """The code of a choice; the first one's if the value is none of them."""
-        return next((float(code) for code, choice in enumerate(self.values) if value is not None and same(choice, value)), 0.0)
+        return next(
+            (float(code) for code, choice in enumerate(self.values) if value is not None and same(choice, value)), 0.0
+        )
 
     def actions(self, codes: Floats) -> Floats:
         """Actions (B,) of codes (B,): the middle of each choice's bin."""

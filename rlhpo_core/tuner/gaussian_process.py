@@ -14,8 +14,8 @@ in units of S, of what no combination of the earlier tasks explains. Without a p
 
 The state is a mapping of arrays: ``x`` (N, d) and, with a prior, ``basis`` (N, k); ``groups``, ``numbers``,
 ``activity`` as in ``FeatureColumns``; ``hyperparameters`` (groups + 4,), as ``Hyperparameters.to_vector`` gives them;
-``residual`` (N,) = y − S·m; ``noise`` (N,), the noise variances; ``cholesky`` (N, N), the lower factor of the covariance
-of measured rewards K; ``alpha`` (N,) = K⁻¹ residual.
+``residual`` (N,) = y − S·m; ``noise`` (N,), the noise variances; ``cholesky`` (N, N), the lower factor of the
+covariance of measured rewards K; ``alpha`` (N,) = K⁻¹ residual.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ LOG_SHARE_BOUNDS = (math.log(0.01), math.log(30.0))
 LOG_SCALE_BOUNDS = (math.log(1e-3), math.log(100.0))
 #: Log-normal priors of noise variance, of r and a (without and with a prior from other tasks) and of S: mode, standard
 #: deviation.
-_NOISE, _R_ALONE, _A_ALONE, _SHARE, _SCALE = (math.log(1e-3), 2.5), (0.0, 0.7), (0.0, 1.0), (math.log(0.2), 1.0), (0, 1.5)
+_NOISE, _R_ALONE, _A_ALONE, _SHARE, _SCALE = (
+    (math.log(1e-3), 2.5),
+    (0.0, 0.7),
+    (0.0, 1.0),
+    (math.log(0.2), 1.0),
+    (0, 1.5),
+)
 #: Iterations of the search for hyperparameters: from the start, and from where an earlier search ended.
 FIRST_STEPS, NEXT_STEPS = 60, 15
 #: Hyperparameters are searched anew at each of the first so many points, and then whenever there are a tenth more.
@@ -109,8 +115,10 @@ class Points:
 # -- fitting -----------------------------------------------------------------------------------------------------------
 
 
-def fit(points: Points, previous: Hyperparameters | None = None, seen: int = 0, now: int | None = None) -> Hyperparameters:
-    """The hyperparameters with the highest posterior density, or the previous ones while there is little that is new.
+def fit(
+    points: Points, previous: Hyperparameters | None = None, seen: int = 0, now: int | None = None
+) -> Hyperparameters:
+    """The hyperparameters with the highest posterior density, or the previous ones while little is new.
 
     Args:
         points: At most MAX_POINTS.
@@ -135,16 +143,16 @@ def _searched(points: Points, start: Hyperparameters, steps: int) -> tuple[float
     """The negative log posterior density at its minimum, and where that is."""
     from scipy import optimize  # here, since it is slow to import and most processes only predict
 
-    likelihood, with_prior = log_likelihood(points), points.expected is not None
+    likelihood, with_prior, groups = log_likelihood(points), points.expected is not None, len(start.log_lengths)
+    modes, spreads = _modes(groups, with_prior), _spreads(groups, with_prior)
 
     def objective(vector: Floats) -> tuple[float, Floats]:
         value, gradient = likelihood(vector)
-        deviation = (vector - _modes(len(vector) - 4, with_prior)) / _spreads(len(vector) - 4, with_prior)
-        spreads = _spreads(len(vector) - 4, with_prior)
+        deviation = (vector - modes) / spreads
         return 0.5 * float(deviation @ deviation) - value, deviation / spreads - gradient
 
     scale = LOG_SCALE_BOUNDS if with_prior else (0.0, 0.0)
-    bounds = [LOG_LENGTH_BOUNDS] * len(start.log_lengths) + [LOG_NOISE_BOUNDS, LOG_SHARE_BOUNDS, LOG_SHARE_BOUNDS, scale]
+    bounds = [LOG_LENGTH_BOUNDS] * groups + [LOG_NOISE_BOUNDS, LOG_SHARE_BOUNDS, LOG_SHARE_BOUNDS, scale]
     found = optimize.minimize(
         objective, start.to_vector(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps}
     )
@@ -196,7 +204,9 @@ def log_likelihood(points: Points) -> Callable[[Floats], tuple[float, Floats]]:
         factor = _factor(1.0 + modelled, noise)
         inverse, residual = _inverse(factor), points.residual(hyper)
         alpha = inverse @ residual
-        value = -0.5 * float(residual @ alpha) - float(np.log(factor.diagonal()).sum()) - 0.5 * n * math.log(2 * math.pi)
+        value = (
+            -0.5 * float(residual @ alpha) - float(np.log(factor.diagonal()).sum()) - 0.5 * n * math.log(2 * math.pi)
+        )
         slope = 0.5 * (np.outer(alpha, alpha) - inverse)
         by_lengths = (distances @ (slope * (1 + distance) * decay).ravel()) * inverse_squares * (5 / 3 * scale * r)
         by_scale = 2 * _inner(slope, modelled)
@@ -360,7 +370,7 @@ def _factor(covariance: Floats, noise: Floats) -> Floats:
     """
     if not len(noise):
         return covariance
-    size = max(1.0, float(covariance.diagonal().mean())) 
+    size = max(1.0, float(covariance.diagonal().mean()))
     for jitter in (0.0, 1e-8, 1e-6, 1e-4):
         factor, info = lapack.dpotrf(covariance + np.diag(noise + jitter * size), lower=1, clean=1)
         if info == 0:
