@@ -162,10 +162,9 @@ class _Choice(_Parameter):
         return np.clip(np.floor((actions + 1) / 2 * count), 0, count - 1)
 
     def nearest(self, value: Value | None) -> float:
-        """The code of a choice; the first one's if the value is none of them."""
-        return next(
-            (float(code) for code, choice in enumerate(self.values) if value is not None and same(choice, value)), 0.0
-        )
+        """The code of a choice; that of the one in the middle if the value is none of them."""
+        codes = (float(code) for code, choice in enumerate(self.values) if value is not None and same(choice, value))
+        return next(codes, float(self.codes(np.zeros(1))[0]))
 
     def actions(self, codes: Floats) -> Floats:
         """Actions (B,) of codes (B,): the middle of each choice's bin."""

@@ -228,7 +228,7 @@ class SearchSpace(BaseModel):
         """The configuration that is closest to the values that are wanted, whatever else is among them.
 
         A number outside of its range is moved to the range's end. What is not wanted, or no choice, becomes the middle
-        of the range or the first choice.
+        of the range or of the choices.
         """
         codes: dict[str, Floats] = {}
         for step in self.steps:
