@@ -109,10 +109,11 @@ class Float(_Range):
         return self
 
     def _rounded(self, values: Floats) -> Floats:
-        if self.log:
-            decimals = _SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(values))
-        else:
-            decimals = np.full_like(values, _LINEAR_DIGITS - math.floor(math.log10(self.high - self.low)))
+        if not self.log:
+            digits = _LINEAR_DIGITS - math.floor(math.log10(self.high - self.low))
+            power = 10.0 ** abs(digits)
+            return np.asarray(np.rint(values * power) / power if digits >= 0 else np.rint(values / power) * power)
+        decimals = _SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(values))
         scale = 10.0 ** np.abs(decimals)
         # Dividing by a power of ten ≥ 1 is correctly rounded, so equal decimals give equal bits.
         rounded = np.where(decimals >= 0, np.rint(values * scale) / scale, np.rint(values / scale) * scale)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, get_args
@@ -36,6 +37,8 @@ from rlhpo_core.tuner.gaussian_process import Expected, Hyperparameters, Points
 #: What a prior says of configurations with features (B, d).
 Expect = Callable[[Floats], Expected]
 
+#: Whether this is inside of ``one_thread``.
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 #: Half width, in standard deviations, of the central 80 % interval of a normal distribution.
 Z80 = 1.2815515655446004
 #: Perceptrons of each kind.
@@ -310,12 +313,17 @@ def one_thread() -> Iterator[None]:
 
     The result must not depend on how many threads share a sum; at these sizes one thread is also the fastest.
     """
+    if _ALONE.get():  # To ask and set the pools takes longer than many a prediction.
+        yield
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    inside = _ALONE.set(True)
     try:
         with _pools().limit(limits=1, user_api="blas"):
             yield
     finally:
+        _ALONE.reset(inside)
         torch.set_num_threads(threads)
 
 
