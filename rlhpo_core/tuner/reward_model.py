@@ -254,7 +254,8 @@ def _fitted_process(
 
 def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """Copies, aligned as those are that a file is read into: so both give the same sums, bit for bit."""
-    return {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    order = torch.contiguous_format
+    return {name: torch.from_numpy(np.array(array)).clone(memory_format=order) for name, array in arrays.items()}
 
 
 def _checked(features: Floats, rewards: Floats, least: int) -> tuple[Floats, Floats]:
