@@ -27,6 +27,10 @@ class FeatureColumns:
         """``count`` numbers that are always active and have nothing to do with each other."""
         return cls(np.arange(count), np.arange(count), np.full(count, -1))
 
+    def without_numbers(self) -> FeatureColumns:
+        """The same groups, with no column taken for a number."""
+        return FeatureColumns(self.groups, self.numbers[:0], self.activity[:0])
+
 
 def feature_columns(space: SearchSpace) -> FeatureColumns:
     """Those of a space: a group for each number, one for each category, and one for what says what is active."""

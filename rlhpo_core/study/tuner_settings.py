@@ -40,6 +40,8 @@ class ModelPhaseSettings(Frozen):
     """How far the learned reward model may steer the policy between rounds of real training runs."""
 
     kind: Kind = "gp"
+    effects: bool = True
+    """Whether a Gaussian process expects effects of single numbers and of pairs of them, besides smoothness."""
     delta: Annotated[float, Field(gt=0)] = 0.4
     """End the phase when the policy has moved this far, in nats of KL divergence per step (paper, table 9)."""
     max_updates: Annotated[int, Field(ge=0)] = 4
@@ -70,7 +72,7 @@ class ScreeningSettings(Frozen):
     crossover: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of variations of promising candidates in which half of the steps come from another one of them."""
     reward: Acquisition = "log_ei"
-    min_trials: Annotated[int, Field(ge=1)] = 3
+    min_trials: Annotated[int, Field(ge=2)] = 2
     """Begin with the defaults and draws from the policy, so many in all, unless the study starts from what others have
     learnt."""
     spread: Annotated[float, Field(ge=0)] = 0.001

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.seeds import derive_seed
-from rlhpo_core.space.feature_columns import feature_columns
+from rlhpo_core.space.feature_columns import FeatureColumns, feature_columns
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.stopping.lessons import taught_rewards, taught_weight
 from rlhpo_core.study import rounds
@@ -109,7 +109,7 @@ def initial_state(
         expect = prior_mapping.expectation(prior, space)
         agent = prior_mapping.starting_agent(prior, space, settings.agent, one_step, agent_seed)
         leans = settings.mode == "mbrl_sdp" and settings.model.kind == "gp"
-        model = reward_model.before_trials(feature_columns(space), expect) if leans else None
+        model = reward_model.before_trials(_columns(space, settings), expect) if leans else None
     return TunerState(
         study_id=study_id,
         seed=seed,
@@ -125,6 +125,12 @@ def initial_state(
         prior=prior,
         first=first,
     )
+
+
+def _columns(space: SearchSpace, settings: TunerSettings) -> FeatureColumns:
+    """What the reward model takes the features for."""
+    columns = feature_columns(space)
+    return columns if settings.model.effects else columns.without_numbers()
 
 
 # -- propose ---------------------------------------------------------------------------------------------------------
@@ -336,7 +342,7 @@ def fit_reward_model(state: TunerState) -> TunerState:
         # A few trials say little about how well F predicts; those that were inherited then help out.
         judged=judged if judged >= state.settings.model.min_trials else None,
         expect=expect,
-        columns=feature_columns(state.space),
+        columns=_columns(state.space, state.settings),
     )
     return _with_promising(replace(state, model=model, model_trials=len(state.history)))
 

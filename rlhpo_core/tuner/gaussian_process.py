@@ -23,8 +23,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from rlhpo_core.arrays import Floats, Ints
@@ -53,7 +55,7 @@ FIRST_STEPS, NEXT_STEPS = 60, 15
 #: Hyperparameters are searched anew at each of the first so many points, and then whenever there are a tenth more.
 ALWAYS, GROWTH = 12, 1.1
 
-State = Mapping[str, Floats]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def log_likelihood(points: Points) -> Callable[[Floats], tuple[float, Floats]]:
     distances = np.zeros((int(groups.max()) + 1, n, n))
     for column, group in zip(points.x.T, groups, strict=True):
         distances[group] += (column[:, None] - column) ** 2
-    distances = distances.reshape(len(distances), n * n)
+    flat = distances.reshape(len(distances), n * n)
     additive = _effects(points.x, points.columns)
     effects = _with_pairs(additive @ additive.T)
     known = 0.0 if expected is None else expected.basis @ expected.basis.T
@@ -197,7 +199,7 @@ def log_likelihood(points: Points) -> Callable[[Floats], tuple[float, Floats]]:
         hyper = Hyperparameters.of_vector(vector)
         scale, r, a = (math.exp(2 * log) for log in (hyper.log_scale, hyper.log_r, hyper.log_a))
         inverse_squares, noise = np.exp(-2 * hyper.log_lengths), math.exp(hyper.log_noise) / points.weights
-        distance = np.sqrt(np.maximum(5 * (inverse_squares @ distances).reshape(n, n), 1e-20))
+        distance = np.sqrt(np.maximum(5 * (inverse_squares @ flat).reshape(n, n), 1e-20))
         decay = np.exp(-distance)
         matern = (1 + distance + distance**2 / 3) * decay
         modelled = scale * (r * matern + a * effects + known)
@@ -208,7 +210,7 @@ def log_likelihood(points: Points) -> Callable[[Floats], tuple[float, Floats]]:
             -0.5 * float(residual @ alpha) - float(np.log(factor.diagonal()).sum()) - 0.5 * n * math.log(2 * math.pi)
         )
         slope = 0.5 * (np.outer(alpha, alpha) - inverse)
-        by_lengths = (distances @ (slope * (1 + distance) * decay).ravel()) * inverse_squares * (5 / 3 * scale * r)
+        by_lengths = (flat @ (slope * (1 + distance) * decay).ravel()) * inverse_squares * (5 / 3 * scale * r)
         by_scale = 2 * _inner(slope, modelled)
         if expected is not None:
             by_scale += math.exp(hyper.log_scale) * float(expected.mean @ alpha)
@@ -225,7 +227,7 @@ def _inner(a: Floats, b: Floats) -> float:
 # -- predicting --------------------------------------------------------------------------------------------------------
 
 
-def unfitted(columns: FeatureColumns, expected: Expected) -> dict[str, Floats]:
+def unfitted(columns: FeatureColumns, expected: Expected) -> dict[str, NDArray[Any]]:
     """The state before the first trial, in which the prior alone predicts.
 
     Args:
@@ -237,7 +239,7 @@ def unfitted(columns: FeatureColumns, expected: Expected) -> dict[str, Floats]:
     return posterior(points, _start(int(columns.groups.max()) + 1, True))[0]
 
 
-def posterior(points: Points, hyper: Hyperparameters) -> tuple[dict[str, Floats], Floats, Floats]:
+def posterior(points: Points, hyper: Hyperparameters) -> tuple[dict[str, NDArray[Any]], Floats, Floats]:
     """The state for given hyperparameters, and leave-one-out predictions (R&W, eq. 5.12).
 
     Returns: the state, and the means and standard deviations (N,) of the leave-one-out predictions.
@@ -245,7 +247,12 @@ def posterior(points: Points, hyper: Hyperparameters) -> tuple[dict[str, Floats]
     Raises: ValueError if the covariance is not positive definite whatever the jitter.
     """
     columns, expected = points.columns, points.expected
-    state = {"x": points.x, "groups": columns.groups, "numbers": columns.numbers, "activity": columns.activity}
+    state: dict[str, NDArray[Any]] = {
+        "x": points.x,
+        "groups": columns.groups,
+        "numbers": columns.numbers,
+        "activity": columns.activity,
+    }
     state |= {"hyperparameters": hyper.to_vector(), "residual": points.residual(hyper)}
     state["noise"] = math.exp(hyper.log_noise) / points.weights
     if expected is not None:
@@ -253,11 +260,11 @@ def posterior(points: Points, hyper: Hyperparameters) -> tuple[dict[str, Floats]
     seen = _seen(state)
     state["cholesky"] = _factor(_covariance(hyper, seen, seen), state["noise"])
     state["alpha"] = _solved(state["cholesky"], state["residual"])
-    variance = 1 / _inverse(state["cholesky"]).diagonal()
+    variance: Floats = 1 / _inverse(state["cholesky"]).diagonal()
     return state, points.y - state["alpha"] * variance, np.sqrt(variance)
 
 
-def predict(state: State, x: Floats, expected: Expected | None = None) -> tuple[Floats, Floats]:
+def predict(state: Arrays, x: Floats, expected: Expected | None = None) -> tuple[Floats, Floats]:
     """Mean and standard deviation, each (B,), of the standardised reward without noise (R&W, algorithm 2.1).
 
     Args:
@@ -275,7 +282,7 @@ def predict(state: State, x: Floats, expected: Expected | None = None) -> tuple[
     return mean, np.sqrt(np.maximum(variance, 1e-12))
 
 
-def conditioned(state: State, x: Floats, expected: Expected | None = None) -> dict[str, Floats]:
+def conditioned(state: Arrays, x: Floats, expected: Expected | None = None) -> dict[str, NDArray[Any]]:
     """The state after fantasy observations at x: the kriging believer (Ginsbourger et al., 2010).
 
     Each point is taken to have been measured at its predicted mean. The means stay as they are and the variances near
@@ -316,13 +323,13 @@ class _View:
     basis: Floats | None
 
 
-def _view(state: State, x: Floats, expected: Expected | None) -> _View:
+def _view(state: Arrays, x: Floats, expected: Expected | None) -> _View:
     columns = FeatureColumns(state["groups"], state["numbers"], state["activity"])
     lengths = np.exp(state["hyperparameters"][:-4])[columns.groups]
     return _View(x / lengths, _effects(x, columns), None if expected is None else expected.basis)
 
 
-def _seen(state: State) -> _View:
+def _seen(state: Arrays) -> _View:
     known = Expected(np.zeros(0), state["basis"]) if "basis" in state else None
     return _view(state, state["x"], known)
 
@@ -338,7 +345,7 @@ def _effects(x: Floats, columns: FeatureColumns) -> Floats:
 
 
 def _with_pairs(kernel: Floats) -> Floats:
-    return kernel + kernel**2
+    return np.asarray(kernel + kernel**2)
 
 
 def _covariance(hyper: Hyperparameters, a: _View, b: _View) -> Floats:
@@ -360,7 +367,7 @@ def _own_variance(hyper: Hyperparameters, there: _View) -> Floats:
     variance = math.exp(2 * hyper.log_r) + math.exp(2 * hyper.log_a) * effects
     if there.basis is not None:
         variance += np.einsum("ij,ij->i", there.basis, there.basis)
-    return 1.0 + math.exp(2 * hyper.log_scale) * variance
+    return np.asarray(1.0 + math.exp(2 * hyper.log_scale) * variance)
 
 
 def _factor(covariance: Floats, noise: Floats) -> Floats:

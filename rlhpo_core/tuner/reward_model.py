@@ -114,7 +114,7 @@ class RewardModel:
         return centre + scale * mean, scale * std, expected.cost if expected else None
 
     @cached_property
-    def _process(self) -> dict[str, Floats]:
+    def _process(self) -> dict[str, NDArray[Any]]:
         """The state of the Gaussian process, which shares its memory with the tensors."""
         return {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
@@ -223,8 +223,8 @@ def fit(
             )
             state, mean, std = _fitted_process(points, len(rewards), warm_start)
         else:
-            targets = [torch.from_numpy(array.copy()) for array in (x, standardised)]
-            state, *held_out = perceptrons.fit(*targets, MEMBERS[kind], seed, torch.from_numpy(weights.copy()))
+            given, targets, w = (torch.from_numpy(array.copy()) for array in (x, standardised, weights))
+            state, *held_out = perceptrons.fit(given, targets, MEMBERS[kind], seed, w)
             mean, std = (found.numpy() for found in held_out)
     state |= {name: torch.tensor(v, dtype=torch.float64) for name, v in (("centre", centre), ("scale", scale))}
     if among_judged.sum() >= 4:
@@ -281,8 +281,8 @@ def before_trials(columns: FeatureColumns, expect: Expect) -> RewardModel:
     """
     with one_thread():
         state = gaussian_process.unfitted(columns, expect(np.zeros((0, len(columns.groups)))))
-    units = {"centre": np.float64(0), "scale": np.float64(1), "seen": np.int64(0)}
-    return RewardModel("gp", _tensors({**state, **units}), expect)
+    state |= {"centre": np.array(0.0), "scale": np.array(1.0), "seen": np.array(0)}
+    return RewardModel("gp", _tensors(state), expect)
 
 
 def from_state(kind: Kind, state: dict[str, Tensor], expect: Expect | None = None) -> RewardModel:
