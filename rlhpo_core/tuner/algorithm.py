@@ -192,8 +192,12 @@ def _choose_actions(state: TunerState, count: int) -> Floats:
     if settings.mode == "random":
         return np.stack([np.random.default_rng(seed).uniform(-1, 1, n) for seed in seeds])
     noise = torch.stack([torch.randn(n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    begins = state.round == 0 and settings.default_first
+    if begins:
+        noise[0] = 0.0
     actions = state.agent.play(noise).actions_or_nan()
-    if state.round == 0 and settings.default_first:
+    # A policy that a prior has taught knows better.
+    if begins and state.prior is None:
         actions[0] = state.space.encode([state.first or state.space.nearest({})])[0]
     return actions
 
