@@ -358,7 +358,7 @@ def _covariance(hyper: Hyperparameters, a: _View, b: _View) -> Floats:
     covariance += math.exp(2 * hyper.log_a) * _with_pairs(a.effects @ b.effects.T)
     if a.basis is not None and b.basis is not None:
         covariance += a.basis @ b.basis.T
-    return 1.0 + math.exp(2 * hyper.log_scale) * covariance
+    return np.asarray(1.0 + math.exp(2 * hyper.log_scale) * covariance)
 
 
 def _own_variance(hyper: Hyperparameters, there: _View) -> Floats:
