@@ -25,8 +25,8 @@ CHEAP_PEERS = ("rlhpo", "tpe", "cmaes", "random")
 PARTS = tuple(
     "rlhpo" + suffix
     for suffix in (
-        *("", "-untrained", "-without-imagination", "-without-screening", "-without-model"),
-        *("-mlp", "-ensemble", "-sequential", "-paper"),
+        *("", "-with-ppo", "-without-effects", "-without-carrying", "-without-default", "-sequential"),
+        *("-rounds-of-five", "-without-screening", "-without-model", "-mlp", "-ensemble", "-paper"),
     )
 )
 

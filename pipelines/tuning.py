@@ -37,7 +37,7 @@ class Shape:
     rounds: int
     """1 to MOST_ROUNDS."""
     trials_per_round: int
-    """As in the study; how many pods a round needs at most."""
+    """As in the study; how many pods a round needs at most. The first rounds may have fewer proposals to loop over."""
     parallelism: int = 0
     """Trials at once; 0 for all of a round."""
     accelerator: bool = False

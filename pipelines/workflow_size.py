@@ -58,7 +58,10 @@ _NOTHING = _Besides(0, 0)
 
 
 def pods(rounds: int, trials_per_round: int, steps: Steps = Steps.FIVE, retuning: bool = False) -> int:
-    """Of a whole run: two per step (driver and executor), one per graph, and a graph for each trial."""
+    """Of a whole run: two per step (driver and executor), one per graph, and a graph for each trial.
+
+    A study's first rounds may be smaller (``rlhpo_core.study.rounds``). A run is planned as one of the later ones.
+    """
     form, besides = _FORMS[steps], _RETUNING if retuning else _NOTHING
     return form.around + besides.pods + rounds * (3 * trials_per_round + form.per_round)
 

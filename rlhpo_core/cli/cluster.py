@@ -22,6 +22,7 @@ from rlhpo_core.execution.resources import Steps
 from rlhpo_core.kubeflow.schedules import RunUnderWay
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study.rounds import count as count_rounds
 from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, load_study
 
 # KFP is slow to import, too: only the commands do.
@@ -339,7 +340,7 @@ def _rounds_of_run(spec: StudySpec, wanted: int | None, retune: bool, steps: Ste
 
 def _rounds(spec: StudySpec) -> int:
     """Of the whole study."""
-    return math.ceil(spec.budget.trials / spec.tuner.trials_per_round)
+    return count_rounds(spec.tuner, spec.budget.trials)
 
 
 def _parameters(spec: StudySpec, run: RunOptions, given: ClusterSettings) -> dict[str, Any]:

@@ -7,7 +7,6 @@ the listeners what has happened.
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -21,8 +20,10 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.runner import Listener, Outcome
 from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study import rounds
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
+from rlhpo_core.tuner.algorithm import TunerState
 
 #: Seconds between two looks at the study's files.
 _POLL = 0.5
@@ -51,7 +52,7 @@ def run(
     watch = _Watch(folder, listeners)
     while (reason := watch.spent(spec)) is None:
         before = watch.state.round
-        process = _start(folder, spec, tracking_uri, len(watch.state.history))
+        process = _start(folder, spec, tracking_uri, watch.state)
         guard = Guard(process.pid)
         try:
             stopped = _accompany(process, folder, watch, interrupted)
@@ -66,17 +67,19 @@ def run(
     return Outcome(watch.state, reason, finished=True)
 
 
-def chunk(store: str, rounds: int, trials_per_round: int, root: str) -> None:
+def chunk(store: str, number: int, trials_per_round: int, root: str) -> None:
     """Run one chunk in this process, which becomes KFP's.
 
     Args:
         store: Where the study's files live, its study file among them.
+        number: Of rounds.
+        trials_per_round: At most.
         root: The folder in which KFP keeps the run's artifacts.
     """
     from kfp import local
 
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-    shape = pipelines_module("tuning").Shape(rounds, trials_per_round, cluster=None)
+    shape = pipelines_module("tuning").Shape(number, trials_per_round, cluster=None)
     pipelines_module("hpo_loop.pipeline").build(shape)(store=store, log_trials=False)
 
 
@@ -96,7 +99,7 @@ class _Watch:
 
     def look(self) -> None:
         """Read the files anew, the state only if there is a newer one, and pass on trials and rounds that are new."""
-        rounds = len(self.state.summaries)
+        known = len(self.state.summaries)
         if self._folder.latest_round() != self.state.round:
             self.state = self._folder.state()
         new = [trial for trial in self._folder.history(self.state).trials if trial.trial_id not in self._seen]
@@ -104,7 +107,7 @@ class _Watch:
         for listener in self._listeners:
             for trial in new:
                 listener.trial_finished(trial)
-            for summary in self.state.summaries[rounds:]:
+            for summary in self.state.summaries[known:]:
                 listener.round_finished(summary)
 
 
@@ -126,15 +129,15 @@ def _accompany(
     return passed_on > 0
 
 
-def _start(folder: StudyFolder, spec: StudySpec, tracking_uri: str, done: int) -> subprocess.Popen[bytes]:
+def _start(folder: StudyFolder, spec: StudySpec, tracking_uri: str, state: TunerState) -> subprocess.Popen[bytes]:
     """A chunk in a process group of its own, so that Ctrl-C does not reach it.
 
     Args:
-        done: Trials that the state has already.
+        state: From which it goes on.
     """
-    rounds = math.ceil((spec.budget.trials - done) / spec.tuner.trials_per_round)
-    rounds = min(rounds, pipelines_module("tuning").MOST_ROUNDS)
-    settings = [str(folder.path.resolve()), str(rounds), str(spec.tuner.trials_per_round)]
+    left = rounds.count(spec.tuner, spec.budget.trials - len(state.history), first=state.round)
+    fitting = min(left, pipelines_module("tuning").MOST_ROUNDS)
+    settings = [str(folder.path.resolve()), str(fitting), str(spec.tuner.trials_per_round)]
     # What a step trains with is bounded by the study; everything else in it is small and best on one core.
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "OMP_NUM_THREADS": "1"}
     with (folder.path / _LOG).open("ab") as log:
@@ -155,11 +158,11 @@ def _end_of_log(folder: StudyFolder, lines: int = 30) -> str:
 
 def main() -> None:
     """``python -m rlhpo_core.cli.local_pipeline FOLDER ROUNDS TRIALS_PER_ROUND``: what ``run`` starts."""
-    path, rounds, trials_per_round = sys.argv[1:]
+    path, number, trials_per_round = sys.argv[1:]
     folder = StudyFolder.open(Path(path))
     # The steps do not know the folder, to which paths in the study file may be relative.
     folder.write_spec(folder.spec())
-    chunk(path, int(rounds), int(trials_per_round), str(Path(path) / "pipeline"))
+    chunk(path, int(number), int(trials_per_round), str(Path(path) / "pipeline"))
 
 
 if __name__ == "__main__":

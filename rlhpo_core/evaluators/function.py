@@ -49,6 +49,7 @@ class FunctionEvaluator(Evaluator):
         self._name = spec.evaluator.function
         self._metric = spec.objective.metric
         self._options = spec.evaluator.options
+        self._defaults = spec.evaluator.defaults
         self._function = _load(self._name)
         _check_arguments(self._function, spec.evaluator)
 
@@ -57,8 +58,20 @@ class FunctionEvaluator(Evaluator):
         """``None``: only the function knows its data."""
         return None
 
+    @staticmethod
+    def defaults(spec: StudySpec) -> Config:
+        """What is closest to ``evaluator.defaults``, with the middle of the range where that says nothing."""
+        assert isinstance(spec.evaluator, FunctionSpec)
+        return spec.space.nearest(spec.evaluator.defaults)
+
     def check_space(self, space: SearchSpace) -> None:
-        """Any space will do: what a configuration means is up to the function."""
+        """Any space will do: what a configuration means is up to the function.
+
+        Raises: UserError, naming each default whose hyperparameter the space lacks.
+        """
+        lacking = self._defaults.keys() - {parameter.name for parameter in space.parameters}
+        if lacking:
+            raise UserError("\n".join(f"evaluator.defaults.{name}: the space lacks it" for name in sorted(lacking)))
 
     def evaluate(self, config: Config, report: Reporter, checkpoint: Checkpoint = NO_CHECKPOINT) -> Evaluation:
         """Raises: TypeError or ValueError if what the function returns is no score, and whatever it raises itself."""

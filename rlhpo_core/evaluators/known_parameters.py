@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rlhpo_core.errors import UserError
 from rlhpo_core.space.parameters import Categorical, Fixed, Float, Int, Parameter
 from rlhpo_core.space.search_space import SearchSpace
-from rlhpo_core.trial import Value
+from rlhpo_core.trial import Config, Value
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,17 @@ class Vocabulary:
     known: Mapping[str, Known]
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names for some of them."""
+    defaults: Mapping[str, Value] = field(default_factory=dict)
+    """What the library takes where nothing else is said."""
 
     def native(self, name: str) -> str:
         """The one of a hyperparameter's names that is used here."""
         return self.aliases.get(name, name)
+
+    def default_in(self, space: SearchSpace) -> Config:
+        """The configuration of a space that is closest to the library's defaults."""
+        names = {parameter.name: self.native(parameter.name) for parameter in space.parameters}
+        return space.nearest({name: self.defaults[own] for name, own in names.items() if own in self.defaults})
 
     def check_space(self, space: SearchSpace, fixed: Iterable[str]) -> None:
         """Check a search space before anything is trained.

@@ -150,6 +150,15 @@ class Evaluator(Protocol):
         """
         ...
 
+    @staticmethod
+    def defaults(spec: StudySpec) -> Config:
+        """The configuration of the study's space that is closest to what is taken where nobody tunes.
+
+        Most studies are there to beat it, so one that knows nothing tries it first. ``SearchSpace.nearest`` makes it
+        from the values of a library or of a publication, and needs none of them.
+        """
+        ...
+
     def __init__(self, spec: StudySpec, threads: int, schema: TableSchema | None = None) -> None:
         """Load the data and check the settings.
 

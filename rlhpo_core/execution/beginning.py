@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.kinds import evaluator_class
 from rlhpo_core.priors.store import builtin_names, find_prior, load_prior
 from rlhpo_core.storage.object_store import FolderStore, open_store
 from rlhpo_core.storage.study_files import StudyFiles
@@ -41,7 +42,10 @@ def _first_state(files: StudyFiles, spec: StudySpec) -> TunerState:
     earlier = spec.warm_start
     if earlier is not None and earlier.study is not None:
         return _from_earlier_study(earlier.study, earlier, study_id, spec, prior)
-    start = algorithm.initial_state(study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner, prior)
+    defaults = evaluator_class(spec.evaluator.kind).defaults(spec)
+    start = algorithm.initial_state(
+        study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner, prior, defaults
+    )
     return start if earlier is None else replace(start, inherited=Inherited(source="", first=earlier.first))
 
 

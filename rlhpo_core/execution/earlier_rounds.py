@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from rlhpo_core.stopping.watch import Watch, courses_of, watch_over
 from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study import rounds
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Proposal
 
@@ -28,5 +29,6 @@ def watching(files: StudyFiles, spec: StudySpec, round_: int) -> Callable[[Propo
     if spec.stopping.rule == "none" or round_ == 0:
         return lambda proposal: None
     direction = spec.objective.direction
-    earlier = courses_of(files.trials_before(round_, spec.tuner.trials_per_round, MOST), direction)
+    sizes = [rounds.size(spec.tuner, number) for number in range(round_)]
+    earlier = courses_of(files.trials_of(sizes, MOST), direction)
     return lambda proposal: watch_over(spec.stopping, direction, proposal, earlier)

@@ -12,6 +12,7 @@ from rlhpo_core.execution.earlier_rounds import watching
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.retries import patiently
 from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.study import rounds
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Proposal, RoundSummary, Trial
@@ -71,18 +72,18 @@ def run(
 
     while (reason := spent(spec.budget, state.history, seconds())) is None:
         left = spec.budget.trials - len(state.history)
-        proposals = algorithm.propose(state, min(spec.tuner.trials_per_round, left))
+        proposals = algorithm.propose(state, min(rounds.size(spec.tuner, state.round), left))
         for listener in listeners:
             listener.round_started(proposals)
         trials = _train(files, spec, state, proposals, pool, listeners, interrupted, seconds)
         if interrupted() and len(trials) < len(proposals):
             return Outcome(state, "interrupted", finished=False)
         if trials:
-            rounds = len(state.summaries)
+            known = len(state.summaries)
             state = algorithm.update_policy(algorithm.fit_reward_model(algorithm.observe(state, trials)))
             with patiently(give_up=lambda: pool.cancelled):
                 state = files.write_state(state)
-            for summary in state.summaries[rounds:]:
+            for summary in state.summaries[known:]:
                 for listener in listeners:
                     listener.round_finished(summary)
         if interrupted():

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.errors import UserError
@@ -71,8 +70,8 @@ def score(prior: Prior, member: InSpace, seed: int) -> Score:
     picks = space.features([proposal.config for proposal in algorithm.propose(start)])
     rng = np.random.default_rng(derive_seed(seed, 0, "evaluation"))
     anywhere = space.features_of_actions(rng.uniform(-1, 1, (ANYWHERE, len(space.steps))))
-    with torch.no_grad(), one_thread():
-        expected = expect(torch.from_numpy(features)).mean.numpy()
+    with one_thread():
+        expected = expect(features).mean
     model = reward_model.fit("gp", features, study.rewards, derive_seed(seed, 0, "study"))
     tried, picked, drawn = (model.predict(points)[0] for points in (features, picks, anywhere))
     best, middling = max(float(values.max()) for values in (tried, picked, drawn)), float(np.median(drawn))

@@ -10,16 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.stats import qmc
 
 from rlhpo_core.arrays import Floats
+from rlhpo_core.space.feature_columns import feature_columns
 from rlhpo_core.space.parameters import Tunable
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History
 from rlhpo_core.tuner import gaussian_process, reward_model
-from rlhpo_core.tuner.gaussian_process import Hyperparameters
 from rlhpo_core.tuner.reward_model import RewardModel, clip_low_outliers
 
 #: With fewer complete trials there is nothing to conclude.
@@ -64,7 +63,8 @@ def analyse(spec: StudySpec, history: History) -> Sensitivity | None:
     if len(spec.space.steps) < 2 or len(complete) < MIN_TRIALS or len(np.unique(rewards)) < 2:
         return None
     features = spec.space.features([trial.config for trial in complete])
-    model = reward_model.fit("gp", features, _treated(rewards), spec.seed)
+    columns = feature_columns(spec.space)
+    model = reward_model.fit("gp", features, _treated(rewards), spec.seed, columns=columns)
     indices = _sobol_indices(spec, model, _LOG2_POINTS)
     if indices is None:
         return None
@@ -106,15 +106,10 @@ def _spread(spec: StudySpec, model: RewardModel, features: Floats, rewards: Floa
     The Gaussian process keeps its hyperparameters; only its posterior is computed anew.
     """
     rng = np.random.default_rng(spec.seed)
-    centre, scale = float(model.tensors["centre"]), float(model.tensors["scale"])
     totals = []
     for _ in range(_RESAMPLES):
         rows = np.unique(rng.integers(len(rewards), size=min(len(rewards), gaussian_process.MAX_POINTS)))
-        x = torch.from_numpy(features[rows].copy())
-        y = torch.from_numpy((clip_low_outliers(rewards)[rows] - centre) / scale)
-        hyper = Hyperparameters.of_vector(model.tensors["hyperparameters"])
-        state, _, _ = gaussian_process.posterior(x, y, hyper)
-        resampled = RewardModel("gp", {**state, "centre": model.tensors["centre"], "scale": model.tensors["scale"]})
+        resampled = model.of_others(features[rows], clip_low_outliers(rewards)[rows])
         indices = _sobol_indices(spec, resampled, _LOG2_RESAMPLED)
         if indices is not None:
             totals.append(indices[1])

@@ -76,6 +76,13 @@ class _Range(_Parameter):
     def _rounded(self, values: Floats) -> Floats:
         return np.rint(values)
 
+    def nearest(self, value: Value | None) -> float:
+        """The code of the value on the grid that is closest to a number; the middle's if it is not a number."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            return float(self.codes(np.zeros(1))[0])
+        within = min(max(float(value), self.low), self.high)
+        return float(np.clip(self._rounded(np.array([within])), self.low, self.high)[0])
+
     def actions(self, codes: Floats) -> Floats:
         """Actions (B,), in [-1, 1], of codes (B,)."""
         return 2 * self._share(codes) - 1
@@ -102,10 +109,11 @@ class Float(_Range):
         return self
 
     def _rounded(self, values: Floats) -> Floats:
-        if self.log:
-            decimals = _SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(values))
-        else:
-            decimals = np.full_like(values, _LINEAR_DIGITS - math.floor(math.log10(self.high - self.low)))
+        if not self.log:
+            digits = _LINEAR_DIGITS - math.floor(math.log10(self.high - self.low))
+            power = 10.0 ** abs(digits)
+            return np.asarray(np.rint(values * power) / power if digits >= 0 else np.rint(values / power) * power)
+        decimals = _SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(values))
         scale = 10.0 ** np.abs(decimals)
         # Dividing by a power of ten ≥ 1 is correctly rounded, so equal decimals give equal bits.
         rounded = np.where(decimals >= 0, np.rint(values * scale) / scale, np.rint(values / scale) * scale)
@@ -153,6 +161,11 @@ class _Choice(_Parameter):
         """Codes (B,) of actions (B,): [-1, 1] is cut into equally wide bins, one per choice."""
         count = len(self.values)
         return np.clip(np.floor((actions + 1) / 2 * count), 0, count - 1)
+
+    def nearest(self, value: Value | None) -> float:
+        """The code of a choice; that of the one in the middle if the value is none of them."""
+        codes = (float(code) for code, choice in enumerate(self.values) if value is not None and same(choice, value))
+        return next(codes, float(self.codes(np.zeros(1))[0]))
 
     def actions(self, codes: Floats) -> Floats:
         """Actions (B,) of codes (B,): the middle of each choice's bin."""

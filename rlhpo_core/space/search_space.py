@@ -216,12 +216,25 @@ class SearchSpace(BaseModel):
         """Features (B, d) of codes (B, n)."""
         columns = []
         for index, step in enumerate(self.steps):
+            if not step.when:
+                columns.append(step.features(codes[:, index]))
+                continue
             active = ~np.isnan(codes[:, index])
             inside = np.where(active, codes[:, index], 1.0)
-            columns.append(np.where(active[:, None], step.features(inside), 0.0))
-            if step.when:
-                columns.append(active[:, None].astype(np.float64))
+            columns += [np.where(active[:, None], step.features(inside), 0.0), active[:, None].astype(np.float64)]
         return np.concatenate(columns, axis=1)
+
+    def nearest(self, wanted: Mapping[str, Value]) -> Config:
+        """The configuration that is closest to the values that are wanted, whatever else is among them.
+
+        A number outside of its range is moved to the range's end. What is not wanted, or no choice, becomes the middle
+        of the range or of the choices.
+        """
+        codes: dict[str, Floats] = {}
+        for step in self.steps:
+            code = step.nearest(wanted.get(step.name)) if self._holds(step, codes, 1)[0] else np.nan
+            codes[step.name] = np.array([code])
+        return self._configs(np.stack(list(codes.values()), axis=1))[0]
 
     def snap(self, config: Config) -> Config:
         """The nearest configuration on the space's grid; raises like ``encode``."""
@@ -252,7 +265,7 @@ class SearchSpace(BaseModel):
         holds = np.ones(count, dtype=np.bool_)
         for parent, allowed in self._conditions[parameter.name]:
             # An inactive parent has code NaN, which equals nothing.
-            holds &= np.isin(codes[parent], allowed)
+            holds &= (codes[parent][:, None] == allowed).any(axis=1)
         return holds
 
     def _codes(self, actions: Floats) -> Floats:
@@ -262,10 +275,13 @@ class SearchSpace(BaseModel):
         """Codes of the steps before ``end``, each (B,)."""
         codes: dict[str, Floats] = {}
         for index, step in enumerate(self.steps[:end]):
-            active = self._holds(step, codes, len(actions))
+            action = actions[:, index]
+            if not self._conditions[step.name]:
+                codes[step.name] = step.codes(np.where(np.isnan(action), 0.0, action))
+                continue
             # An action of an inactive step may be NaN or anything else: it is not looked at.
-            action = np.where(active, np.nan_to_num(actions[:, index]), 0.0)
-            codes[step.name] = np.where(active, step.codes(action), np.nan)
+            active = self._holds(step, codes, len(actions))
+            codes[step.name] = np.where(active, step.codes(np.where(active & ~np.isnan(action), action, 0.0)), np.nan)
         return codes
 
     def _codes_of_configs(self, configs: Sequence[Config]) -> Floats:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,19 +268,21 @@ class StudyFiles:
         kept = self.trial(trial.trial_id)
         return trial.model_copy(update={"curve": () if kept is None else kept.curve})
 
-    def trials_before(self, round_: int, per_round: int, most: int) -> list[Trial]:
-        """Finished trials of the latest rounds before one, with their curves, in the order of their numbers.
+    def trials_of(self, sizes: Sequence[int], most: int) -> list[Trial]:
+        """Finished trials of the latest of the first rounds, with their curves, in the order of their numbers.
 
         Their names follow from their places in the study, so nothing else is read or listed.
 
         Args:
-            per_round: Trials that a round has at most.
+            sizes: How many trials each of the rounds has.
             most: Rounds that lie further back than so many trials are left out.
 
         Raises: UserError if a file is damaged.
         """
-        study_id, first = self.record().study_id, max(0, round_ - -(-most // per_round))
-        places = [(earlier, index) for earlier in range(first, round_) for index in range(per_round)]
+        study_id, first = self.record().study_id, len(sizes)
+        while first > 0 and sum(sizes[first:]) < most:
+            first -= 1
+        places = [(number, index) for number in range(first, len(sizes)) for index in range(sizes[number])]
         found = (self.trial(trial_id(study_id, *place)) for place in places)
         return [trial for trial in found if trial is not None]
 

@@ -127,6 +127,8 @@ class FunctionSpec(_EvaluatorBase):
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     options: dict[str, Any] = Field(default_factory=dict)
     """Passed to the function as keyword arguments besides the configuration."""
+    defaults: dict[str, Value] = Field(default_factory=dict)
+    """What is usually taken for some of the hyperparameters: a study that knows nothing tries that first."""
 
     def describe(self) -> str:
         """The function, as ``module:function``."""

@@ -40,6 +40,8 @@ class ModelPhaseSettings(Frozen):
     """How far the learned reward model may steer the policy between rounds of real training runs."""
 
     kind: Kind = "gp"
+    effects: bool = True
+    """Whether a Gaussian process expects effects of single numbers and of pairs of them, besides smoothness."""
     delta: Annotated[float, Field(gt=0)] = 0.4
     """End the phase when the policy has moved this far, in nats of KL divergence per step (paper, table 9)."""
     max_updates: Annotated[int, Field(ge=0)] = 4
@@ -57,16 +59,22 @@ class ModelPhaseSettings(Frozen):
 class ScreeningSettings(Frozen):
     """Draw many proposals, train the few that the reward model ranks best."""
 
-    candidates: Annotated[int, Field(ge=2)] = 1024
+    candidates: Annotated[int, Field(ge=2)] = 384
     local_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Fraction of the candidates that are perturbations of the best trials instead of draws from the policy."""
     uniform_share: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Fraction that is drawn from anywhere, so that no policy can keep the search away from a region."""
-    refinements: Annotated[int, Field(ge=0)] = 2
+    """Fraction that is drawn from anywhere, so that no policy can keep the search away from a region. The rest is drawn
+    from anywhere, too, while nobody has taught the policy."""
+    refinements: Annotated[int, Field(ge=0)] = 3
     """How often the most promising candidates are varied further."""
+    carried: Annotated[int, Field(ge=0)] = 16
+    """So many of the most promising candidates are candidates of the next round, too."""
+    crossover: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of variations of promising candidates in which half of the steps come from another one of them."""
     reward: Acquisition = "log_ei"
-    min_trials: Annotated[int, Field(ge=2)] = 8
-    """Begin with so many draws from the policy, unless the study starts from what others have learnt."""
+    min_trials: Annotated[int, Field(ge=2)] = 2
+    """Begin with the defaults and draws from the policy, so many in all, unless the study starts from what others have
+    learnt."""
     spread: Annotated[float, Field(ge=0)] = 0.001
     """Least distance to earlier trials and between the proposals of a round, as a fraction of the space's diagonal."""
 
@@ -80,7 +88,8 @@ class ScreeningSettings(Frozen):
 #: What the paper fixes, or, where it leaves it open, what docs/decisions/0003 chose in its spirit.
 PAPER: dict[str, Any] = {
     "trials_per_round": 5,
-    "middle_first": False,
+    "single_rounds": 0,
+    "default_first": False,
     "agent": {"profile": "paper"},
     "model": {"kind": "mlp", "reward": "mean", "max_updates": 30},
     "screening": None,
@@ -95,8 +104,11 @@ class TunerSettings(Frozen):
     mode: Mode = "mbrl_sdp"
     """``mbrl_sdp``, ``rl_sdp`` (no reward model), ``rl_doc`` (no model, one step) or ``random`` (a baseline)."""
     trials_per_round: Annotated[int, Field(ge=1)] = 5
-    middle_first: bool = True
-    """Begin a study that knows nothing with the middle of what the policy draws, without chance."""
+    """How many trials are trained before the tuner learns from them; they can run in parallel."""
+    single_rounds: Annotated[int, Field(ge=0)] = 5
+    """So many rounds of one trial come first; none if ``trials_per_round`` is given and this is not."""
+    default_first: bool = True
+    """Begin a study that knows nothing with the evaluator's defaults; if it has none, with the middle of all ranges."""
     order_seed: int | None = None
     """Shuffle the order in which hyperparameters are chosen; as listed if not set."""
     agent: AgentSettings = AgentSettings()
@@ -106,14 +118,26 @@ class TunerSettings(Frozen):
     cost_tolerance: Annotated[float, Field(gt=0)] | None = 10.0
     """A training run that takes so many times as long as a usual one must promise twice as much to be tried; ``null``:
     time plays no part. Only a prior knows beforehand how long training runs take."""
+    train_policy: bool | None = None
+    """Whether PPO trains the policy. If not given, only where trials, or most of them, are what the policy draws: not
+    with ``screening``, which loses little without it and is then ten times as quick."""
     reference_trials: Annotated[int, Field(ge=2)] = 20
     """The reward of a real trial is judged against this many latest trials."""
 
+    @property
+    def trains_policy(self) -> bool:
+        """``train_policy``, or what stands for it if it is not given."""
+        if self.train_policy is not None:
+            return self.train_policy
+        return self.screening is None or self.mode in ("rl_sdp", "rl_doc")
+
     @model_validator(mode="before")
     @classmethod
-    def _fill_from_profile(cls, data: Any) -> Any:
+    def _fill_in(cls, data: Any) -> Any:
         if data == "paper":
             data = {"profile": "paper"}
+        if isinstance(data, dict) and "trials_per_round" in data:
+            data = {"single_rounds": 0, **data}
         if not isinstance(data, dict) or data.get("profile") != "paper":
             return data
         filled = {**PAPER, **data}

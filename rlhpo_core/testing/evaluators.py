@@ -36,6 +36,7 @@ from rlhpo_core.evaluators.protocol import (
     StopTrial,
 )
 from rlhpo_core.production.answers import Model
+from rlhpo_core.space.parameters import Int
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Config
@@ -184,6 +185,20 @@ class EvaluatorContract(ABC):
         assert isinstance(self.built(tmp_path), evaluator_class(spec.evaluator.kind))
         assert spec.evaluator.describe()
         assert spec.evaluator.step_name
+
+    def test_its_defaults_lie_in_the_space(self, tmp_path: Path) -> None:
+        """They are the first trial of a study that knows nothing, also in ranges that leave them out."""
+        spec = self.spec(tmp_path)
+        defaults = evaluator_class(spec.evaluator.kind).defaults
+        assert spec.space.snap(defaults(spec)) == defaults(spec)
+        upper = {
+            step.name: step.model_dump(exclude={"name", "when"}) | {"low": (step.low + step.high) // 2 + 1}
+            for step in spec.space.steps
+            if isinstance(step, Int) and step.high > step.low + 2
+        }
+        narrow = SearchSpace.model_validate(spec.space.model_dump() | upper)
+        elsewhere = defaults(spec.model_copy(update={"space": narrow}))
+        assert narrow.snap(elsewhere) == elsewhere
 
     def test_wrong_hyperparameters_are_refused(self, tmp_path: Path) -> None:
         """By name, before anything is trained."""

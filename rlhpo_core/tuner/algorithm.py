@@ -21,15 +21,17 @@ from torch import Tensor
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.seeds import derive_seed
+from rlhpo_core.space.feature_columns import FeatureColumns, feature_columns
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.stopping.lessons import taught_rewards, taught_weight
-from rlhpo_core.study.tuner_settings import PPOSettings, ScreeningSettings, TunerSettings
+from rlhpo_core.study import rounds
+from rlhpo_core.study.tuner_settings import PPOSettings, TunerSettings
 from rlhpo_core.trial import Config, Direction, History, Inherited, Proposal, RoundSummary, Trial, trial_id
 from rlhpo_core.tuner import ppo, prior_mapping, reward_model
 from rlhpo_core.tuner.agent import Agent, divergence
 from rlhpo_core.tuner.prior import Prior
 from rlhpo_core.tuner.reward_model import LARGEST_REWARD, Expect, RewardModel, clip_low_outliers, one_thread
-from rlhpo_core.tuner.screening import screen
+from rlhpo_core.tuner.screening import Search, screen
 
 #: The best trials, around which screening searches.
 PARENTS = 8
@@ -64,6 +66,10 @@ class TunerState:
     """What an earlier study has handed on; see ``warm_start``."""
     prior: Prior | None = None
     """What many studies have taught; the policy and the reward model started from it."""
+    first: Config | None = None
+    """The evaluator's defaults: what to try first if nothing better is known."""
+    promising: Floats | None = None
+    """Actions (E, n) of what F found most promising when it was fitted; the next search begins from them, too."""
 
     def expect(self) -> Expect | None:
         """The prior's view of configurations of this space; ``None`` without a prior."""
@@ -77,6 +83,7 @@ def initial_state(
     direction: Direction,
     settings: TunerSettings,
     prior: Prior | None = None,
+    first: Config | None = None,
 ) -> TunerState:
     """The state of a study before its first round.
 
@@ -87,6 +94,7 @@ def initial_state(
         direction: Of the objective.
         settings: Of the tuner.
         prior: What other studies have taught; the policy and a Gaussian process as reward model start from it.
+        first: The evaluator's defaults; the middle of all ranges if not given.
 
     Raises: UserError if the prior does not fit the space.
     """
@@ -101,7 +109,7 @@ def initial_state(
         expect = prior_mapping.expectation(prior, space)
         agent = prior_mapping.starting_agent(prior, space, settings.agent, one_step, agent_seed)
         leans = settings.mode == "mbrl_sdp" and settings.model.kind == "gp"
-        model = reward_model.before_trials(space.feature_count, expect) if leans else None
+        model = reward_model.before_trials(_columns(space, settings), expect) if leans else None
     return TunerState(
         study_id=study_id,
         seed=seed,
@@ -115,7 +123,14 @@ def initial_state(
         model_trials=0,
         summaries=(),
         prior=prior,
+        first=first,
     )
+
+
+def _columns(space: SearchSpace, settings: TunerSettings) -> FeatureColumns:
+    """What the reward model takes the features for."""
+    columns = feature_columns(space)
+    return columns if settings.model.effects else columns.without_numbers()
 
 
 # -- propose ---------------------------------------------------------------------------------------------------------
@@ -127,15 +142,16 @@ def propose(state: TunerState, count: int | None = None) -> list[Proposal]:
 
     Args:
         state: As the last round left it.
-        count: How many; ``trials_per_round`` if not given. Fewer are the first of the whole round's.
+        count: How many; as many as the round has if not given. Fewer are the first of the whole round's.
 
     Raises: ValueError if ``count`` is below 1.
     """
-    count = state.settings.trials_per_round if count is None else count
+    whole = rounds.size(state.settings, state.round)
+    count = whole if count is None else count
     if count < 1:
         raise ValueError("a round has at least one trial")
     # A round that is cut short is drawn as a whole: the last bits of a row may depend on the size of its batch.
-    drawn = max(count, state.settings.trials_per_round)
+    drawn = max(count, whole)
     actions = _choose_actions(state, drawn)
     if state.round == 0 and state.inherited is not None and state.inherited.first is not None:
         actions[0] = state.space.encode([state.inherited.first])[0]
@@ -168,14 +184,22 @@ def _choose_actions(state: TunerState, count: int) -> Floats:
     settings = state.settings
     if settings.screening is not None and state.model is not None and _may_screen(state):
         first = _portfolio(state)[:count]
-        return first if len(first) == count else _screened(state, settings.screening, first, count)
+        if len(first) == count:
+            return first
+        seed = derive_seed(state.seed, state.round, "candidates")
+        return np.concatenate([first, screen(_search(state, "policy").given(first), count - len(first), seed)])
     seeds = [derive_seed(state.seed, state.round, "proposal", index) for index in range(count)]
     if settings.mode == "random":
         return np.stack([np.random.default_rng(seed).uniform(-1, 1, n) for seed in seeds])
     noise = torch.stack([torch.randn(n, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    if state.round == 0 and settings.middle_first:
+    begins = state.round == 0 and settings.default_first
+    if begins:
         noise[0] = 0.0
-    return state.agent.play(noise).actions_or_nan()
+    actions = state.agent.play(noise).actions_or_nan()
+    # A policy that a prior has taught knows better.
+    if begins and state.prior is None:
+        actions[0] = state.space.encode([state.first or state.space.nearest({})])[0]
+    return actions
 
 
 def _portfolio(state: TunerState) -> Floats:
@@ -187,31 +211,52 @@ def _portfolio(state: TunerState) -> Floats:
     return prior_mapping.portfolio(state.prior, state.space, seed, ignoring_time)[len(state.history) :]
 
 
-def _screened(state: TunerState, settings: ScreeningSettings, first: Floats, count: int) -> Floats:
-    """Actions (count, n): ``first``, and then what the reward model ranks best, given that those are tried."""
-    space, model = state.space, state.model
+def _search(state: TunerState, purpose: str) -> Search:
+    """The search for what F finds most promising.
+
+    Args:
+        purpose: Tells one use of the policy's draws in a round from another.
+    """
+    space, settings, model = state.space, state.settings.screening, state.model
+    assert settings is not None
     assert model is not None
     earlier = state.inherited.trials if state.inherited is not None else ()
-    inherited = space.features([trial.config for trial in earlier if trial.reward is not None])
-    parents = [trial.config for trial in state.history.ranked()[:PARENTS]]
-    tried = space.features([trial.config for trial in state.history.trials])
-    reference = tried if len(tried) else inherited
-    if len(first):
-        given = space.features_of_actions(first)
-        tried, reference = np.concatenate([tried, given]), np.concatenate([reference, given])
-        model = model.conditioned(given)
-    screened = screen(
-        state.agent,
-        model,
-        space.encode(parents) if parents else np.zeros((0, len(space.steps))),
-        tried,
-        reference,
-        settings,
-        derive_seed(state.seed, state.round, "candidates"),
-        count - len(first),
-        _cost_tolerance(state),
+    parents = _actions(state, state.history.ranked()[:PARENTS])
+    tried = _features(state, state.history.trials)
+    inherited = [] if len(tried) else [trial.config for trial in earlier if trial.reward is not None]
+    nothing = np.zeros((0, len(space.steps)))
+    return Search(
+        space=space,
+        model=model,
+        settings=settings,
+        parents=parents,
+        policy=_drawn(state, purpose) if state.settings.trains_policy or state.prior is not None else nothing,
+        carried=nothing if state.promising is None else state.promising,
+        tried=tried,
+        reference=space.features(inherited) if inherited else tried,
+        tolerance=_cost_tolerance(state),
     )
-    return np.concatenate([first, screened])
+
+
+def _actions(state: TunerState, trials: Sequence[Trial]) -> Floats:
+    """Those of the study's trials, (B, n), NaN where inactive."""
+    rows = [[math.nan if action is None else action for action in trial.proposal.actions] for trial in trials]
+    return np.array(rows).reshape(len(rows), len(state.space.steps))
+
+
+def _features(state: TunerState, trials: Sequence[Trial]) -> Floats:
+    """Features (B, d) of the study's trials."""
+    return state.space.features_of_actions(_actions(state, trials))
+
+
+def _drawn(state: TunerState, purpose: str) -> Floats:
+    """Candidates (B, n) that the policy draws, as many as are left to it."""
+    settings = state.settings.screening
+    assert settings is not None
+    count = round(settings.candidates * (1 - settings.local_share - settings.uniform_share))
+    generator = torch.Generator().manual_seed(derive_seed(state.seed, state.round, purpose))
+    noise = torch.randn(count, len(state.space.steps), generator=generator)
+    return state.agent.play(noise).actions_or_nan()
 
 
 def _cost_tolerance(state: TunerState) -> float | None:
@@ -220,9 +265,8 @@ def _cost_tolerance(state: TunerState) -> float | None:
     took = [(trial.config, trial.seconds) for trial in state.history.complete()]
     if expect is None or not took:
         return state.settings.cost_tolerance
-    with torch.no_grad():
-        cost = expect(torch.from_numpy(state.space.features([config for config, _ in took]))).cost
-    quick = cost is not None and np.median(np.array([seconds for _, seconds in took]) / cost.numpy()) < QUICK
+    cost = expect(state.space.features([config for config, _ in took])).cost
+    quick = cost is not None and np.median(np.array([seconds for _, seconds in took]) / cost) < QUICK
     return None if quick else state.settings.cost_tolerance
 
 
@@ -285,7 +329,7 @@ def fit_reward_model(state: TunerState) -> TunerState:
 
     Unchanged without a model in the mode, or with fewer than two distinct rewards (with a prior, without any).
     """
-    configs, rewards, sample_weights = _evidence(state)
+    features, rewards, sample_weights = _evidence(state)
     expect = state.expect() if state.settings.model.kind == "gp" else None
     least = 2 if expect is None else 1
     if state.settings.mode != "mbrl_sdp" or len(np.unique(rewards[~np.isnan(rewards)])) < least:
@@ -294,7 +338,7 @@ def fit_reward_model(state: TunerState) -> TunerState:
     judged = sum(trial.stop is None for trial in state.history.trials)
     model = reward_model.fit(
         state.settings.model.kind,
-        state.space.features(configs),
+        features,
         rewards,
         derive_seed(state.seed, state.round, "reward model"),
         warm_start=state.model,
@@ -302,12 +346,23 @@ def fit_reward_model(state: TunerState) -> TunerState:
         # A few trials say little about how well F predicts; those that were inherited then help out.
         judged=judged if judged >= state.settings.model.min_trials else None,
         expect=expect,
+        columns=_columns(state.space, state.settings),
     )
-    return replace(state, model=model, model_trials=len(state.history))
+    return _with_promising(replace(state, model=model, model_trials=len(state.history)))
 
 
-def _evidence(state: TunerState) -> tuple[list[Config], Floats, Floats]:
-    """Configurations, rewards (N,) and sample weights (N,) of inherited trials and then of the study's trials.
+def _with_promising(state: TunerState) -> TunerState:
+    """The state with what F finds most promising, for the next search to begin from."""
+    settings = state.settings.screening
+    if settings is None or not settings.carried or not _may_screen(state):
+        return state
+    seed = derive_seed(state.seed, state.round, "promising")
+    candidates, _ = _search(state, "promising policy").ranked(np.random.default_rng(seed))
+    return replace(state, promising=candidates[: settings.carried])
+
+
+def _evidence(state: TunerState) -> tuple[Floats, Floats, Floats]:
+    """Features (N, d), rewards (N,) and sample weights (N,) of inherited trials and then of the study's trials.
 
     Of the study's, those that were stopped early come first, and count as ``stopping.lessons`` says. The level of
     inherited rewards is shifted by what the configurations that both have in common have gained or lost.
@@ -328,8 +383,10 @@ def _evidence(state: TunerState) -> tuple[list[Config], Floats, Floats]:
     own.sort(key=lambda pair: pair[0].stop is None)
     taught = [reward for _, reward in own]
     sample_weights = [trial.weight for trial in earlier] + [taught_weight(trial, noise) for trial, _ in own]
-    configs = [trial.config for trial in earlier] + [trial.config for trial, _ in own]
-    return configs, _filled(shifted + taught), np.array(sample_weights)
+    features = _features(state, [trial for trial, _ in own])
+    if earlier:
+        features = np.concatenate([state.space.features([trial.config for trial in earlier]), features])
+    return features, _filled(shifted + taught), np.array(sample_weights)
 
 
 def _noise(state: TunerState) -> float | None:
@@ -370,13 +427,15 @@ def update_policy(state: TunerState) -> TunerState:
         raise ValueError(f"round {state.round} has no trials yet: observe before you update")
     best = state.history.best()
     summary = RoundSummary(round=state.round, trials=len(state.history), best=best.value if best else None)
-    agent, optimizer = state.agent, state.optimizer
-    if state.settings.mode != "random":
+    agent, optimizer, trains = state.agent, state.optimizer, state.settings.trains_policy
+    if trains and state.settings.mode != "random":
         agent = copy.deepcopy(agent)
         optimizer = _copy_optimizer(optimizer, agent, state.settings.ppo)
         entropy = _learn_from_trials(agent, optimizer, state, trials)
         summary = summary.model_copy(update={"entropy": entropy})
     if state.settings.mode == "mbrl_sdp":
+        summary = _with_quality(summary, state.model)
+    if trains and state.settings.mode == "mbrl_sdp":
         summary = _model_phase(agent, optimizer, state, summary)
     # The tuner has no use for curves, of which each may hold thousands of points: from here on, the files have them.
     history = state.history.model_copy(update={"trials": tuple(t.without_curve() for t in state.history.trials)})
@@ -410,20 +469,24 @@ def _learn_from_trials(
     return ppo.update(agent, optimizer, rollout, advantages, state.settings.ppo)
 
 
+def _with_quality(summary: RoundSummary, model: RewardModel | None) -> RoundSummary:
+    """With how well F predicts trials that it was not fitted to, if that is known."""
+    quality = model.diagnostics if model is not None else None
+    if quality is None:
+        return summary
+    known = {
+        "model_r2": quality.r2,
+        "model_rank_correlation": quality.rank_correlation,
+        "model_coverage": quality.coverage,
+    }
+    return summary.model_copy(update=known)
+
+
 def _model_phase(agent: Agent, optimizer: torch.optim.Adam, state: TunerState, summary: RoundSummary) -> RoundSummary:
     """Update the agent, in place, on imagined episodes until it has moved by delta; returns what happened."""
     settings = state.settings.model
     if state.model is None:
         return summary.model_copy(update={"model_phase": "skipped: no reward model yet"})
-    quality = state.model.diagnostics
-    if quality is not None:
-        summary = summary.model_copy(
-            update={
-                "model_r2": quality.r2,
-                "model_rank_correlation": quality.rank_correlation,
-                "model_coverage": quality.coverage,
-            }
-        )
     skip = _why_skip(state)
     if skip:
         return summary.model_copy(update={"model_phase": f"skipped: {skip}"})

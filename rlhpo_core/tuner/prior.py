@@ -23,9 +23,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rlhpo_core.arrays import Floats
 from rlhpo_core.errors import UserError
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.space.parameters import describe_domain
@@ -94,11 +96,12 @@ class Prior:
     portfolio_ignoring_time: tuple[Config, ...] = ()
     """The same for studies in which it does not matter how long a training run takes."""
 
-    def expect(self, features: Tensor) -> Expected:
+    def expect(self, features: Floats) -> Expected:
         """The distribution of gains, and the relative cost, of configurations with features (B, d) in its own space."""
-        h = embed(self.tensors, features)
-        cost = (h @ self.tensors["cost"]).exp() if "cost" in self.tensors else None
-        return Expected(mean=h @ self.tensors["mean"], basis=h @ self.tensors["factor"], cost=cost)
+        with torch.no_grad():
+            h = embed(self.tensors, torch.from_numpy(np.array(features, dtype=np.float64)))
+            cost = (h @ self.tensors["cost"]).exp().numpy() if "cost" in self.tensors else None
+            return Expected((h @ self.tensors["mean"]).numpy(), (h @ self.tensors["factor"]).numpy(), cost)
 
     def agent(self) -> Agent:
         """The policy, over the prior's own space."""
@@ -199,8 +202,7 @@ def from_document(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> Pr
     )
     prior.agent()
     prior.space.encode([*prior.portfolio, *prior.portfolio_ignoring_time])
-    with torch.no_grad():
-        prior.expect(torch.zeros(0, prior.space.feature_count, dtype=torch.float64))
+    prior.expect(np.zeros((0, prior.space.feature_count)))
     return prior
 
 

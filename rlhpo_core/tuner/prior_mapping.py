@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.errors import UserError
@@ -31,7 +30,7 @@ EPISODES, LEAST, STEPS, LEARNING_RATE = 1024, 64, 150, 0.01
 _SLACK = 1e-6
 
 
-def expectation(prior: Prior, space: SearchSpace) -> Callable[[Tensor], Expected]:
+def expectation(prior: Prior, space: SearchSpace) -> Callable[[Floats], Expected]:
     """The prior's view of configurations, as a function of their features (B, d) in the study's space.
 
     Raises: UserError, naming the hyperparameter, if the prior does not fit the space.
@@ -40,10 +39,10 @@ def expectation(prior: Prior, space: SearchSpace) -> Callable[[Tensor], Expected
         return prior.expect
     columns = [_column(step, space, prior.card.name) for step in prior.space.steps]
 
-    def expect(features: Tensor) -> Expected:
-        codes = space.codes_of_features(features.numpy())
+    def expect(features: Floats) -> Expected:
+        codes = space.codes_of_features(features)
         translated = prior.space.masked(np.stack([column(codes) for column in columns], axis=1))
-        return prior.expect(torch.from_numpy(prior.space.features_of_codes(translated)))
+        return prior.expect(prior.space.features_of_codes(translated))
 
     return expect
 

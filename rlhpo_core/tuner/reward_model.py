@@ -9,31 +9,36 @@ It maps the features of a configuration to the mean and the standard deviation o
     Bootstrapped multilayer perceptrons. Where they disagree, the model is uncertain (Lakshminarayanan et al., NeurIPS
     2017).
 ``gp``
-    Exact Gaussian process with a Matérn-5/2 kernel, which may start from a prior that other studies have taught.
+    Exact Gaussian process, which may start from a prior that other studies have taught.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import get_args
+from functools import cache, cached_property
+from typing import Any, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from rlhpo_core.arrays import Floats
+from rlhpo_core.space.feature_columns import FeatureColumns
 from rlhpo_core.study.tuner_settings import Acquisition, Kind
 from rlhpo_core.tuner import gaussian_process, perceptrons
 from rlhpo_core.tuner.acquisition import acquisition
-from rlhpo_core.tuner.gaussian_process import Expected, Hyperparameters
+from rlhpo_core.tuner.gaussian_process import Expected, Hyperparameters, Points
 
 #: What a prior says of configurations with features (B, d).
-Expect = Callable[[Tensor], Expected]
+Expect = Callable[[Floats], Expected]
 
+#: Whether this is inside of ``one_thread``.
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 #: Half width, in standard deviations, of the central 80 % interval of a normal distribution.
 Z80 = 1.2815515655446004
 #: Perceptrons of each kind.
@@ -64,8 +69,8 @@ class RewardModel:
 
     kind: Kind
     tensors: dict[str, Tensor]
-    """The state of the Gaussian process or of the perceptrons, ``centre`` and ``scale`` of the rewards, and
-    ``diagnostics``.
+    """The state of the Gaussian process or of the perceptrons; ``centre`` and ``scale`` of the rewards; ``seen``, the
+    number of trials that the hyperparameters of the process were fitted to; ``diagnostics``.
     """
     expect: Expect | None = None
     """The prior's view of configurations, if the model was fitted with a prior."""
@@ -93,21 +98,29 @@ class RewardModel:
         """
         return self._predict(features, noisy)[:2]
 
-    def _predict(self, features: Floats, noisy: bool) -> tuple[Floats, Floats, Tensor | None]:
+    def _predict(self, features: Floats, noisy: bool) -> tuple[Floats, Floats, Floats | None]:
         """Mean, std and, where a prior knows of it, cost, each (B,)."""
-        x = torch.from_numpy(np.array(features, dtype=np.float64))
-        with torch.no_grad(), one_thread():
+        x = np.ascontiguousarray(features, dtype=np.float64)
+        with one_thread():
             expected = self.expect(x) if self.expect is not None else None
             if self.kind == "gp":
-                mean, std = gaussian_process.predict(self.tensors, x, expected)
+                mean, std = gaussian_process.predict(self._process, x, expected)
                 if noisy:
-                    std = (
-                        std.square() + Hyperparameters.of_vector(self.tensors["hyperparameters"]).log_noise.exp()
-                    ).sqrt()
+                    std = np.sqrt(std**2 + np.exp(self._hyperparameters.log_noise))
             else:
-                mean, std = perceptrons.predict(self.tensors, x)
-            centre, scale = self.tensors["centre"], self.tensors["scale"]
-            return (centre + scale * mean).numpy(), (scale * std).numpy(), expected.cost if expected else None
+                with torch.no_grad():
+                    mean, std = (found.numpy() for found in perceptrons.predict(self.tensors, torch.from_numpy(x)))
+        centre, scale = float(self.tensors["centre"]), float(self.tensors["scale"])
+        return centre + scale * mean, scale * std, expected.cost if expected else None
+
+    @cached_property
+    def _process(self) -> dict[str, NDArray[Any]]:
+        """The state of the Gaussian process, which shares its memory with the tensors."""
+        return {name: tensor.numpy() for name, tensor in self.tensors.items()}
+
+    @property
+    def _hyperparameters(self) -> Hyperparameters:
+        return Hyperparameters.of_vector(self._process["hyperparameters"])
 
     def worth(
         self, name: Acquisition, features: Floats, best: float, noisy: bool = True, tolerance: float | None = None
@@ -130,7 +143,7 @@ class RewardModel:
         value = acquisition(name, mean, std, best)
         if tolerance is None or cost is None or name not in ("ei", "log_ei"):
             return value
-        log_cost_factor = np.log1p(cost.numpy() / tolerance)
+        log_cost_factor = np.log1p(cost / tolerance)
         return np.asarray(value - log_cost_factor if name == "log_ei" else value * np.exp(-log_cost_factor))
 
     def conditioned(self, features: Floats) -> RewardModel:
@@ -140,10 +153,25 @@ class RewardModel:
         """
         if self.kind != "gp":
             return self
-        x = torch.from_numpy(np.array(features, dtype=np.float64))
-        with torch.no_grad(), one_thread():
-            grown = gaussian_process.conditioned(self.tensors, x, self.expect(x) if self.expect else None)
-        return replace(self, tensors=grown)
+        x = np.ascontiguousarray(features, dtype=np.float64)
+        with one_thread():
+            grown = gaussian_process.conditioned(self._process, x, self.expect(x) if self.expect else None)
+        return replace(self, tensors=_tensors(grown))
+
+    def of_others(self, features: Floats, rewards: Floats) -> RewardModel:
+        """A Gaussian process without a prior with the same hyperparameters and units, given other trials.
+
+        Args:
+            features: (N, d), in [0, 1].
+            rewards: (N,).
+        """
+        columns = FeatureColumns(*(self._process[name] for name in ("groups", "numbers", "activity")))
+        y = (rewards - float(self.tensors["centre"])) / float(self.tensors["scale"])
+        with one_thread():
+            state, _, _ = gaussian_process.posterior(
+                Points(features, y, np.ones(len(y)), columns), self._hyperparameters
+            )
+        return replace(self, tensors=self.tensors | _tensors(state))
 
     def state(self) -> dict[str, Tensor]:
         """Contiguous tensors from which ``from_state`` restores the same predictions, bit for bit."""
@@ -159,6 +187,7 @@ def fit(
     sample_weights: Floats | None = None,
     judged: int | None = None,
     expect: Expect | None = None,
+    columns: FeatureColumns | None = None,
 ) -> RewardModel:
     """Fit a model to trials.
 
@@ -172,6 +201,7 @@ def fit(
         sample_weights: (N,), in (0, 1]; a trial's noise variance is 1/weight times as large. 1 if not given.
         judged: How many of the last trials the diagnostics are about; all if not given.
         expect: A prior's view of configurations. Only a Gaussian process uses it, and then one trial suffices.
+        columns: What the features are; only a Gaussian process asks. Numbers that are always active if not given.
 
     Raises: ValueError on fewer than two trials, shapes that disagree, NaN, infinity or an unknown kind.
     """
@@ -186,23 +216,46 @@ def fit(
         x, y, weights, among_judged = x[rows], y[rows], weights[rows], among_judged[rows]
     centre, scale = float(y.mean()), _scale(y) if len(y) > 1 else 1.0
     standardised = (y - centre) / scale
-    points, targets, w = (torch.from_numpy(array.copy()) for array in (x, standardised, weights))
     with one_thread():
         if kind == "gp":
-            earlier = warm_start.tensors if warm_start is not None and warm_start.kind == "gp" else None
-            previous = None if earlier is None else Hyperparameters.of_vector(earlier["hyperparameters"])
-            seen = 0 if earlier is None else len(earlier["x"])
-            expected = expect(points) if expect is not None else None
-            state, mean, std = gaussian_process.fit(points, targets, previous, seen, w, expected)
+            points = Points(
+                x, standardised, weights, columns or FeatureColumns.plain(x.shape[1]), expect(x) if expect else None
+            )
+            state, mean, std = _fitted_process(points, len(rewards), warm_start)
         else:
-            state, mean, std = perceptrons.fit(points, targets, MEMBERS[kind], seed, w)
+            given, targets, w = (torch.from_numpy(array.copy()) for array in (x, standardised, weights))
+            state, *held_out = perceptrons.fit(given, targets, MEMBERS[kind], seed, w)
+            mean, std = (found.numpy() for found in held_out)
     state |= {name: torch.tensor(v, dtype=torch.float64) for name, v in (("centre", centre), ("scale", scale))}
     if among_judged.sum() >= 4:
-        held_out = (array[among_judged] for array in (standardised, mean.numpy(), std.numpy()))
-        quality = _diagnose(*held_out)
+        quality = _diagnose(*(array[among_judged] for array in (standardised, mean, std)))
         values = [quality.r2, quality.rank_correlation, quality.coverage, float(quality.n)]
         state["diagnostics"] = torch.tensor(values, dtype=torch.float64)
     return RewardModel(kind, state, expect)
+
+
+def _fitted_process(
+    points: Points, trials: int, warm_start: RewardModel | None
+) -> tuple[dict[str, Tensor], Floats, Floats]:
+    """The Gaussian process of the points, and its leave-one-out predictions.
+
+    Args:
+        trials: From which the points were chosen.
+        warm_start: As for ``fit``.
+    """
+    previous, seen = None, 0
+    if warm_start is not None and warm_start.kind == "gp":
+        previous, seen = warm_start._hyperparameters, int(warm_start.tensors["seen"])
+    hyper = gaussian_process.fit(points, previous, seen, trials)
+    state, mean, std = gaussian_process.posterior(points, hyper)
+    seen = seen if hyper is previous else trials
+    return _tensors(state) | {"seen": torch.tensor(seen)}, mean, std
+
+
+def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Copies, aligned as those are that a file is read into: so both give the same sums, bit for bit."""
+    order = torch.contiguous_format
+    return {name: torch.from_numpy(np.array(array)).clone(memory_format=order) for name, array in arrays.items()}
 
 
 def _checked(features: Floats, rewards: Floats, least: int) -> tuple[Floats, Floats]:
@@ -217,19 +270,19 @@ def _checked(features: Floats, rewards: Floats, least: int) -> tuple[Floats, Flo
     return x, y
 
 
-def before_trials(width: int, expect: Expect) -> RewardModel:
+def before_trials(columns: FeatureColumns, expect: Expect) -> RewardModel:
     """The Gaussian process before the first trial, in which the prior alone predicts.
 
     Its rewards are in units of the prior: 0 for a middling configuration, 1 for the best.
 
     Args:
-        width: The number of features.
+        columns: What the features are.
         expect: The prior's view of configurations.
     """
     with one_thread():
-        state = gaussian_process.unfitted(width, expect(torch.zeros(0, width, dtype=torch.float64)))
-    centre, scale = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    return RewardModel("gp", {**state, "centre": centre, "scale": scale}, expect)
+        state = gaussian_process.unfitted(columns, expect(np.zeros((0, len(columns.groups)))))
+    state |= {"centre": np.array(0.0), "scale": np.array(1.0), "seen": np.array(0)}
+    return RewardModel("gp", _tensors(state), expect)
 
 
 def from_state(kind: Kind, state: dict[str, Tensor], expect: Expect | None = None) -> RewardModel:
@@ -243,7 +296,7 @@ def from_state(kind: Kind, state: dict[str, Tensor], expect: Expect | None = Non
     Raises: KeyError if a tensor is missing, ValueError on an unknown kind.
     """
     _check_kind(kind)
-    names = gaussian_process.STATE if kind == "gp" else perceptrons.STATE
+    names = (*gaussian_process.STATE, "seen") if kind == "gp" else perceptrons.STATE
     for name in (*names, "centre", "scale"):
         if name not in state:
             raise KeyError(name)
@@ -261,12 +314,17 @@ def one_thread() -> Iterator[None]:
 
     The result must not depend on how many threads share a sum; at these sizes one thread is also the fastest.
     """
+    if _ALONE.get():  # To ask and set the pools takes longer than many a prediction.
+        yield
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    inside = _ALONE.set(True)
     try:
         with _pools().limit(limits=1, user_api="blas"):
             yield
     finally:
+        _ALONE.reset(inside)
         torch.set_num_threads(threads)
 
 

@@ -27,7 +27,7 @@ from rlhpo_core.tuner.algorithm import TunerState
 from rlhpo_core.tuner.columns import from_columns, to_columns
 
 #: Of the document and the names of the tensors.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _KIND = "rlhpo"
 #: Of a trial's fields, those that its proposal has.
 _PROPOSED = ("number", "round", "index", "predicted", "predicted_std")
@@ -63,7 +63,10 @@ def to_bytes(state: TunerState) -> bytes:
         "history": history[0],
         "model": model,
         "summaries": {"count": len(summaries), "names": names},
+        "first": state.first,
     }
+    if state.promising is not None:
+        tensors["promising"] = torch.tensor(state.promising)
     if state.prior is not None:
         document["prior"] = state.prior.document()
         tensors |= _above("prior", state.prior.tensors)
@@ -125,6 +128,8 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> TunerState
         summaries=tuple(RoundSummary.model_validate({"best": None, **summary}) for summary in summaries),
         inherited=None if inherited is None else _inherited(inherited, _below(tensors, "inherited/")),
         prior=prior,
+        first=document["first"],
+        promising=tensors["promising"].numpy() if "promising" in tensors else None,
     )
 
 

@@ -22,7 +22,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_pipeline_has_the_trials_of_the_runner_also_if_killed_in_the_middle(place: Path) -> None:
-    study = write_study(place, "both", budget={"trials": 5}, tuner={"trials_per_round": 3}, execution={"drill": [2]})
+    rounds = {"single_rounds": 1, "trials_per_round": 3}
+    study = write_study(place, "both", budget={"trials": 5}, tuner=rounds, execution={"drill": [2]})
     here, there = place / "runs" / "here", place / "runs" / "there"
     rlhpo("tune", study, "--out", here, cwd=place)
 

@@ -46,7 +46,7 @@ def write_study(folder: Path, **more: Any) -> Path:
         },
         "budget": {"trials": 4},
         # The middle is too good a beginning here: the third retuning would have a champion that is hard to beat.
-        "tuner": {"trials_per_round": 2, "middle_first": False, "model": {"kind": "gp", "min_trials": 4}},
+        "tuner": {"trials_per_round": 2, "default_first": False, "model": {"kind": "gp", "min_trials": 4}},
         "execution": {"workers": 1, "threads": 1},
         "registry": {"model": "wine", "store": "registry"},
         "gate": {"margin": 0.02, "slices": ["alcohol"]},

@@ -151,3 +151,25 @@ def test_any_space_will_do_and_there_is_no_model() -> None:
     assert not mine.has_model
     assert mine.refit({"x": 0.5}) is None
     assert mine.data() is None
+
+
+def test_its_defaults_are_those_of_the_study_file_in_the_space() -> None:
+    def study(**defaults: Any) -> StudySpec:
+        return StudySpec.model_validate(
+            {
+                "name": "mine",
+                "evaluator": {"kind": "function", "function": f"{__name__}:score", "defaults": defaults},
+                "objective": {"metric": "score", "direction": "maximize"},
+                "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}, "y": {"type": "int", "low": 1, "high": 9}},
+            }
+        )
+
+    assert FunctionEvaluator.defaults(study(x=0.25)) == {"x": 0.25, "y": 5}
+    assert FunctionEvaluator.defaults(study(x=7.0, y=2)) == {"x": 1.0, "y": 2}
+    wrong = study(x=0.25, z=3)
+    with pytest.raises(UserError, match=r"evaluator\.defaults\.z: the space lacks it"):
+        FunctionEvaluator(wrong, threads=1).check_space(wrong.space)
+
+
+def score(config: dict[str, Any], report: Any) -> float:
+    return float(config["x"])

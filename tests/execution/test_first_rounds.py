@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlhpo_core.evaluators.kinds import evaluator_class
 from rlhpo_core.execution.beginning import prior_of
 from rlhpo_core.space.parameters import Float
 from rlhpo_core.space.search_space import SearchSpace
@@ -28,17 +29,19 @@ RECORDED = Path(__file__).parents[1] / "fixtures" / "first-rounds.json"
 AGREEMENT = 1e-5
 #: It learns for ten seconds.
 SLOW = "a policy that imitates a prior's"
+#: More in the first round than the one trial that it has by itself.
+FIVE: dict[str, Any] = {"tuner": {"trials_per_round": 5}}
 #: Examples and changes to them: the ways in which studies begin.
 STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "numbers": ("01-first-study", {}),
-    "conditions": ("03-conditional-space", {}),
-    "regression": ("02-regression", {}),
+    "numbers": ("01-first-study", FIVE),
+    "conditions": ("03-conditional-space", FIVE),
+    "regression": ("02-regression", FIVE),
     "the paper's settings": ("01-first-study", {"tuner": {"profile": "paper"}}),
-    "all hyperparameters in one step": ("01-first-study", {"tuner": {"mode": "rl_doc"}}),
-    "random search": ("01-first-study", {"tuner": {"mode": "random"}}),
-    "a prior's portfolio": ("04-prior", {}),
+    "all hyperparameters in one step": ("01-first-study", {"tuner": {"mode": "rl_doc", **FIVE["tuner"]}}),
+    "random search": ("01-first-study", {"tuner": {"mode": "random", **FIVE["tuner"]}}),
+    "a prior's portfolio": ("04-prior", FIVE),
     "a prior's portfolio, and more chosen by the reward model": ("04-prior", {"tuner": {"trials_per_round": 12}}),
-    SLOW: ("04-prior", {"tuner": {"screening": None, "agent": {"nodes": 20}}}),
+    SLOW: ("04-prior", {"tuner": {"screening": None, "agent": {"nodes": 20}, **FIVE["tuner"]}}),
 }
 
 
@@ -46,7 +49,10 @@ def first_round(name: str) -> tuple[SearchSpace, list[Config]]:
     example, changes = STUDIES[name]
     spec = load_study(EXAMPLES / f"{example}.yaml", changes)
     prior = prior_of(spec, EXAMPLES)
-    start = algorithm.initial_state("first", spec.seed, spec.space, spec.objective.direction, spec.tuner, prior)
+    defaults = evaluator_class(spec.evaluator.kind).defaults(spec)
+    start = algorithm.initial_state(
+        "first", spec.seed, spec.space, spec.objective.direction, spec.tuner, prior, defaults
+    )
     return spec.space, [proposal.config for proposal in algorithm.propose(start)]
 
 

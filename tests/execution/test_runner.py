@@ -74,10 +74,10 @@ def test_a_study_goes_through_its_rounds(tmp_path: Path, pool: TrialPool) -> Non
     outcome = tune(pool, folder, study(), log)
     assert outcome.finished
     assert outcome.reason == "all 12 trials done"
-    assert log.rounds == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    assert log.rounds == [[0], [1], [2], [3], [4], [5, 6, 7, 8, 9], [10, 11]]
     assert sorted(log.finished) == list(range(12))
     assert len(log.reports) == 36
-    assert [summary.trials for summary in log.summaries] == [5, 10, 12]
+    assert [summary.trials for summary in log.summaries] == [1, 2, 3, 4, 5, 10, 12]
     found = folder.history()
     assert [t.proposal.number for t in found.trials] == list(range(12))
     assert all(t.value == 2 * float(t.config["x"]) for t in found.trials)

@@ -59,7 +59,9 @@ def scored(
 
 def tuned(direction: Direction, rounds: int = 7) -> Study:
     """The tuner at work on a conditional space in which trials fail, score NaN, are pruned or diverge."""
-    spec = make_spec(RICH_SPACE, direction, budget={"trials": 60, "cost": {"limit": 9, "per_trial_hour": 36}})
+    budget = {"trials": 60, "cost": {"limit": 9, "per_trial_hour": 36}}
+    tuner = {"trials_per_round": 5, "train_policy": True}
+    spec = make_spec(RICH_SPACE, direction, budget=budget, tuner=tuner)
     state = algorithm.initial_state("id", spec.seed, spec.space, spec.objective.direction, spec.tuner)
     whole = state.history
     for _ in range(rounds):

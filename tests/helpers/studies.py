@@ -118,9 +118,9 @@ def after_rounds(state: TunerState, objective: Callable[[Config], float | None],
 
 
 def small_settings(**changes: Any) -> TunerSettings:
-    """Rounds of four trials, short model phases that start early and are never skipped."""
+    """Rounds of four trials, a policy that learns, short model phases that start early and are never skipped."""
     model = {"min_trials": 4, "min_r2": None, "episodes": 8, "max_updates": 2} | changes.pop("model", {})
-    return TunerSettings.model_validate({"trials_per_round": 4, "model": model, **changes})
+    return TunerSettings.model_validate({"trials_per_round": 4, "train_policy": True, "model": model, **changes})
 
 
 _PAPER, _EXTENDED = {"profile": "paper"}, {"profile": "extended"}
@@ -148,4 +148,7 @@ VARIANTS: dict[str, TunerSettings] = {
         _PAPER, {**_SCREENING, "reward": "ucb"}, model={"kind": "mlp", "reward": "mean"}
     ),
     "mbrl extended gp screened": _variant(_EXTENDED, _SCREENING, model={"kind": "gp"}),
+    "mbrl extended gp screened, the policy as it began": _variant(
+        _EXTENDED, _SCREENING, model={"kind": "gp"}, train_policy=False
+    ),
 }

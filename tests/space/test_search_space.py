@@ -179,3 +179,29 @@ def test_large_integers_convert_without_loss(log: bool) -> None:
 def test_numbers_may_be_written_with_an_exponent() -> None:
     space = load_space("a: {type: categorical, choices: [1e-3, 1e-2]}\nb: {type: float, low: 1e-5, high: 1, log: true}")
     assert {type(config["a"]) for config in space.decode(random_actions(space, 20))} == {float}
+
+
+@given(spaces(), st.integers(0, 2**32))
+def test_the_nearest_configuration_is_one_of_the_space(space: SearchSpace, seed: int) -> None:
+    (anything,) = RICH_SPACE.decode(random_actions(RICH_SPACE, 1, seed))
+    for wanted in ({}, anything, space.decode(random_actions(space, 1, seed))[0]):
+        found = space.nearest(wanted)
+        assert space.snap(found) == found
+        assert set(found) == set(space.decode(space.encode([found]))[0])
+    (inside,) = space.decode(random_actions(space, 1, seed))
+    assert space.nearest(inside) == inside
+
+
+def test_what_is_wanted_is_moved_into_its_range_and_what_is_not_is_in_the_middle() -> None:
+    space = load_space("""
+booster: {type: categorical, choices: [linear, tree, dart]}
+depth: {type: int, low: 2, high: 10, when: {booster: [tree, dart]}}
+rate: {type: float, low: 0.001, high: 0.1, log: true}
+drop: {type: float, low: 0.0, high: 1.0, when: {booster: dart}}
+trees: {type: fixed, value: 7}
+""")
+    wanted = {"booster": "dart", "depth": 50, "rate": 0.3, "drop": True, "unknown": 3}
+    assert space.nearest(wanted) == {"booster": "dart", "depth": 10, "rate": 0.1, "drop": 0.5, "trees": 7}
+    assert space.nearest({"booster": "no such"}) == {"booster": "tree", "depth": 6, "rate": 0.01, "trees": 7}
+    linear = space.nearest({"booster": "linear", "drop": 0.9, "rate": -1})
+    assert linear == {"booster": "linear", "rate": 0.001, "trees": 7}

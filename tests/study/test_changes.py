@@ -35,7 +35,7 @@ def test_each_field_is_either_fixed_or_free() -> None:
 def test_what_was_written_and_read_again_has_not_changed() -> None:
     spec = StudySpec.model_validate(STUDY)
     assert changed(BEGAN, parse_study(dump_study(spec), "here")) == []
-    assert edited(seed=0, tuner={"trials_per_round": 5}) == [], "a default that is spelt out"
+    assert edited(seed=0, tuner={"single_rounds": 5}) == [], "a default that is spelt out"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,8 @@ DEPTH, RATE = STUDY["space"]["depth"], STUDY["space"]["rate"]
         ({"space": {"rate": RATE, "depth": DEPTH}}, "space (the order of its hyperparameters)"),
         ({"warm_start": "runs/old"}, "warm_start (was not set, is {"),
         ({"prior": "none"}, "prior (was auto, is none)"),
-        ({"tuner": {"trials_per_round": 9}}, "tuner.trials_per_round (was 5, is 9)"),
+        ({"tuner": {"trials_per_round": 9, "single_rounds": 5}}, "tuner.trials_per_round (was 5, is 9)"),
+        ({"tuner": {"trials_per_round": 5}}, "tuner.single_rounds (was 5, is 0)"),
     ],
 )
 def test_fixed_fields_are_refused_by_name(fields: dict[str, Any], message: str) -> None:

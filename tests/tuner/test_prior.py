@@ -31,9 +31,9 @@ def test_a_file_holds_all_of_it() -> None:
         assert again.card == prior.card
         assert again.space == prior.space
         assert (again.portfolio, again.portfolio_ignoring_time) == (prior.portfolio, prior.portfolio_ignoring_time)
-        x = torch.rand(5, SPACE.feature_count, dtype=torch.float64)
-        assert torch.equal(again.expect(x).mean, prior.expect(x).mean)
-        assert torch.equal(again.expect(x).basis, prior.expect(x).basis)
+        x = np.random.default_rng(0).random((5, SPACE.feature_count))
+        assert np.array_equal(again.expect(x).mean, prior.expect(x).mean)
+        assert np.array_equal(again.expect(x).basis, prior.expect(x).basis)
 
 
 def test_what_is_no_prior_is_refused() -> None:
@@ -110,11 +110,11 @@ def test_a_study_with_a_prior_goes_on_bit_for_bit() -> None:
 
 
 def trials_of_four_rounds(
-    prior: Prior, seconds: float, settings: TunerSettings = SETTINGS, first: Sequence[Proposal] = ()
+    prior: Prior, seconds: float, settings: TunerSettings = SETTINGS, first: Sequence[Proposal] = (), seed: int = 0
 ) -> list[Trial]:
     """Of three trials each, if a usual training run takes so many seconds; ``first`` replaces the first round."""
     bare = replace(prior, portfolio=(), portfolio_ignoring_time=())
-    state = algorithm.initial_state("s", 0, SPACE, "maximize", settings, bare)
+    state = algorithm.initial_state("s", seed, SPACE, "maximize", settings, bare)
     for _ in range(4):
         trials = [
             Trial(
@@ -130,12 +130,13 @@ def trials_of_four_rounds(
 
 
 def test_what_takes_long_is_tried_less() -> None:
+    """Over five seeds: a single trial that takes very long outweighs all others of its study."""
     tolerances = {"none": None, "some": 30.0, "little": 1.0}
     spent = {}
     for name, tolerance in tolerances.items():
         settings = SETTINGS.model_copy(update={"cost_tolerance": tolerance})
-        trials = trials_of_four_rounds(timed_prior(), 60.0, settings)
-        spent[name] = sum(cost(trial.config) for trial in trials[3:])
+        studies = [trials_of_four_rounds(timed_prior(), 60.0, settings, seed=seed) for seed in range(5)]
+        spent[name] = float(np.median([sum(cost(trial.config) for trial in trials[3:]) for trials in studies]))
     assert spent["little"] < spent["some"] < spent["none"]
     spared, ignoring_time = timed_prior().portfolio, timed_prior().portfolio_ignoring_time
     assert max(map(cost, spared)) < portfolio.TOLERANCE

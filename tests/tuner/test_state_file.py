@@ -31,7 +31,7 @@ from tests.helpers.studies import (
     trials_of,
 )
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "state-v4.safetensors"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "state-v5.safetensors"
 FIXTURE_SETTINGS = small_settings(
     agent={"profile": "extended", "layers": 1, "nodes": 8},
     model={"kind": "gp"},
@@ -238,10 +238,10 @@ def test_a_foreign_file_is_refused(data: bytes) -> None:
         from_bytes(data)
 
 
-@pytest.mark.parametrize("version", [0, 3, 5, "4", None])
+@pytest.mark.parametrize("version", [0, 4, 6, "5", None])
 def test_a_state_of_an_unknown_version_is_refused_with_a_way_out(small: TunerState, version: object) -> None:
     changed = rewritten(to_bytes(small), lambda document, tensors: document.update(format_version=version))
-    with pytest.raises(UserError, match=f"has format version {version}, this rlhpo reads version 4; continue with"):
+    with pytest.raises(UserError, match=f"has format version {version}, this rlhpo reads version 5; continue with"):
         from_bytes(changed)
 
 
@@ -326,7 +326,7 @@ def test_the_old_file_stays_whole_when_writing_fails(
 # -- older formats ---------------------------------------------------------------------------------------------------
 
 
-def test_a_state_of_version_4_is_still_read() -> None:
+def test_a_state_of_version_5_is_still_read() -> None:
     """The file was made with ``python -m tests.tuner.test_state_file``; it must never be made again.
 
     What a later release computes from it may differ in the last digits, what it holds may not.

@@ -95,6 +95,11 @@ class CNNEvaluator(Evaluator):
         assert spec.data is not None
         return load_images(spec.data, spec.seed, schema)
 
+    @staticmethod
+    def defaults(spec: StudySpec) -> Config:
+        """What is closest to the usual network's values."""
+        return VOCABULARY.default_in(spec.space)
+
     def check_space(self, space: SearchSpace) -> None:
         """Raises: UserError, naming each hyperparameter that the network does not have or that leaves its range."""
         VOCABULARY.check_space(space, self.settings.params)

@@ -39,4 +39,4 @@ DEFAULTS: dict[str, Value] = {
     "momentum": 0.9,
     "weight_decay": 0.0,
 }  # fmt: skip
-VOCABULARY = Vocabulary("the network", KNOWN)
+VOCABULARY = Vocabulary("the network", KNOWN, defaults=DEFAULTS)

@@ -107,6 +107,11 @@ class XGBoostEvaluator(Evaluator):
         assert spec.data is not None
         return load_table(spec.data, spec.seed, schema)
 
+    @staticmethod
+    def defaults(spec: StudySpec) -> Config:
+        """What is closest to XGBoost's own defaults."""
+        return VOCABULARY.default_in(spec.space)
+
     def check_space(self, space: SearchSpace) -> None:
         """Raises: UserError, naming each hyperparameter that XGBoost does not have or that leaves its range."""
         VOCABULARY.check_space(space, self.settings.params)

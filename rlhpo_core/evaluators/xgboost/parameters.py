@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhpo_core.evaluators.known_parameters import Known, Vocabulary
+from rlhpo_core.trial import Value
 
 _SHARE = Known(1e-9, 1)
 #: What may be tuned or set. The tree method is always ``hist``, the objective follows from the task.
@@ -41,4 +42,31 @@ ALIASES = {
     "lambda": "reg_lambda",
     "min_split_loss": "gamma",
 }
-VOCABULARY = Vocabulary("XGBoost", KNOWN, ALIASES)
+#: Those of XGBoost 3 and, for the number of trees, of its interface for scikit-learn.
+DEFAULTS: dict[str, Value] = {
+    "n_estimators": 100,
+    "max_depth": 6,
+    "max_leaves": 0,
+    "max_bin": 256,
+    "grow_policy": "depthwise",
+    "learning_rate": 0.3,
+    "gamma": 0.0,
+    "min_child_weight": 1.0,
+    "max_delta_step": 0.0,
+    "subsample": 1.0,
+    "colsample_bytree": 1.0,
+    "colsample_bylevel": 1.0,
+    "colsample_bynode": 1.0,
+    "reg_alpha": 0.0,
+    "reg_lambda": 1.0,
+    "scale_pos_weight": 1.0,
+    "num_parallel_tree": 1,
+    "max_cat_to_onehot": 4,
+    "max_cat_threshold": 64,
+    "booster": "gbtree",
+    "sample_type": "uniform",
+    "normalize_type": "tree",
+    "rate_drop": 0.0,
+    "skip_drop": 0.0,
+}
+VOCABULARY = Vocabulary("XGBoost", KNOWN, ALIASES, DEFAULTS)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
+import xgboost as xgb
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators.xgboost.parameters import VOCABULARY
-from rlhpo_core.space.search_space import SearchSpace
+from rlhpo_core.evaluators.xgboost.parameters import DEFAULTS, KNOWN, VOCABULARY
+from rlhpo_core.space.search_space import SearchSpace, load_space
 from tests.helpers.tables import EXAMPLES, build
 
 
@@ -48,3 +51,24 @@ def test_the_evaluator_asks_with_the_parameters_that_it_was_given() -> None:
     build(EXAMPLES / "car.csv").check_space(space)
     with pytest.raises(UserError, match=r"evaluator\.params sets max_depth as well"):
         build(EXAMPLES / "car.csv", evaluator={"params": {"max_depth": 3}}).check_space(space)
+
+
+def test_each_parameter_has_a_default_that_it_may_have() -> None:
+    assert DEFAULTS.keys() == KNOWN.keys()
+    VOCABULARY.check_params(DEFAULTS)
+
+
+def test_defaults_are_found_by_any_of_a_parameters_names() -> None:
+    space = load_space("eta: {type: float, low: 0.01, high: 1.0}\nlambda: {type: float, low: 2.0, high: 9.0}")
+    assert VOCABULARY.default_in(space) == {"eta": 0.3, "lambda": 2.0}
+
+
+def test_the_defaults_are_the_librarys() -> None:
+    """A booster says what it was trained with."""
+    rows = xgb.DMatrix(np.arange(8.0)[:, None], np.arange(8.0))
+    said = json.loads(xgb.train({}, rows, 1).save_config())["learner"]["gradient_booster"]
+    told = {**said["tree_train_param"], **said["gbtree_train_param"]}
+    known = {name: DEFAULTS[VOCABULARY.native(name)] for name in told if VOCABULARY.native(name) in DEFAULTS}
+    assert {"max_depth", "learning_rate", "min_child_weight", "subsample", "reg_lambda", "max_bin"} <= known.keys()
+    for name, value in known.items():
+        assert told[name] == value or float(told[name]) == pytest.approx(value), name
