@@ -41,7 +41,7 @@ MARK = "fault-0"
 #: What ``plan.Setup`` calls the study.
 STUDY = "network"
 WORKER, TUNE, STEP = "worker", "rlhpo tune", "step"
-PLACES = ("any moment", "half of a checkpoint", "before its renaming", "after its renaming", "before its removal",
+PLACES = ("in an epoch", "half of a checkpoint", "before its renaming", "after its renaming", "before its removal",
           "after its removal")  # fmt: skip
 _REMOVALS = PLACES[-2:]
 
