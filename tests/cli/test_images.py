@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import sys
@@ -60,6 +61,7 @@ def write_study(path: str, **fields: Any) -> str:
     return "study.yaml"
 
 
+@functools.cache
 def wide(side: int) -> bytes:
     """A whole PNG of one colour, with one bit a pixel: a small file, which would be large once it is decoded."""
     packer, row = zlib.compressobj(), b"\0" * (1 + -(-side // 8))

@@ -251,15 +251,17 @@ def judge(lines: Sequence[Mapping[str, Any]], kill: Kill, key: str) -> list[str]
     places = [i for i, line in enumerate(mine) if line["what"] == "kill"]
     if len(places) != 1:
         return [f"{len(places)} kills"]
-    before, after = mine[: places[0]], mine[places[0] + 1 :]
-    begun = [line["epoch"] for line in after if line["what"] == "begin"]
+    begun = [i for i, line in enumerate(mine) if line["what"] == "begin" and i > places[0]]
+    epochs = [mine[i]["epoch"] for i in begun]
     if kill.place in _REMOVALS:
-        return [f"it was trained again, from epoch {begun[0]}"] if begun else []
+        return [f"it was trained again, from epoch {epochs[0]}"] if begun else []
+    # Until the signal has arrived, a worker whose parent is killed may have gone on for a while.
+    before = mine[: begun[0]] if begun else mine
     kept = max((line["epoch"] for line in before if line["what"] == "kept"), default=0)
     # At any moment a checkpoint may have been kept and not been noted yet.
     possible = (kept, kept + 1) if kill.place == PLACES[0] else (kept,)
     if kept < 1:
         return ["there was no checkpoint to go on from"]
-    if len(begun) != 1 or begun[0] not in possible:
-        return [f"it went on from epochs {begun}, and its checkpoint was that of epoch {kept}"]
+    if len(epochs) != 1 or epochs[0] not in possible:
+        return [f"it went on from epochs {epochs}, and its checkpoint was that of epoch {kept}"]
     return []
