@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import connection as connections
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -33,6 +34,9 @@ from rlhpo_core.execution.process_group import Guard
 from rlhpo_core.execution.trial_worker import Message, encode, work
 from rlhpo_core.seeds import derive_seed
 from rlhpo_core.stopping.watch import Watch
+from rlhpo_core.storage.attempts import MOST_DEATHS
+from rlhpo_core.storage.checkpoints import StoredCheckpoint
+from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.study.spec import ExecutionSpec, StudySpec
 from rlhpo_core.trial import POD_MEMORY, Proposal, Stop, Trial, TrialStatus
 
@@ -49,14 +53,17 @@ _MB = 2**20
 
 @dataclass
 class _Job:
-    """A trial under way."""
+    """A trial that waits or is under way."""
 
     proposal: Proposal
-    started_at: float
-    clock: float
+    started_at: float = 0.0
+    clock: float = 0.0
+    """When it was started, by the monotonic clock, which does not go back."""
     curve: list[tuple[int, float]] = field(default_factory=list)
     told_to_stop: float | None = None
     """When, by the monotonic clock."""
+    deaths: int = 0
+    """Worker processes that have died with it."""
 
 
 @dataclass(eq=False)
@@ -85,6 +92,8 @@ class TrialPool:
     ``execution.trial_memory_mb`` bounds the resident memory of a whole worker process with its children, libraries and
     data included, looked at five times a second: it stops a trial that grows, it is no hard wall. Workers import the
     module that was started as a script anew, so a script of one's own needs ``if __name__ == "__main__":``.
+
+    A trial that has kept a checkpoint goes on from it in a new worker if its worker dies, once: it may have died of it.
 
     In a container, whose memory all processes share, the largest busy worker is stopped as well, in the same way, just
     below the container's own limit: beyond it the kernel would kill this process with it.
@@ -118,6 +127,7 @@ class TrialPool:
         self._container_most = None if limit is None else limit * (1 - _HEADROOM) / _MB
         self._relieved = -math.inf
         self._workers: list[_Worker] = []
+        self._waiting: deque[_Job] = deque()
         self._cancelled = False
 
     def __enter__(self) -> Self:
@@ -167,7 +177,7 @@ class TrialPool:
 
         Raises: UserError if a worker cannot build the evaluator.
         """
-        waiting = deque(proposals)
+        waiting = self._waiting = deque(_Job(proposal) for proposal in proposals)
         try:
             while True:
                 if waiting and (self._cancelled or stop()):
@@ -183,12 +193,13 @@ class TrialPool:
     def _busy(self) -> list[tuple[_Worker, _Job]]:
         return [(worker, worker.job) for worker in self._workers if worker.job is not None]
 
-    def _hand_out(self, waiting: deque[Proposal], watch: Callable[[Proposal], Watch | None]) -> None:
+    def _hand_out(self, waiting: deque[_Job], watch: Callable[[Proposal], Watch | None]) -> None:
         """Give the next trials to idle workers; start workers while there are more trials than workers."""
         for worker in [worker for worker in self._workers if worker.idle]:
             if not waiting:
                 return
-            proposal = waiting[0]
+            job = waiting[0]
+            proposal = job.proposal
             seed = derive_seed(self._spec.seed, proposal.round, "trial", proposal.index)
             drill = proposal.number + 1 in self._spec.execution.drill
             watched = watch(proposal)
@@ -201,7 +212,9 @@ class TrialPool:
                 "watch": None if watched is None else watched.model_dump(mode="json"),
             }
             if not self._worn_out(worker) and _send(worker.connection, message):
-                worker.job = _Job(waiting.popleft(), started_at=time.time(), clock=time.monotonic())
+                worker.job = waiting.popleft()
+                if not job.deaths:
+                    job.started_at, job.clock = time.time(), time.monotonic()
             else:
                 self._discard(worker)
         for _ in range(min(self._size, len(self._busy()) + len(waiting)) - len(self._workers)):
@@ -291,14 +304,31 @@ class TrialPool:
         _kill(worker.process)
 
     def _died(self, worker: _Worker) -> Trial | None:
-        """The trial that a dead worker leaves behind, if any. Raises: UserError if it died before it was ready."""
+        """The trial that a dead worker leaves behind, if any; it may go on in another.
+
+        Raises: UserError if the worker died before it was ready.
+        """
         worker.process.join(_GRACE)
         reason = worker.doomed or _exit_reason(worker.process.exitcode)
         self._discard(worker)
         if worker.fresh_memory is None:
             raise UserError(f"{reason} while it loaded the data and built the evaluator; its output above may say why")
-        end = {"kind": "failed", "error": reason, "metrics": worker.metrics}
-        return None if worker.job is None else _trial(worker.job, end)
+        if (job := worker.job) is None:
+            return None
+        job.deaths += 1
+        if worker.doomed is None and job.told_to_stop is None and self._goes_on(job):
+            # It will report all its values anew.
+            job.curve.clear()
+            self._waiting.appendleft(job)
+            return None
+        again = "" if job.deaths == 1 else ", after it had gone on from its checkpoint once before"
+        return _trial(job, {"kind": "failed", "error": f"{reason}{again}", "metrics": worker.metrics})
+
+    def _goes_on(self, job: _Job) -> bool:
+        """Whether a trial whose worker has died has left something to go on from, and has not died of it before."""
+        if self._checkpoints is None or job.deaths >= MOST_DEATHS:
+            return False
+        return StoredCheckpoint(partial(open_store, self._checkpoints), job.proposal.trial_id).exists()
 
     def _discard(self, worker: _Worker) -> None:
         """Let go of a worker: kill it, if it still lives, with whatever its trials have started."""
@@ -335,7 +365,8 @@ def _trial(job: _Job, message: Message) -> Trial | None:
             end = {"status": TrialStatus.PRUNED, "stop": Stop.model_validate(stop)}
         case _:
             end = {"status": TrialStatus.FAILED, "error": message["error"], "metrics": message.get("metrics", {})}
-    seconds = message.get("seconds", time.monotonic() - job.clock)
+    # A worker counts its own; what an earlier one took is a part of it, too.
+    seconds = time.monotonic() - job.clock if job.deaths else message.get("seconds", time.monotonic() - job.clock)
     return Trial(proposal=job.proposal, curve=tuple(job.curve), started_at=job.started_at, seconds=seconds, **end)
 
 

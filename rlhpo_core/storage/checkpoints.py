@@ -10,9 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from rlhpo_core.atomic_files import remove_leftovers
 from rlhpo_core.errors import UserError
 from rlhpo_core.retries import patiently
-from rlhpo_core.storage.object_store import Store
+from rlhpo_core.storage.object_store import FolderStore, Store
 
 #: Keys of checkpoints begin so.
 CHECKPOINTS = "checkpoints/"
@@ -28,6 +29,12 @@ class StoredCheckpoint:
     opened: Callable[[], Store]
     """The study's store, asked for when it is first needed: most evaluators keep nothing."""
     trial_id: str
+
+    def exists(self) -> bool:
+        """Whether something was written; not, if the store fails."""
+        with suppress(UserError), patiently(0):
+            return self._key in self.opened().keys(self._key)
+        return False
 
     def read(self) -> bytes | None:
         """What was written last; ``None`` if nothing was, or if the store fails."""
@@ -55,3 +62,7 @@ def clear_all(store: Store) -> None:
     with suppress(UserError), patiently(0):
         for key in store.keys(CHECKPOINTS):
             store.delete(key)
+    if isinstance(store, FolderStore):
+        # A process that was killed while it replaced one: they may be large, and nobody may write there again.
+        with suppress(OSError):
+            remove_leftovers(store.root / CHECKPOINTS)

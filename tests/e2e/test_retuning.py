@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from rlhpo_core.production.ledger import Ledger, Record
 from rlhpo_core.storage.study_folder import StudyFolder
 from tests.helpers.command_line import ROOT, children, client, environment, rlhpo
+from tests.helpers.kfp_pipelines import RETUNING
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.webhooks import Hook
 
@@ -152,22 +153,6 @@ def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
     assert told == ["budget_spent", "budget_spent", "kept", "skipped", "budget_spent", "promoted"]
 
 
-PIPELINE = """
-import sys
-from pathlib import Path
-from kfp import local
-from pipelines.retune.pipeline import build
-from pipelines.tuning import Shape
-from rlhpo_core.kubeflow.next_run import put_study
-from rlhpo_core.study.spec import load_study
-
-study, store, root = sys.argv[1:]
-put_study(store, load_study(Path(study)))
-local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-build(Shape(1, 2, cluster=None))(store=store)
-"""
-
-
 def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
     new_store(tmp_path / "runs")
     cut_into_months(tmp_path)
@@ -178,7 +163,7 @@ def test_the_pipeline_does_the_same(tmp_path: Path) -> None:
     arrive(tmp_path, 2)
 
     def run() -> str:
-        command = [sys.executable, "-c", PIPELINE, str(study), str(tmp_path / "place"), str(tmp_path / "root")]
+        command = [sys.executable, "-c", RETUNING, str(study), str(tmp_path / "place"), str(tmp_path / "root")]
         process = subprocess.run(command, env=environment(**uri), cwd=tmp_path, text=True, capture_output=True)
         assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
         return process.stdout + process.stderr

@@ -73,6 +73,45 @@ def test_a_killed_trial_goes_on_from_its_epoch(tmp_path: Path) -> None:
     assert not kept.exists()
 
 
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_trial_whose_worker_is_killed_goes_on_once(deaths: int, tmp_path: Path) -> None:
+    path, store = as_npz(tmp_path / "corners.npz"), tmp_path / "study"
+    (whole,) = trained(path, None, 12, SMALL)
+    steps: list[int] = []
+    killed: set[int] = set()
+    with TrialPool(study(path, epochs=12), 1, 1, checkpoints=str(store)) as pool:
+
+        def kill(_: Proposal, step: int, value: float) -> None:
+            steps.append(step)
+            if step >= 4 and len(killed) < deaths:
+                for worker in pool_study.workers():
+                    killed.add(worker.pid)
+                    worker.kill()
+
+        (trial,) = pool.run([proposal(SMALL)], lambda: False, kill)
+    if deaths == 1:
+        assert without_time(trial) == without_time(whole)
+        assert steps.count(1) == 2
+        assert trial.seconds > 0
+    else:
+        assert trial.status is TrialStatus.FAILED
+        assert trial.cause is not None
+        assert "killed by SIGKILL" in trial.cause
+        assert "gone on from its checkpoint once before" in trial.cause
+
+
+def test_a_trial_whose_worker_is_killed_before_it_kept_anything_has_failed(tmp_path: Path) -> None:
+    path, store = as_npz(tmp_path / "corners.npz"), tmp_path / "study"
+    spec = study(path, epochs=5000, evaluator={"checkpoint_mb": 0})
+    with TrialPool(spec, 1, 1, checkpoints=str(store)) as pool:
+        (trial,) = pool.run(
+            [proposal(SMALL)], lambda: False, lambda *_: [worker.kill() for worker in pool_study.workers()]
+        )
+    assert trial.status is TrialStatus.FAILED
+    assert trial.cause is not None
+    assert trial.cause.endswith("the process was killed by SIGKILL (out of memory?)")
+
+
 def test_a_trial_that_is_given_up_for_now_keeps_its_checkpoint(tmp_path: Path) -> None:
     path, store = as_npz(tmp_path / "corners.npz"), tmp_path / "study"
     spec = study(path, epochs=5000)

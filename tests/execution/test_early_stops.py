@@ -20,7 +20,7 @@ from rlhpo_core.study.budget import cost
 from rlhpo_core.study.spec import StudySpec, parse_study
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import Trial, TrialStatus
-from tests.helpers import chunk, stepwise
+from tests.helpers import chunk, pictures, stepwise
 from tests.helpers.comparison import comparable
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.pool_study import kept_workers
@@ -202,3 +202,32 @@ def test_xgboost_stops_between_its_trees(tmp_path: Path) -> None:
         else:
             assert trial.stop.step in (20, 30, 40, 50, 60, 70)
             assert trial.curve[-1] == (trial.stop.step, trial.stop.value)
+
+
+def test_networks_stop_between_their_epochs_also_as_steps_of_the_pipeline(tmp_path: Path) -> None:
+    spec = pictures.study(
+        pictures.as_npz(tmp_path / "corners.npz"),
+        metric="log_loss",
+        epochs=5,
+        evaluator={"params": {name: v for name, v in pictures.SMALL.items() if name != "learning_rate"}},
+        space={"learning_rate": {"type": "float", "low": 0.0001, "high": 0.1, "log": True}},
+        budget={"trials": 8},
+        tuner={"mode": "random", "trials_per_round": 4},
+        stopping="asha",
+        execution={"threads": 1},
+    )
+    put_study(str(tmp_path / "store"), spec)
+    with TrialPool(spec, 2, 1, checkpoints=str(tmp_path / "study")) as pool:
+        expected = tuned(tmp_path / "study", spec, pool).whole_history().trials
+    with kept_workers():
+        chunk.main(str(tmp_path / "store"), tmp_path / "artifacts", 10)
+    files = StudyFiles(FolderStore(tmp_path / "store"))
+    assert comparable(files.whole_history().trials) == comparable(expected)
+    early = [trial for trial in expected if trial.stop is not None]
+    assert 1 <= len(early) <= 4
+    assert all(trial.proposal.round == 1 for trial in early)
+    for trial in expected:
+        last = 5 if trial.stop is None else trial.stop.step
+        assert [step for step, _ in trial.curve or ()] == list(range(1, (last or 0) + 1))
+    for store in ("study", "store"):
+        assert not list((tmp_path / store).glob("checkpoints/*"))

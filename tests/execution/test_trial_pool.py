@@ -21,13 +21,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.function import ALLOWED_MODULES
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.trial import POD_MEMORY, Proposal, Stop, Trial, TrialStatus
-from tests.helpers.pool_study import proposal, run, spec
-
-
-def workers() -> list[psutil.Process]:
-    """Our child processes, but for those that look after others: the standard library's and the guards."""
-    lines = {child: " ".join(child.cmdline()) for child in psutil.Process().children()}
-    return [child for child, line in lines.items() if "resource_tracker" not in line and "rlhpo-guard" not in line]
+from tests.helpers.pool_study import proposal, run, spec, workers
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -373,7 +367,7 @@ def test_workers_and_what_they_started_die_with_a_parent_that_is_killed(tmp_path
     script.write_text(
         textwrap.dedent(f"""
             from rlhpo_core.execution.trial_pool import TrialPool
-            from tests.helpers.pool_study import proposal, run, spec
+            from tests.helpers.pool_study import proposal, run, spec, workers
 
             if __name__ == "__main__":
                 with TrialPool(spec(), workers=2, threads=1) as pool:

@@ -12,6 +12,21 @@ from rlhpo_core.kubeflow.connection import Server
 from rlhpo_core.kubeflow.schedules import ScheduleInfo
 
 NIGHTLY = "0 30 2 * * *"
+#: A program that retunes by KFP's local runner; its arguments are a study file, the model's place, and KFP's folder.
+RETUNING = """
+import sys
+from pathlib import Path
+from kfp import local
+from pipelines.retune.pipeline import build
+from pipelines.tuning import Shape
+from rlhpo_core.kubeflow.next_run import put_study
+from rlhpo_core.study.spec import load_study
+
+study, store, root = sys.argv[1:]
+put_study(store, load_study(Path(study)))
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
+build(Shape(1, 2, cluster=None))(store=store)
+"""
 
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
+import psutil
 import pytest
 
 from rlhpo_core.data.schema import TableSchema
@@ -38,6 +39,16 @@ def run(pool: TrialPool, *proposals: Proposal) -> list[Trial]:
     """The trials in the order of their numbers."""
     trials = pool.run(proposals, stop=lambda: False, on_report=lambda *_: None)
     return sorted(trials, key=lambda trial: trial.proposal.number)
+
+
+def workers() -> list[psutil.Process]:
+    """Our child processes that run, but for those that look after others: the standard library's and the guards."""
+    lines = {}
+    for child in psutil.Process().children():
+        # Some may have ended just now.
+        with suppress(psutil.NoSuchProcess):
+            lines[child] = " ".join(child.cmdline())
+    return [child for child, line in lines.items() if "resource_tracker" not in line and "rlhpo-guard" not in line]
 
 
 @contextmanager

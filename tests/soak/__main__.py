@@ -4,6 +4,7 @@
     python -m tests.soak --runs 1000 --jobs 2      so many more runs
     python -m tests.soak --only 4711               one run again, with its folder kept
     python -m tests.soak --print                   the table of all results so far, without another run
+    python -m tests.soak --networks --runs 50      kills inside the trainings of networks (see ``networks``)
 
 Each run draws from its seed a small study, a way through the product (on this machine, the pipeline's steps, a
 retuning, promotions), a store (a folder or real S3), an MLflow (a database or a real server), and up to three faults.
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=BUILD / "results.jsonl", metavar="FILE")
     parser.add_argument("--work", type=Path, default=BUILD / "work", metavar="DIR", help="folders of the runs")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the results' counts there, as JSON")
+    parser.add_argument("--networks", action="store_true", help="kills in trainings of networks; printed, and not kept")
     parser.add_argument("--print", action="store_true", dest="only_print", help="run nothing")
     return parser
 
@@ -58,6 +60,10 @@ def main() -> int:
     if not given.only_print:
         from tests.soak import campaign
 
+        if given.networks:
+            first, seeds = given.seed or 1, given.seeds or ([given.only] if given.only is not None else None)
+            seeds = seeds or range(first, first + (given.runs or 50))
+            return int(not campaign.kill_networks(given.work, seeds, keep=given.only is not None))
         if given.only is not None:
             return campaign.repeat(given.only, given.work)
         campaign.go_on(given.results, given.work, given.seed, given.seeds, given.runs, given.minutes, given.jobs)

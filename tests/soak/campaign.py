@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -27,10 +28,11 @@ from mlflow.utils import requirements_utils
 from rlhpo_core.atomic_files import write_atomically
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.servers import MlflowServer, S3Server
-from tests.soak import judging, results, routes
+from tests.soak import judging, networks, results, routes
 from tests.soak import run as running
-from tests.soak.effects import arm, passed
-from tests.soak.plan import DISK, FOLDER, S3, SERVER, Plan, Setup, draw
+from tests.soak.effects import Armed, arm, passed
+from tests.soak.judging import Faults
+from tests.soak.plan import DISK, FOLDER, S3, SERVER, SQLITE, Plan, Setup, draw
 from tests.soak.run import MODULES, Run, Servers
 
 _ROOT = Path(__file__).parents[2]
@@ -87,8 +89,8 @@ class Campaign:
         for other, each in self.undisturbed.items():
             # By whatever way a study is run, it has the same trials.
             if other.study == setup.study and {other.route, setup.route} <= {"tune", "steps"}:
-                for fact in ("trials", "tuner"):
-                    assert each.facts[fact] == known.facts[fact], (other, setup)
+                for fact in ("trials", "tuner", "weights"):
+                    assert each.facts.get(fact) == known.facts.get(fact), (other, setup)
         self.undisturbed[setup] = known
 
     def _disturb_nothing(self, setup: Setup) -> Undisturbed:
@@ -131,6 +133,26 @@ class Campaign:
         }  # fmt: skip
         self._put_away(run, keep or bool(bad))
         return line
+
+    def kill(self, kill: networks.Kill, keep: bool = False) -> Faults:
+        """A run with a kill inside the training of a network; returns what is wrong with it."""
+        setup = setup_of(kill)
+        known, name = self.undisturbed[setup], f"network-{kill.seed}"
+        complete = [trial for trial in known.facts["trials"] if trial["value"] is not None]
+        key = networks.key_of_trial(complete[kill.trial % len(complete)]["proposal"]["config"])
+        armed = [Armed(0, "SIGKILL", kill.place, 1, False, 0.0)]
+        stuck = None
+        with Run(setup, name, self.work / name, self.servers, armed, kill=(kill, key)) as run:
+            try:
+                routes.take(run, self.champion(setup))
+            except routes.StuckError as error:
+                stuck = str(error)
+            bad = judging.judge(run, known.facts, stuck)
+            if wrong := networks.judge(networks.notes(run.folder), kill, key):
+                bad["wrong"] = [*bad.get("wrong", ()), *wrong]
+            run.log(f"{kill}\n{bad}")
+        self._put_away(run, keep or bool(bad))
+        return bad
 
     def _put_away(self, run: Run, keep: bool) -> None:
         mounted = os.path.ismount(run.disk)
@@ -178,6 +200,38 @@ def go_on(
             children.append(child)
         for child in children:
             os.waitpid(child, 0)
+
+
+def setup_of(kill: networks.Kill) -> Setup:
+    """Where the process is that a kill is meant for."""
+    return Setup("steps" if kill.whom == networks.STEP else "tune", networks.STUDY, FOLDER, SQLITE)
+
+
+def kill_networks(work: Path, seeds: Sequence[int], keep: bool = False) -> bool:
+    """Kill in the trainings of networks, and print what has come of it; whether all is as it should be.
+
+    Args:
+        seeds: One for each kill.
+        keep: Whether the runs' folders are kept, also where nothing was wrong.
+    """
+    kills, began, version = [networks.draw(seed) for seed in seeds], time.monotonic(), _version()
+    counted, wrong = Counter((kill.whom, kill.place) for kill in kills), []
+    with _campaign(work, [Plan(kill.seed, setup_of(kill), (), False) for kill in kills]) as campaign:
+        running.adopt()
+        for kill in kills:
+            campaign.prepare(setup_of(kill))
+            bad = campaign.kill(kill, keep)
+            wrong += [kill.seed] if bad else []
+            print(f"{kill.seed:>6} {kill}: {bad or 'ok'}", flush=True)
+    print("\n".join(f"{count:>6} {whom}: {place}" for (whom, place), count in sorted(counted.items())))
+    print(
+        f"{len(kills) - len(wrong)} of {len(kills)} went on from their checkpoint to the same weights, trials, tuner "
+        f"and winner, with nothing left behind.\nSeeds {min(seeds)} to {max(seeds)}, {time.monotonic() - began:.0f} s; "
+        f"commit {version}; {results.versions()}"
+    )
+    if wrong:
+        print(f"Something was wrong with {wrong}. Again: python -m tests.soak --networks --only SEED")
+    return not wrong
 
 
 def _work(campaign: Campaign, seeds: Iterator[int], file: Path, until: float, version: str) -> None:

@@ -25,6 +25,7 @@ from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.algorithm import TunerState
 from tests.helpers.comparison import comparable
 from tests.helpers.retuned_models import registered_model
+from tests.soak import networks
 from tests.soak.plan import DISK, WEATHER
 from tests.soak.run import TRAINED, Run
 
@@ -44,6 +45,8 @@ def facts(run: Run) -> dict[str, Any]:
         if winner is not None:
             registered = (winner.registered or "").replace(run.name, "model")
             found["winner"] = [winner.holdout, registered, winner.warning]
+    if run.setup.study == networks.STUDY:
+        found["weights"] = networks.weights(run.folder)
     if run.setup.study == "xgboost":
         records = registered_model(load_study(run.folder / "soak.yaml")).ledger.records()
         outcomes = [record.outcome for record in records if record.outcome != "failed"]
@@ -85,7 +88,7 @@ def _compare(found: Mapping[str, Any], expected: Mapping[str, Any], run: Run, ba
     bad["wrong"] += [f"trial {n + 1} differs" for n in sorted(before.keys() & after.keys()) if before[n] != after[n]]
     if len(found.get("trials", ())) != len(after):
         bad["doubled"].append("a trial is twice in the study")
-    for name in ("tuner", "winner", "outcomes", "champion"):
+    for name in ("tuner", "winner", "weights", "outcomes", "champion"):
         if found.get(name) != expected.get(name):
             bad["wrong"].append(f"{name}: {found.get(name)} where {expected.get(name)} was expected"[:600])
 
@@ -94,6 +97,7 @@ def _look_around(run: Run, stuck: bool) -> Faults:
     """What is wrong of itself, whatever it is compared with."""
     bad: Faults = defaultdict(list)
     bad["litter"] += [str(path.relative_to(run.folder)) for path in run.disk.rglob(".*") if _is_litter(path)]
+    bad["litter"] += [str(path.relative_to(run.folder)) for path in run.disk.rglob("checkpoints/*")]
     if stuck:
         return bad
     if run.setup.route != "promote":

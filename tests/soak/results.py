@@ -77,7 +77,7 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
         "acts": sum(line["acts"] for line in lines),
         "cpu_seconds": round(sum(line["cpu"] for line in lines)),
         "commits": dict(Counter(line.get("commit", "unknown") for line in lines)),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -151,6 +151,7 @@ def _aligned(rows: Sequence[Sequence[object]]) -> str:
     )
 
 
-def _versions() -> str:
+def versions() -> str:
+    """Of the packages that matter, and of Python."""
     known = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
     return f"{known}; Python {platform.python_version()}"

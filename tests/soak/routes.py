@@ -17,6 +17,7 @@ from rlhpo_core.kubeflow.steps import retuning, tuning
 from rlhpo_core.study.spec import load_study
 from tests.helpers.retuned_models import registered_model
 from tests.helpers.tables import EXAMPLES
+from tests.soak import networks
 from tests.soak.plan import SERVER
 from tests.soak.run import LOCK_EXPIRY, Run
 
@@ -84,7 +85,7 @@ def spec(run: Run) -> dict[str, Any]:
         "name": "soak",
         "seed": 7,
         "prior": "none",
-        **trained[run.setup.study],
+        **(networks.spec(run.folder) if run.setup.study == networks.STUDY else trained[run.setup.study]),
         "budget": {"trials": TRIALS},
         "tuner": {
             "trials_per_round": 2, "agent": {"nodes": 8},

@@ -33,6 +33,7 @@ from rlhpo_core.report import study_report
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.lock import locked
 from tests.helpers.mlflow_store import new_store
+from tests.soak import networks
 from tests.soak.effects import ANY_MOMENT, FILLER, Armed, Effects, number_of
 from tests.soak.network import Proxy, Sky
 from tests.soak.plan import DISK, S3, SERVER, Setup
@@ -87,6 +88,8 @@ class Run:
     environment: dict[str, str] = field(default_factory=dict)
     pressed: set[int] = field(default_factory=set)
     """Faults of two Ctrl-C of which the second has come, or is not needed any more."""
+    kill: tuple[networks.Kill, str] | None = None
+    """Inside the training of a network, and the key of its trial."""
     others: set[int] = field(default_factory=set)
     """Children of this process that are no act's: servers and proxies."""
 
@@ -187,6 +190,9 @@ class Run:
         _draw_nothing()
         promotion.locked = partial(locked, expiry=LOCK_EXPIRY)
         lease.RUN_EXPIRY = LOCK_EXPIRY
+        if self.setup.study == networks.STUDY:
+            kill, key = self.kill or (None, None)
+            networks.watch(self.folder, kill, key, self.folder / networks.MARK)
         Effects(self.folder, self.armed, self.disk).watch()
         _end(do, result, None if self.armed else self.folder / MODULES)
 

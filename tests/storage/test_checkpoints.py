@@ -43,10 +43,26 @@ def test_each_trial_has_its_own(tmp_path: Path) -> None:
     assert CHECKPOINTS == "checkpoints/"
 
 
+def test_what_a_process_left_that_was_killed_while_it_wrote_is_cleared_with_them(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    checkpoint = StoredCheckpoint(lambda: store, "one")
+    assert not checkpoint.exists()
+    checkpoint.write(b"first")
+    StoredCheckpoint(lambda: store, "one-more").write(b"other")
+    left = tmp_path / CHECKPOINTS / ".one.rlhpo-0123456789abcdef"
+    left.write_bytes(b"second")
+    assert checkpoint.exists()
+    checkpoint.clear()
+    assert not checkpoint.exists()
+    clear_all(store)
+    assert list((tmp_path / CHECKPOINTS).iterdir()) == []
+
+
 def test_a_store_that_is_away_costs_the_checkpoint_and_no_more(tmp_path: Path) -> None:
     checkpoint = StoredCheckpoint(lambda: Away(tmp_path), "one")
     with patiently(600):
         assert checkpoint.read() is None
+        assert not checkpoint.exists()
         checkpoint.write(b"data")
         checkpoint.clear()
         clear_all(Away(tmp_path))

@@ -27,6 +27,8 @@ MOST_IMAGES, MOST_BYTES = 2_000_000, 4 * 2**30
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 #: Folders that divide a data set, as some are shipped, and are no classes.
 _TRAINING, _TESTING = "train", "test"
+#: What macOS adds to archives.
+_OF_MACOS = "__MACOSX"
 _NO_CLASSES = "no class folders; put the images of each class into a folder of its name"
 
 
@@ -167,9 +169,10 @@ def as_pixels(values: NDArray[Any], where: str) -> Pixels:
 
 
 def _folder(path: Path) -> Source:
-    names, read = _members(path)
-    if not names:
+    members, read = _members(path)
+    if not members:
         raise UserError(f"{path} is empty: it has {_NO_CLASSES}")
+    above, names = _unwrapped(members)
     tops = {PurePosixPath(name).parts[0] for name in names}
     divided = tops == {_TRAINING, _TESTING}
     depth = 1 if divided else 0
@@ -178,26 +181,42 @@ def _folder(path: Path) -> Source:
     files = [name for name in ordered if not name.endswith("/")]
     for name in files:
         if len(PurePosixPath(name).parts) < depth + 2:
-            raise UserError(f"{path}/{name} lies in no class folder; put the images of each class into a folder")
+            raise UserError(f"{path}/{above}{name} lies in no class folder; put the images of each class into a folder")
         if not name.lower().endswith(_SUFFIXES):
-            raise UserError(f"{path}/{name} is neither PNG nor JPEG; convert it, or take it out")
+            raise UserError(f"{path}/{above}{name} is neither PNG nor JPEG; convert it, or take it out")
     filled = {PurePosixPath(name).parts[: depth + 1] for name in files}
     empty = [name for name in ordered if name.endswith("/") and len(PurePosixPath(name).parts) == depth + 1]
     for name in empty:
         if PurePosixPath(name).parts not in filled:
-            raise UserError(f"{path}/{name} holds no images; fill the folder or remove it")
+            raise UserError(f"{path}/{above}{name} holds no images; fill the folder or remove it")
     if not files:
         raise UserError(f"{path} has {_NO_CLASSES}")
     if len(files) > MOST_IMAGES:
         raise UserError(f"{path} holds {len(files)} images; {MOST_IMAGES} are the most")
     labels = pd.Series([PurePosixPath(name).parts[depth] for name in files], name="class", dtype=object)
     held = sum(name.startswith(f"{_TESTING}/") for name in files) if divided else 0
-    titles = [f"{path}/{name}" for name in files]
+    titles = [f"{path}/{above}{name}" for name in files]
 
     def pixels(rows: Rows, channels: int | None) -> Pixels:
-        return decoded(titles, lambda row: read(files[row]), rows, channels)
+        return decoded(titles, lambda row: read(f"{above}{files[row]}"), rows, channels)
 
     return Source(labels, held, pixels)
+
+
+def _unwrapped(names: Sequence[str]) -> tuple[str, list[str]]:
+    """What stands before all names, with ``/``, and the names without it.
+
+    An archive often holds the folder itself, and not only what is in it. So a single folder at the top is no class if
+    all images lie at least one folder deeper.
+    """
+    above, below = "", list(names)
+    while True:
+        tops = {PurePosixPath(name).parts[0] for name in below}
+        depths = [len(PurePosixPath(name).parts) for name in below if not name.endswith("/")]
+        if len(tops) != 1 or min(depths, default=0) < 3:
+            return above, below
+        top = f"{tops.pop()}/"
+        above, below = f"{above}{top}", [name.removeprefix(top) for name in below if name != top]
 
 
 def _members(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
@@ -229,7 +248,10 @@ def _name(name: str, folder: bool) -> str:
 
 
 def _visible(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts))
+    def shown(part: str) -> bool:
+        return not part.startswith(".") and part != _OF_MACOS
+
+    return sorted(name for name in names if all(map(shown, PurePosixPath(name).parts)))
 
 
 def _read_file(path: Path) -> bytes:

@@ -42,6 +42,12 @@ def settled(device: torch.device, threads: int) -> Iterator[None]:
         torch.backends.cudnn.benchmark = tuned
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that the device has no room. Only of one allocator of several has PyTorch its own class."""
+    signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
 def placed(images: Tensor, device: torch.device) -> Tensor:
     """The images on the device if they fit there beside a network; else in memory that it can fetch batches from."""
     if device.type != "cuda":

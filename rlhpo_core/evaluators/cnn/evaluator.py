@@ -24,7 +24,7 @@ from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.evaluators.cnn import device as devices
 from rlhpo_core.evaluators.cnn.network import Layer, architecture, weights
 from rlhpo_core.evaluators.cnn.parameters import DEFAULTS, VOCABULARY
-from rlhpo_core.evaluators.cnn.training import Data, Training
+from rlhpo_core.evaluators.cnn.training import Data, Training, probabilities
 from rlhpo_core.evaluators.metrics import check_metric, constant_scores, measure
 from rlhpo_core.evaluators.protocol import (
     NO_CHECKPOINT,
@@ -124,7 +124,7 @@ class CNNEvaluator(Evaluator):
         """Train for some epochs, each of which is scored on the validation images and reported; the best one counts.
 
         Raises: Infeasible if the image gets smaller than a kernel; ArithmeticError if the training diverges;
-        MemoryError if the GPU is too small.
+        MemoryError if the device is too small.
         """
         full = self._full(config)
         layers = self._layers(full)
@@ -149,15 +149,18 @@ class CNNEvaluator(Evaluator):
             return training, data
 
         training, data = self._on_device(train, layers, full)
-        with devices.settled(self.device, self.threads):
-            output = training.probabilities(torch.from_numpy(self.split.holdout))
-            example = training.probabilities(torch.from_numpy(rows[:_EXAMPLES]))
-        state = {name: tensor.cpu().contiguous() for name, tensor in training.network.state_dict().items()}
-        packages = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
+        # On the CPU, where the model is served: a GPU rounds otherwise, and the score is to be the served model's.
+        network = training.network.to(device="cpu", memory_format=torch.contiguous_format)
+        here = data.on_cpu(torch.from_numpy(self.images.pixels))
+        with devices.settled(here.device, self.threads):
+            output = probabilities(network, here, torch.from_numpy(self.split.holdout))
+            example = probabilities(network, here, torch.from_numpy(rows[:_EXAMPLES]))
+        state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+        packages = ("mlflow", "numpy", "pandas", "pillow", "torch")
         return Refit(
             files={
                 "weights.safetensors": save(state),
-                "architecture.json": json.dumps(self._signature(layers, data), indent=1).encode(),
+                "architecture.json": json.dumps(self._signature(layers, here), indent=1).encode(),
                 # Not for serving: by what a later retuning reads its images, and what it compares those with.
                 SCHEMA: self.images.schema.model_dump_json().encode(),
                 holdout.PROFILE: drift.profile(self.images).model_dump_json().encode(),
@@ -240,13 +243,15 @@ class CNNEvaluator(Evaluator):
         try:
             with devices.settled(self.device, self.threads):
                 return work()
-        except torch.OutOfMemoryError:
-            pass
+        except RuntimeError as error:
+            if not devices.out_of_memory(error):
+                raise
         # Outside of the handler, whose traceback holds on to the tensors.
         self._placed = self._training = None
         torch.cuda.empty_cache()
+        where = "the GPU" if self.device.type == "cuda" else "memory"
         raise MemoryError(
-            f"the GPU has no room for a network of {weights(layers):,} weights in batches of {config['batch_size']}"
+            f"{where} has no room for a network of {weights(layers):,} weights in batches of {config['batch_size']}"
         )
 
     def _full(self, config: Config) -> dict[str, Value]:

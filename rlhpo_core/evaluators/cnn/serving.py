@@ -1,7 +1,7 @@
 """The winner as an MLflow model (models from code): images in, prediction and probabilities out.
 
-Logged with the model's files and run where it is served, so it imports nothing of rlhpo. Pillow is needed only for
-encoded images. It computes on the CPU.
+Logged with the model's files and run where it is served, so it imports nothing of rlhpo, and nothing that PyTorch and
+MLflow do not bring along. Pillow is needed only for encoded images. It computes on the CPU.
 """
 
 import base64
@@ -20,11 +20,10 @@ import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from safetensors.torch import load_file
 from torch import nn
 
 _IMAGE = "image"
-#: Images that go through the network at once.
+#: Images that go through the network at once; as many as in training, so that a score comes out the same to the bit.
 _CHUNK = 256
 
 
@@ -37,7 +36,7 @@ class CNNImageModel(PythonModel):  # type: ignore[misc]
             Path(context.artifacts["architecture.json"]).read_text(encoding="utf-8")
         )
         self.network = nn.Sequential(*(_module(layer) for layer in self.described["layers"])).eval()
-        self.network.load_state_dict(load_file(context.artifacts["weights.safetensors"]))
+        self.network.load_state_dict(_weights(Path(context.artifacts["weights.safetensors"])))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -148,6 +147,28 @@ def _decoded(row: int, data: bytes, shape: tuple[int, ...]) -> Any:
     if pixels.shape != shape:
         raise _refused(row, f"has the shape {pixels.shape}, and those in training had {shape}")
     return pixels
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file of 32-bit floats: a header in JSON after its length, then all bytes.
+
+    Nothing in it can be run. Read by hand, which spares the library of that name.
+
+    Raises: ValueError, or what JSON and PyTorch raise, if the file is damaged.
+    """
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    described = json.loads(data[8:start])
+    found = {}
+    for name, tensor in described.items():
+        if name == "__metadata__":
+            continue
+        if tensor["dtype"] != "F32":
+            raise ValueError(f"{path.name}: {name} is of type {tensor['dtype']}; F32 is expected")
+        first, last = (start + offset for offset in tensor["data_offsets"])
+        # A copy may be written to, and is aligned.
+        found[name] = torch.frombuffer(bytearray(data[first:last]), dtype=torch.float32).reshape(tensor["shape"])
+    return found
 
 
 def _module(layer: dict[str, Any]) -> nn.Module:

@@ -16,8 +16,8 @@ from rlhpo_core.evaluators.cnn import device as devices
 from rlhpo_core.evaluators.cnn.network import Layer, build
 from rlhpo_core.trial import Value
 
-#: Images that are scored at once.
-_CHUNK = 500
+#: Images that are scored at once; ``serving`` takes as many, since the last bits of an answer may depend on it.
+_CHUNK = 256
 _NETWORK, _OPTIMIZER, _GENERATOR = "network/", "optimizer/", "generator"
 
 
@@ -42,6 +42,10 @@ class Data:
         batch = ((taken.float() - self.mean) * self.scale).permute(0, 3, 1, 2)
         return batch if self.device.type == "cuda" else batch.contiguous()
 
+    def on_cpu(self, images: Tensor) -> Data:
+        """The same on the CPU, where all images are at hand."""
+        return Data(images, self.target.cpu(), self.mean.cpu(), self.scale.cpu(), torch.device("cpu"))
+
 
 class Training:
     """A network, its optimiser, and the generator that shuffles its batches, after some epochs.
@@ -60,8 +64,9 @@ class Training:
         self.epoch = 0
         self._data, self._rows = data, rows
         self._batch = int(config["batch_size"])
-        layout = torch.channels_last if data.device.type == "cuda" else torch.contiguous_format
-        self.network = build(layers, seed).to(device=data.device, memory_format=layout)  # type: ignore[call-overload]
+        self._layout = torch.channels_last if data.device.type == "cuda" else torch.contiguous_format
+        network = build(layers, seed)
+        self.network = network.to(device=data.device, memory_format=self._layout)  # type: ignore[call-overload]
         self._optimizer = _optimizer(self.network, config, optimizer)
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -91,14 +96,8 @@ class Training:
         self.epoch += 1
 
     def probabilities(self, rows: Tensor) -> Floats:
-        """Of each class for some rows, (n, K). Raises: ArithmeticError if they are no numbers."""
-        self.network.eval()
-        with torch.inference_mode():
-            parts = [self.network(self._data.batch(chunk)).softmax(1) for chunk in torch.split(rows, _CHUNK)]
-        found = torch.cat(parts).cpu().numpy().astype(np.float64)
-        if not np.isfinite(found).all():
-            raise ArithmeticError(f"the network answers with what is no number after epoch {self.epoch}")
-        return found
+        """As ``probabilities`` has them, by the network as it is now."""
+        return probabilities(self.network, self._data, rows)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, the optimiser's state, and the generator's, all that an epoch changes."""
@@ -120,9 +119,27 @@ class Training:
                 _, index, entry = name.split("/")
                 state.setdefault(int(index), {})[entry] = tensor
         self.network.load_state_dict(network)
+        # Numbers that lie otherwise than the weights would be added by another routine, which may round otherwise.
+        state = {i: {name: _laid(tensor, self._layout) for name, tensor in of.items()} for i, of in state.items()}
         self._optimizer.load_state_dict({"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]})
         self._generator.set_state(tensors[_GENERATOR])
         self.epoch = epoch
+
+
+def probabilities(network: nn.Module, data: Data, rows: Tensor) -> Floats:
+    """Of each class for some rows, (n, K), in 32 bits. Raises: ArithmeticError if they are no numbers."""
+    network.eval()
+    with torch.inference_mode():
+        parts = [network(data.batch(chunk)).softmax(1) for chunk in torch.split(rows, _CHUNK)]
+    found = torch.cat(parts).cpu().numpy().astype(np.float64)
+    if not np.isfinite(found).all():
+        raise ArithmeticError("the network answers with what is no number; a smaller learning_rate may help")
+    return found
+
+
+def _laid(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """The tensor laid out so, if it has the axes for it."""
+    return tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
 
 
 def _optimizer(network: nn.Module, config: Mapping[str, Value], name: str) -> torch.optim.Optimizer:

@@ -51,8 +51,9 @@ def fetch_table(source: str, table: Path) -> str:
         table.write_bytes(data)
         return name
     if Path(source).is_dir():
-        files = sorted(path for path in Path(source).rglob("*") if path.is_file())
-        _pack({path.relative_to(source).as_posix(): path.read_bytes for path in files}, table)
+        # Folders as well: an empty one is a class without images, which has to be found out.
+        found = {path.relative_to(source).as_posix(): path for path in sorted(Path(source).rglob("*"))}
+        _pack({f"{name}/" if path.is_dir() else name: _reader(path) for name, path in found.items()}, table)
         return f"{Path(source).resolve().name}.zip"
     try:
         shutil.copyfile(source, table)
@@ -72,6 +73,10 @@ def _pack_store(source: str, table: Path, name: str) -> str:
         raise UserError(f"there is no table at {source}")
     _pack({key: partial(read, key) for key in keys}, table)
     return name
+
+
+def _reader(path: Path) -> Callable[[], bytes]:
+    return (lambda: b"") if path.is_dir() else path.read_bytes
 
 
 def _pack(files: Mapping[str, Callable[[], bytes]], table: Path) -> None:

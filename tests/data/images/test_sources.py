@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,34 @@ def test_a_zip_holds_what_its_folder_holds(tmp_path: Path) -> None:
     one, other = (load_images(DataSpec(path=path), seed=0) for path in (folder, packed))
     assert one.digest == other.digest
     assert one.classes == ("below", "left", "right")
+
+
+@pytest.mark.parametrize("parts", ["", "train"])
+def test_an_archive_may_hold_the_folder_itself(parts: str, tmp_path: Path) -> None:
+    """As it does if it was packed by `zip -r`, or on macOS."""
+    as_folder(tmp_path / "corners" / parts, count=30)
+    if parts:
+        as_folder(tmp_path / "corners" / "test", count=30, seed=1)
+    (tmp_path / "__MACOSX" / "corners").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "corners" / "._left").write_bytes(b"")
+    (tmp_path / "data").mkdir()
+    packed = tmp_path / "data" / "corners.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for top in ("corners", "__MACOSX"):
+            for path in sorted((tmp_path / top).rglob("*")):
+                archive.write(path, path.relative_to(tmp_path))
+    expected = load_images(DataSpec(path=tmp_path / "corners"), seed=0)
+    found = load_images(DataSpec(path=packed), seed=0)
+    assert (found.digest, found.given_holdout) == (expected.digest, 30 if parts else 0)
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr(f"corners/{parts or 'left'}/left/wrong.png", b"no image")
+    refused(packed, r"corners\.zip/corners/(train/)?left/.*wrong\.png cannot be read")
+
+
+def test_one_folder_that_holds_images_is_one_class(tmp_path: Path) -> None:
+    as_folder(tmp_path / "corners", classes=["left"])
+    refused(tmp_path / "corners", "one class only")
+    refused(tmp_path / "corners" / "left", "lies in no class folder")
 
 
 def test_train_and_test_are_parts_and_no_classes(tmp_path: Path) -> None:

@@ -81,18 +81,39 @@ def test_a_training_that_diverges_fails_and_the_next_one_does_not(corners: Path)
     assert evaluator.evaluate(SMALL, quiet).value == expected
 
 
-def test_a_device_without_room_fails_the_trial_and_frees_it(corners: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is PyTorch's own; there is no GPU to provoke it on."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you …"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+    ids=str,
+)
+def test_a_device_without_room_fails_the_trial_and_frees_it(
+    error: RuntimeError, corners: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The errors are PyTorch's own; there is no GPU to provoke them on."""
     evaluator = build(corners)
 
     def full(self: Training) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "run_epoch", full)
         with pytest.raises(MemoryError, match=r"no room for a network of [\d,]+ weights in batches of 16"):
             evaluator.evaluate(SMALL, quiet)
     assert evaluator.evaluate(SMALL, quiet).value > 0
+
+
+def test_another_error_of_pytorch_is_told_as_it_is(corners: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Training) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Training, "run_epoch", wrong)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        build(corners).evaluate(SMALL, quiet)
 
 
 def test_infeasible_is_told_from_shapes_alone(corners: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,10 @@ from rlhpo_core.data.images.encoded import decode, png
 from rlhpo_core.evaluators.cnn import network as networks
 from rlhpo_core.evaluators.cnn.parameters import DEFAULTS
 from rlhpo_core.evaluators.cnn.serving import CNNImageModel, pixels_of
+from rlhpo_core.evaluators.metrics import measure
 from rlhpo_core.evaluators.protocol import Refit
 from rlhpo_core.production.registration import save_model
+from tests.helpers.only_packages import linked, run_with
 from tests.helpers.pictures import SMALL, Pictures, as_npz, bomb, build, pictures
 
 
@@ -157,24 +158,62 @@ def test_nothing_in_the_files_can_be_run(colour: tuple[Path, Refit, Pictures]) -
     _, refit, _ = colour
     assert {Path(name).suffix for name in refit.files} == {".json", ".npy", ".safetensors"}
     assert {requirement.split("==")[0] for requirement in refit.requirements} == {
-        "mlflow", "numpy", "pandas", "pillow", "safetensors", "torch",
+        "mlflow", "numpy", "pandas", "pillow", "torch",
     }  # fmt: skip
     assert not any("+" in requirement for requirement in refit.requirements)
 
 
-def test_arrays_are_served_where_there_is_neither_rlhpo_nor_pillow(colour: tuple[Path, Refit, Pictures]) -> None:
+def test_a_damaged_file_of_weights_is_refused(colour: tuple[Path, Refit, Pictures], tmp_path: Path) -> None:
+    _, refit, _ = colour
+    whole = refit.files["weights.safetensors"]
+    for wrong in (whole[:-4], whole[:40], whole.replace(b'"F32"', b'"F16"'), b""):
+        changed = dataclasses.replace(refit, files={**refit.files, "weights.safetensors": wrong})
+        with pytest.raises((ValueError, RuntimeError)):
+            served(tmp_path, changed)
+
+
+ALONE = """
+import sys, mlflow.pyfunc, numpy, pandas
+model = mlflow.pyfunc.load_model("model")
+for name in ("arrays", "encoded"):
+    rows = pandas.DataFrame({"image": list(numpy.load(name + ".npy", allow_pickle=True))})
+    answer = model.predict(rows)
+    numpy.save("answer-" + name, answer.drop(columns="prediction").to_numpy())
+names = ("rlhpo_core", "safetensors", "xgboost", "psutil")
+print(" ".join(name for name in names if __import__("importlib").util.find_spec(name)) or "no more")
+"""
+
+
+def test_the_holdout_is_scored_as_registered_where_there_are_only_torch_and_mlflow(tmp_path: Path) -> None:
+    """Given as arrays and as PNG: exactly the registered score, to the last bit."""
+    evaluator = build(as_npz(tmp_path / "corners.npz", count=1500, channels=3), epochs=2, data={"holdout": 0.4})
+    refit = evaluator.refit(SMALL)
+    save_model(tmp_path / "model", refit, Model())
+    rows = evaluator.split.holdout
+    assert len(rows) == 600
+    images = evaluator.images.pixels[rows].astype(np.uint8)
+    np.save(tmp_path / "arrays.npy", images)
+    np.save(tmp_path / "encoded.npy", np.array([png(image) for image in images], dtype=object))
+    site = linked(tmp_path / "site", "torch", "mlflow")
+    ended = run_with(site, ALONE, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.splitlines()[-1] == "no more"
+    for form in ("arrays", "encoded"):
+        answered = np.load(tmp_path / f"answer-{form}.npy")
+        assert measure(evaluator.images, rows, answered) == refit.metrics
+
+
+def test_arrays_are_served_where_there_is_no_pillow_either(colour: tuple[Path, Refit, Pictures]) -> None:
     path, _, x = colour
     np.save(path.parent / "rows.npy", x)
     script = """
 import sys
-sys.modules["rlhpo_core"] = sys.modules["PIL"] = None
+sys.modules["PIL"] = None
 import mlflow.pyfunc, numpy, pandas
 rows = pandas.DataFrame({"image": list(numpy.load("rows.npy"))})
 print(",".join(mlflow.pyfunc.load_model("model").predict(rows)["prediction"]))
 """
-    served = subprocess.run(
-        [sys.executable, "-I", "-c", script], cwd=path.parent, capture_output=True, text=True, check=False
-    )
-    assert served.returncode == 0, served.stderr[-2000:]
+    ended = run_with(linked(path.parent / "site", "torch", "mlflow"), script, cwd=path.parent)
+    assert ended.returncode == 0, ended.stderr[-2000:]
     expected = load_model(str(path)).predict(pd.DataFrame({"image": list(x)}))["prediction"]
-    assert served.stdout.splitlines()[-1] == ",".join(expected)
+    assert ended.stdout.splitlines()[-1] == ",".join(expected)

@@ -41,6 +41,16 @@ def test_a_folder_of_images_comes_as_one_file(stored: bool, tmp_path: Path) -> N
     assert packed.digest == load_images(DataSpec(path=folder), seed=0).digest
 
 
+def test_a_class_without_images_is_found_out_in_the_pipeline_too(tmp_path: Path) -> None:
+    folder = as_folder(tmp_path / "corners", count=30)
+    (folder / "above").mkdir()
+    name = fetch_table(str(folder), tmp_path / "fetched")
+    with with_table(study(folder), tmp_path / "fetched", name) as local:
+        assert local.data is not None
+        with pytest.raises(UserError, match=r"corners\.zip/above/ holds no images"):
+            load_images(local.data, seed=0)
+
+
 def test_nothing_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no table at file:///.*/absent"):
         fetch_table(f"file://{tmp_path}/absent", tmp_path / "fetched")
