@@ -37,21 +37,19 @@ from rlhpo_core.cli.options import (
     print_what_can_be_printed,
     write_file,
 )
+from rlhpo_core.cli.phases import Phases
 from rlhpo_core.errors import UserError
-from rlhpo_core.execution.resources import Engine
+from rlhpo_core.execution.engines import Engine
 from rlhpo_core.kubeflow import pod_settings
-from rlhpo_core.stopping.saved import Saved
-from rlhpo_core.storage.object_store import open_store
-from rlhpo_core.storage.study_files import StudyFiles
-from rlhpo_core.study.budget import spent
-from rlhpo_core.study.spec import StudySpec, load_study
-from rlhpo_core.trial import History, TrialStatus
 
-# What is slow to import (torch, MLflow, XGBoost) is imported by the command that needs it: `--help` should not wait for
-# it, nor should trial workers, each of which imports this module again.
+# What is slow to import (torch, MLflow, XGBoost, and pydantic with NumPy) is imported by the command that needs it:
+# `--help` should not wait for it, nor should trial workers, each of which imports this module again.
 if TYPE_CHECKING:
     from rlhpo_core.cli.session import Result
+    from rlhpo_core.storage.study_files import StudyFiles
     from rlhpo_core.storage.study_folder import StudyFolder
+    from rlhpo_core.study.spec import StudySpec
+    from rlhpo_core.trial import History
 
 app = typer.Typer(
     help="Tune hyperparameters with few real trainings, by model-based reinforcement learning.\n\n"
@@ -98,10 +96,63 @@ def tune(
     Without a tracking URI (here, in the study file or in `MLFLOW_TRACKING_URI`) MLflow uses a database beside the
     study's folder.
     """
-    spec = load_study(study, overrides(seed, trials, workers, tracking_uri))
+    from rlhpo_core.cli.check import prepared
+    from rlhpo_core.study.spec import load_study
+
+    spec, phases = load_study(study, overrides(seed, trials, workers, tracking_uri)), Phases(console)
+    with phases.phase("reading the data"):
+        evaluator = prepared(spec)
+    # What is wrong with a study is said before torch is imported.
     from rlhpo_core.cli import session
 
-    _conclude(session.start(spec, out or RUNS / spec.name, console, engine, numbered=out is None), spec)
+    place = out or RUNS / spec.name
+    result = session.start(spec, place, console, engine, numbered=out is None, evaluator=evaluator, phases=phases)
+    _conclude(result, spec)
+
+
+@app.command()
+def check(
+    study: StudyFile,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server: neither MLflow nor S3.")] = False,
+) -> None:
+    """Say all that is wrong with a study at once, without running anything.
+
+    Its fields and their values, the space, whether the data can be read, the evaluator be imported, and whether store,
+    registry and MLflow can be used. The exit code is 1 if something is wrong.
+    """
+    from rlhpo_core.cli.check import check_study
+
+    with console.status("looking"):
+        found = check_study(study, offline)
+    for line in found.fine:
+        console.print(Text.assemble(("✓ ", "green"), line))
+    for line in found.skipped:
+        console.print(Text.assemble(("– ", "yellow"), line))
+    for line in found.wrong:
+        errors.print(Text.assemble(("✗ ", "bold red"), line))
+    if found.wrong:
+        count = len(found.wrong)
+        errors.print(f"{count} {'thing is' if count == 1 else 'things are'} wrong; docs/guide.md describes each field")
+        raise typer.Exit(1)
+    console.print(f"nothing is wrong; next: rlhpo tune {escape(str(study))}")
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there, instead of printing it.")] = None,
+) -> None:
+    """Print the study file's JSON Schema, by which editors complete and check it.
+
+    An editor with a YAML language server takes it from the first line of a study file:
+    `# yaml-language-server: $schema=rlhpo.schema.json`. `rlhpo init` writes both.
+    """
+    from rlhpo_core.cli.check import schema_text
+
+    if out is None:
+        typer.echo(schema_text(), nl=False)
+    else:
+        write_file(out, schema_text().encode(), force=True)
+        console.print(f"wrote {escape(str(out))}")
 
 
 @app.command()
@@ -112,8 +163,8 @@ def resume(
 
     With `--trials` above what it had, a finished study goes on, too. Nothing is trained or logged twice.
     """
-    from rlhpo_core.cli import session
     from rlhpo_core.storage.study_folder import StudyFolder
+    from rlhpo_core.study.spec import load_study
 
     opened = StudyFolder.open(folder)
     spec = load_study(opened.study_file, overrides(trials=trials, workers=workers))
@@ -121,6 +172,8 @@ def resume(
         if (why := opened.busy()) is not None:
             raise UserError(why)
         opened.write_spec(spec)
+    from rlhpo_core.cli import session
+
     _conclude(session.resume(folder, console, engine), spec)
 
 
@@ -139,6 +192,9 @@ def status(
     from rlhpo_core.storage.study_folder import StudyFolder, studies
 
     if "://" in place:
+        from rlhpo_core.storage.object_store import open_store
+        from rlhpo_core.storage.study_files import StudyFiles
+
         _print_study(StudyFiles(open_store(place)), "")
         cli_cluster_runs.print_runs_of(place, artifacts)
         return
@@ -172,10 +228,11 @@ def report(
     ] = None,
 ) -> None:
     """Write the study's report, with its pictures, as one HTML page that needs no network."""
-    from rlhpo_core.cli import session
     from rlhpo_core.storage.study_folder import StudyFolder
 
     opened = StudyFolder.open(folder)
+    from rlhpo_core.cli import session
+
     with console.status("drawing"):
         path = session.write_report(opened, opened.spec(), html)
     console.print(f"report: {escape(str(path))}")
@@ -198,12 +255,14 @@ def init(
 
     The data is read and checked; task and metric follow from its target.
     """
+    from rlhpo_core.cli.check import SCHEMA, schema_text
     from rlhpo_core.cli.study_template import study_file
 
     if out.exists() and not force:
         raise occupied(out)
     text, summary = study_file(data, target, out.parent)
     write_file(out, text.encode(), force)
+    write_file(out.parent / SCHEMA, schema_text().encode(), force=True)
     console.print(f"{escape(summary)}\nwrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
 
 
@@ -262,6 +321,8 @@ def _conclude(result: Result, spec: StudySpec) -> None:
     if result.finished:
         console.print(f"report     {folder}/report.html")
     console.print(f"MLflow     {escape(result.page)}", soft_wrap=True)
+    if result.times:
+        console.print(f"time       {escape(result.times)}", soft_wrap=True)
     if not result.finished:
         console.print(f"\ninterrupted; go on with: [bold]rlhpo resume {folder}[/]")
         raise typer.Exit(INTERRUPTED)
@@ -271,6 +332,8 @@ def _conclude(result: Result, spec: StudySpec) -> None:
 
 
 def _print_study(folder: StudyFiles, state: str) -> None:
+    from rlhpo_core.stopping.saved import Saved
+
     spec = folder.spec()
     history = folder.history()
     seconds = int(folder.record().seconds)
@@ -283,14 +346,16 @@ def _print_study(folder: StudyFiles, state: str) -> None:
 
 
 def _print_best(folder: StudyFiles, spec: StudySpec) -> None:
+    from rlhpo_core.trial import shown
+
     best, winner = folder.history().best(), folder.record().winner
     assert best is not None
     console.print(
         f"best       {spec.objective.metric} [bold cyan]{best.value:.6g}[/] (trial {best.proposal.number + 1})"
     )
     for name, value in best.config.items():
-        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        console.print(f"           {escape(name)}: {escape(shown)}")
+        text = f"{value:.6g}" if isinstance(value, float) else shown(value)
+        console.print(f"           {escape(name)}: {escape(text)}")
     if winner is not None and winner.trial_id == best.trial_id:
         scores = ", ".join(f"{name} {value:.5g}" for name, value in winner.holdout.items())
         console.print(f"holdout    {scores}")
@@ -315,6 +380,8 @@ def _row(study: StudyFolder) -> tuple[str, ...]:
 
 
 def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:
+    from rlhpo_core.study.budget import spent
+
     if folder.busy():
         return "running"
     if spent(spec.budget, history, folder.record().seconds) is None:
@@ -323,4 +390,6 @@ def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:
 
 
 def _failed(history: History) -> int:
+    from rlhpo_core.trial import TrialStatus
+
     return sum(trial.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) for trial in history.trials)

@@ -29,7 +29,7 @@ from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.content import millis
 from rlhpo_core.tracking.registry import CHALLENGER, aliases_of_version, create_registered_model, set_aliases
 from rlhpo_core.tracking.tracker import StudyTracker
-from rlhpo_core.trial import Trial
+from rlhpo_core.trial import Trial, shown
 
 #: Tag of a version that has got its first aliases: later ones are the gate's and the users'.
 _ALIASED = "rlhpo.aliased"
@@ -113,7 +113,7 @@ def _log_model(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spe
         re.sub(r"[^\w-]", "-", name),
         source_run_id=tracker.run_id,
         tags=_tags(tracker, refit, trial),
-        params={key: str(value) for key, value in trial.config.items()},
+        params={key: shown(value) for key, value in trial.config.items()},
         model_type=spec.evaluator.kind,
     )
     try:

@@ -11,7 +11,7 @@ from rlhpo_core.report.sensitivity import analyse
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.tracking.connection import is_server
+from rlhpo_core.tracking.address import is_server
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import History
 

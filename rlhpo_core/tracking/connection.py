@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
-import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +28,7 @@ from rlhpo_core import proxies
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.retries import wait_out
 from rlhpo_core.study.spec import TrackingSpec
+from rlhpo_core.tracking.address import is_server, redacted, tracking_uri
 from rlhpo_core.tracking.client import checked
 
 #: Seconds to wait for an answer at first contact.
@@ -50,24 +48,6 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 class TooLarge(UserError):  # noqa: N818  (what happened, in the voice of the other signals)
     """What stands before MLflow takes no request of such a size. Waiting does not mend it; all else may go on."""
-
-
-def tracking_uri(spec: TrackingSpec, store: Path) -> str:
-    """Where a study's MLflow is.
-
-    The study file's URI, else ``MLFLOW_TRACKING_URI``, else an SQLite database in ``store``, the folder of studies; all
-    studies there share it.
-    """
-    return spec.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.resolve() / 'mlflow.db'}"
-
-
-def ui_command(uri: str) -> str:
-    """The shell command that shows a store in MLflow's web interface; of a server, its address."""
-    if is_server(uri):
-        return redacted(uri)
-    # From a virtual environment that is not activated, only the full path works.
-    mlflow = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
-    return f"{shlex.quote(mlflow)} ui --backend-store-uri {shlex.quote(redacted(uri))}"
 
 
 T = TypeVar("T")
@@ -198,6 +178,30 @@ class Connection:
             with FileLock(database.with_name(f".{database.name}.lock"), timeout=_SETTING_UP):
                 MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
 
+    @property
+    def shown(self) -> str:
+        """The address for a person to read, without its password."""
+        return redacted(self.uri)
+
+    def check(self, experiment: str, registry: bool = False) -> None:
+        """Ask whether MLflow is there and a study can be logged to it.
+
+        Args:
+            experiment: Its name; it need not be there yet.
+            registry: Whether models are to be registered.
+
+        Raises: UserError if it is not.
+        """
+
+        def ask(client: MlflowClient) -> None:
+            found = client.get_experiment_by_name(experiment)
+            if found is not None:
+                self.experiment(client, experiment)
+            if registry:
+                client.search_registered_models(max_results=1)
+
+        self.contact(ask)
+
     def artifact_location(self) -> str | None:
         """URI of the folder for artifacts next to an SQLite database; ``None`` where the server chooses."""
         if not self.uri.startswith("sqlite:"):
@@ -306,17 +310,6 @@ def all_runs(client: MlflowClient, experiment_id: str, wanted: str, view: str = 
         token = page.token
         if not token:
             return runs
-
-
-def redacted(uri: str) -> str:
-    """The URI without its password."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
-
-
-def is_server(uri: str) -> bool:
-    """Whether MLflow is reached over HTTP, and not through a database of its own."""
-    return uri.startswith(("http://", "https://"))
 
 
 def _refused_for_size(error: BaseException) -> str | None:

@@ -26,7 +26,8 @@ from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.retries import BRIEFLY, current, patiently, wait_out
 from rlhpo_core.study.spec import StudySpec, dump_study
 from rlhpo_core.tracking import content, logged
-from rlhpo_core.tracking.connection import CONTACT, Connection, TooLarge, is_server, redacted, ui_command
+from rlhpo_core.tracking.address import LOCAL_PAGES, is_server, run_page, ui_command
+from rlhpo_core.tracking.connection import CONTACT, Connection, TooLarge
 from rlhpo_core.tracking.logged import Logged
 from rlhpo_core.trial import History, RoundSummary, Trial
 
@@ -177,10 +178,11 @@ class StudyTracker:
 
     @property
     def url(self) -> str:
-        """The study's page on a server, or the command that opens a local store."""
-        if not is_server(self.connection.uri):
-            return ui_command(self.connection.uri)
-        return f"{redacted(self.connection.uri).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        """The study's page on a server, or the command that opens a local store, and the page that it then has."""
+        if is_server(self.connection.uri):
+            return run_page(self.connection.uri, self.experiment_id, self.run_id)
+        page = run_page(LOCAL_PAGES, self.experiment_id, self.run_id)
+        return f"{ui_command(self.connection.uri)}\n           then {page}"
 
     @_waited_out
     def log_data(self, data: DataDescription) -> None:

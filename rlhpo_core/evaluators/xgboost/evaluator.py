@@ -222,7 +222,9 @@ class XGBoostEvaluator(Evaluator):
 
     def _native(self, config: Config) -> tuple[dict[str, Any], int]:
         """XGBoost's parameters and the number of boosting rounds."""
-        given = {VOCABULARY.native(name): value for name, value in {**self.settings.params, **config}.items()}
+        given: dict[str, Any] = {
+            VOCABULARY.native(name): value for name, value in {**self.settings.params, **config}.items()
+        }
         trees = int(given.pop("n_estimators", DEFAULT_TREES))
         if _is_linear(given):
             shared = {name: value for name, value in self.params.items() if name not in ("tree_method", "device")}
