@@ -35,7 +35,7 @@ run: install ## run the looping pipeline on an example: make run STUDY=examples/
 	$(BIN)/rlhpo tune $(STUDY) --engine $(ENGINE)
 
 ui: install ## open MLflow on the studies under runs/
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
+	$(BIN)/rlhpo ui
 
 test: lint types contracts unit ## everything that has to pass at every change
 

@@ -95,7 +95,9 @@ def test_what_is_no_address_of_mlflow(text: str, message: str) -> None:
         as_mlflow(text)
 
 
-@pytest.mark.parametrize(("name", "character"), [("team/churn", "'/'"), ("a:b", "':'"), ("a@b", "'@'"), ("a\nb", "'\\n'")])
+@pytest.mark.parametrize(
+    ("name", "character"), [("team/churn", "'/'"), ("a:b", "':'"), ("a@b", "'@'"), ("a\nb", "'\\n'")]
+)
 def test_names_that_the_registry_does_not_take(name: str, character: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"it holds {character}")):
         as_model_name(name)

@@ -21,7 +21,6 @@ from unittest import mock
 import yaml
 
 from rlhpo_core.cli import main as cli
-from rlhpo_core.cli import options
 from tools import generated
 
 PAGE = generated.ROOT / "docs" / "wrong-inputs.md"
@@ -174,15 +173,16 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("`rlhpo tone`", "No such command 'tone'", command=("tone",), code=2),
         Row("`rlhpo tune`, without a file", "Missing argument", command=("tune",), code=2),
         Row("`--trails 5`", "No such option", command=(*_TUNE, "--trails", "5"), code=2),
-        Row("`--trials many`", "'many' is not a valid integer", command=(*_TUNE, "--trials", "many"), code=2),
-        Row("`--trials 0`", "0 is not in the range", command=(*_TUNE, "--trials", "0"), code=2),
+        Row("`--trials many`", "Invalid value for '--trials'", command=(*_TUNE, "--trials", "many"), code=2),
+        Row("`--trials 0`", "it must be at least 1", command=(*_TUNE, "--trials", "0"), code=2),
         Row("`--tracking-uri htp://mlflow`", "did you mean 'http://mlflow'?",
             command=("audit", "x", "--tracking-uri", "htp://mlflow")),
         Row("`--out` names a folder that is in use", "is not empty", command=(*_TUNE, "--out", "folder")),
         Row("`rlhpo resume` of what is no study", "holds no study", command=("resume", "folder")),
         Row("`rlhpo status` where there is nothing", "no studies in runs", command=("status",)),
         Row("`rlhpo report` of what is no study", "holds no study", command=("report", "folder")),
-        Row("`rlhpo init` without a target", "--target", command=("init", "--data", "table.csv")),
+        Row("`rlhpo init` without a target", "--target",
+            command=("init", "--data", "table.csv", "--out", "new.yaml")),
         Row("`rlhpo init` where there is a study file", "overwrite it with --force",
             command=("init", "--data", "table.csv", "--target", "sold")),
         Row("`rlhpo retune` of a study without a model", "registry.model: a retuning needs the name",
@@ -216,8 +216,6 @@ def run(row: Row) -> tuple[int, str]:
         said, code = io.StringIO(), 0
         with (
             mock.patch.object(sys, "argv", ["rlhpo", *row.command]),
-            mock.patch.object(options.console, "file", said),
-            mock.patch.object(options.errors, "file", said),
             redirect_stdout(said),
             redirect_stderr(said),
         ):

@@ -5,9 +5,10 @@ and ``prior``.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -30,6 +31,7 @@ from rlhpo_core.cli.options import (
     StudyTracking,
     Trials,
     Workers,
+    check_free_or,
     console,
     errors,
     occupied,
@@ -221,21 +223,77 @@ def status(
 
 @app.command()
 def report(
-    folder: Folder,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER…", help="The study's folder, such as runs/NAME; several to compare.")
+    ],
     html: Annotated[
         Path | None,
         typer.Option("--html", metavar="FILE", help="Write the page with charts to point at and to zoom into there."),
     ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the trials as a table there.")
+    ] = None,
 ) -> None:
-    """Write the study's report, with its pictures, as one HTML page that needs no network."""
+    """Write the study's report, with its pictures, as one HTML page that needs no network.
+
+    Of several studies of one objective, print what each has found and spent; `--html` writes that with their curves.
+    """
     from rlhpo_core.storage.study_folder import StudyFolder
 
-    opened = StudyFolder.open(folder)
+    opened = [StudyFolder.open(folder) for folder in folders]
+    if len(opened) > 1:
+        _compare(opened, html, csv)
+        return
     from rlhpo_core.cli import session
 
+    study = opened[0]
     with console.status("drawing"):
-        path = session.write_report(opened, opened.spec(), html)
+        path = session.write_report(study, study.spec(), html)
     console.print(f"report: {escape(str(path))}")
+    if csv is not None:
+        from rlhpo_core.report.trials_csv import trials_csv
+
+        check_free_or(csv, "trial,round,status", "table of trials")
+        write_file(csv, trials_csv(study.spec(), study.history()).encode(), force=True)
+        console.print(f"trials: {escape(str(csv))}")
+
+
+def _compare(studies: list[StudyFolder], html: Path | None, csv: Path | None) -> None:
+    """Print studies side by side, and write their page. Raises: UserError if they have different objectives."""
+    from rlhpo_core.report.comparison import HEADER, compare
+
+    if csv is not None:
+        raise UserError("--csv: the trials of one study alone are written as a table; name one folder")
+    compared = compare([(str(study.path), study) for study in studies])
+    grid = Grid(*HEADER, box=None, header_style="bold")
+    for row in compared.rows:
+        grid.add_row(*map(escape, row))
+    console.print(grid)
+    if html is not None:
+        check_free_or(html, "<!doctype html", "HTML page")
+        write_file(html, compared.html.encode(), force=True)
+        console.print(f"comparison: {escape(str(html))}")
+
+
+@app.command()
+def ui(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="A study, or a folder of studies with its MLflow database.")
+    ] = RUNS,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the pages, on this machine.")] = 5000,
+    show: Annotated[bool, typer.Option("--print", help="Print the addresses, and start nothing.")] = False,
+) -> None:
+    """Open MLflow on studies of this machine: print the address of each study's page, then serve the pages.
+
+    Ctrl-C ends it. Of studies that are logged to a server the addresses are printed alone.
+    """
+    from rlhpo_core.cli.pages import pages_of, serve
+
+    found = pages_of(folder, port)
+    for name, address in found.addresses.items():
+        console.print(f"{escape(name)}  {escape(address)}", soft_wrap=True)
+    if not show and found.database is not None:
+        serve(found.database, port)
 
 
 @app.command()
@@ -288,7 +346,10 @@ def main() -> None:
     print_what_can_be_printed()
     try:
         with pod_settings.mounted():
-            app()
+            # Not by itself: Typer would fold what is wrong with the command line into a box of 80 columns.
+            code = app(standalone_mode=False)
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except UserError as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
@@ -300,9 +361,35 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(INTERRUPTED)
     except Exception as error:
-        if not _interrupted(error):
+        if _interrupted(error):
+            sys.exit(INTERRUPTED)
+        # Typer has a Click of its own; what all errors of use have in common there is this method.
+        if not hasattr(error, "format_message"):
             raise
-        sys.exit(INTERRUPTED)
+        _print_misuse(error)
+        sys.exit(2)
+
+
+#: Typer's words for values that do not fit an option, and ours.
+_OPTION_WORDS = (
+    (r"Input should be a valid integer.*", "this is not a whole number"),
+    (r"Input should be a valid number.*", "this is not a number"),
+    (r"Input should be greater than or equal to (\S+)", r"it must be at least \1"),
+    (r"Input should be (.*)", r"it must be \1"),
+)
+
+
+def _print_misuse(error: Any) -> None:
+    """What is wrong with the command line, and where its help is; without a command, the help itself."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return  # It has been shown.
+    message = str(error.format_message())
+    for theirs, ours in _OPTION_WORDS:
+        message = re.sub(theirs, ours, message)
+    command = context.command_path if context is not None else "rlhpo"
+    errors.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    errors.print(f"`{command} --help` shows what may stand there", markup=False)
 
 
 def _interrupted(error: BaseException | None) -> bool:

@@ -142,6 +142,26 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
         raise UserError(f"cannot write {path}: {error}") from error
 
 
+def check_free_or(path: Path, beginning: str, what: str) -> None:
+    """See to it that an earlier file of this kind is replaced, but not a table that was named by mistake.
+
+    Args:
+        beginning: Of such a file, in small letters.
+        what: Such a file is called.
+
+    Raises: UserError if something else is there.
+    """
+    try:
+        with path.open("rb") as file:
+            ours = file.read(100).lstrip().lower().startswith(beginning.encode())
+    except FileNotFoundError:
+        return
+    except OSError:
+        ours = False
+    if not ours:
+        raise UserError(f"{path} exists and is no {what}; choose another file")
+
+
 def occupied(place: object) -> UserError:
     """What is said of an ``--out`` that is taken."""
     return UserError(f"{place} exists; choose another --out, or overwrite it with --force")

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rlhpo_core.atomic_files import write_atomically
 from rlhpo_core.cli import local_pipeline
+from rlhpo_core.cli.options import check_free_or
 from rlhpo_core.cli.phases import Phases
 from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
@@ -78,6 +79,7 @@ def start(
     numbered: bool = False,
     evaluator: Evaluator | None = None,
     phases: Phases | None = None,
+    retunes: bool = False,
 ) -> Result:
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
@@ -88,6 +90,7 @@ def start(
         numbered: Whether path-2, path-3, … will do if there is something at the path.
         evaluator: The study's, as ``check.prepared`` has built it; it is built if it is not given.
         phases: Those that have been before.
+        retunes: Whether it is one of many about a model, whose run is named by its folder and the date.
 
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail. The folder is
     removed again if nothing has happened in it yet, and there is no run of the study in MLflow.
@@ -104,7 +107,7 @@ def start(
     with folder.locked() as lock:
         try:
             begin_study(folder, spec)
-            tracker = _open_tracker(folder, spec, phases)
+            tracker = _open_tracker(folder, spec, phases, retunes)
         except UnfinishedRunError as error:
             # Without the folder nobody would ever end that run.
             raise UserError(f"{error}\nOnce that is mended: rlhpo resume {folder.path}") from error
@@ -180,7 +183,7 @@ def retune(
         tuned = spec.model_copy(update={"warm_start": findings.warm_start})
         with patiently(BRIEFLY):
             schema = None if findings.champion is None else model.schema(findings.champion)
-        result = start(tuned, path, console, engine, schema, numbered)
+        result = start(tuned, path, console, engine, schema, numbered, retunes=True)
         if not result.finished:
             return Retuned(findings, result, None)
         with console.status("comparing the winner with the champion"), patiently(BRIEFLY):
@@ -215,8 +218,8 @@ def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None 
     Raises: UserError if it cannot be written, or if something that is no page is there.
     """
     path = interactive or folder.path / REPORT
-    if interactive is not None and not _is_free_or_page(path):
-        raise UserError(f"{path} exists and is no HTML page; choose another file for the report")
+    if interactive is not None:
+        check_free_or(path, "<!doctype html", "HTML page")
     report = make_report(folder, spec)
     try:
         write_atomically(path, (report.html if interactive is None else report.interactive).encode())
@@ -225,25 +228,15 @@ def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None 
     return path
 
 
-def _is_free_or_page(path: Path) -> bool:
-    """Whether a report may be written there: an earlier one is replaced, but not a table that was named by mistake."""
-    try:
-        with path.open("rb") as file:
-            return file.read(100).lstrip().lower().startswith(b"<!doctype html")
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-
-
 def _digest(data: DataDescription | None) -> str | None:
     return None if data is None else data.digest
 
 
-def _open_tracker(folder: StudyFolder, spec: StudySpec, phases: Phases) -> StudyTracker:
+def _open_tracker(folder: StudyFolder, spec: StudySpec, phases: Phases, retunes: bool = False) -> StudyTracker:
     # All studies of a folder share one local MLflow store.
     with phases.phase("opening MLflow", "(a new local store takes some seconds)"):
-        return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
+        name = retuning.run_name(folder.path.resolve().name) if retunes else None
+        return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent, name)
 
 
 def _conduct(

@@ -20,7 +20,7 @@ import sqlalchemy
 from filelock import FileLock
 from google.protobuf.json_format import ParseError
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -44,6 +44,9 @@ _TOO_LARGE = 413
 #: lets the others on.
 _SETTING_UP = 600
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+_AZURE = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY", "AZURE_CLIENT_ID", "AZURE_STORAGE_SAS_TOKEN")
 
 
 class TooLarge(UserError):  # noqa: N818  (what happened, in the voice of the other signals)
@@ -95,6 +98,9 @@ class Connection:
             "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            # As in object_store: MLflow writes files to S3 itself.
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
         added = {name: value for name, value in bounds.items() if name not in os.environ}
         os.environ.update(added)
@@ -178,6 +184,20 @@ class Connection:
             with FileLock(database.with_name(f".{database.name}.lock"), timeout=_SETTING_UP):
                 MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
 
+    def check_files(self, experiment: Experiment) -> None:
+        """See to it that this process can write the files of an experiment, which clients do themselves unless the
+        server passes them on.
+
+        Raises: UserError if a package or a setting is missing, or if a folder cannot be written.
+        """
+        if (obstacle := _obstacle(str(experiment.artifact_location))) is not None:
+            raise UserError(
+                f"the experiment {experiment.name!r} of {self._where()} keeps its files at "
+                f"{redacted(str(experiment.artifact_location))}, which cannot be written from here: {obstacle}, or "
+                "choose another experiment (in a study file tracking.experiment). Where the server passes files on "
+                "(mlflow server --serve-artifacts --artifacts-destination …), its new experiments need nothing here"
+            )
+
     @property
     def shown(self) -> str:
         """The address for a person to read, without its password."""
@@ -197,6 +217,7 @@ class Connection:
             found = client.get_experiment_by_name(experiment)
             if found is not None:
                 self.experiment(client, experiment)
+                self.check_files(found)
             if registry:
                 client.search_registered_models(max_results=1)
 
@@ -252,6 +273,11 @@ class Connection:
                 f"{where} denies access: {reason[:500]}\nSet MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
                 "MLFLOW_TRACKING_TOKEN, for an account that may write there, or ask whoever runs the server."
             )
+        if "CERTIFICATE_VERIFY_FAILED" in reason or "invalid path: " in reason:
+            return (
+                f"{where}: the server's certificate is not trusted. Set MLFLOW_TRACKING_SERVER_CERT_PATH (or "
+                "REQUESTS_CA_BUNDLE) to a file with the certificate of the authority that has signed it"
+            )
         if isinstance(error, MlflowException) and not isinstance(error.__cause__ or error.__context__, OSError):
             # MLflow's own refusals come as JSON, and not as a bare status.
             doubt = "\nIs that the address of an MLflow server?" if "failed with error code" in reason else ""
@@ -292,6 +318,48 @@ class _PatientClient:
                 raise
             with self._connection.open():
                 raise
+
+
+#: Clients of stores, by the scheme of their addresses: a module, the package that has it, and variables one of which
+#: says who asks. Without them Google's and Azure's clients look for a machine of theirs for minutes.
+_CLIENTS = {
+    "gs": ("google.cloud.storage", "google-cloud-storage", ("GOOGLE_APPLICATION_CREDENTIALS",)),
+    "wasb": ("azure.storage.blob", "azure-storage-blob azure-identity", _AZURE),
+    "wasbs": ("azure.storage.blob", "azure-storage-blob azure-identity", _AZURE),
+    "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake azure-identity", _AZURE),
+    "s3": ("boto3", "boto3", ()),
+}
+
+
+def _obstacle(location: str) -> str | None:
+    """Why files cannot be written at an artifact location, and what to do; ``None`` if nothing is known against it."""
+    scheme, separator, _ = location.partition(":/")
+    if not separator or scheme == "file":
+        return _obstacle_of_folder(Path(unquote(urlsplit(location).path) if separator else location))
+    if scheme not in _CLIENTS:
+        return None
+    module, package, variables = _CLIENTS[scheme]
+    if not _there(module):
+        return f"this environment lacks a client for {scheme}://; install it (pip install {package})"
+    if variables and not any(map(os.environ.get, variables)) and "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return f"nothing says who asks; set {' or '.join(variables)}"
+    return None
+
+
+def _obstacle_of_folder(folder: Path) -> str | None:
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is no folder; mend the place"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written; mend its rights"
+
+
+def _there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def all_runs(client: MlflowClient, experiment_id: str, wanted: str, view: str = ViewType.ACTIVE_ONLY) -> list[Run]:
