@@ -276,6 +276,18 @@ def _compare(studies: list[StudyFolder], html: Path | None, csv: Path | None) ->
 
 
 @app.command()
+def examples(
+    out: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to put them.")] = Path("examples"),
+) -> None:
+    """Copy the examples that come with rlhpo, with their data, into a folder of yours."""
+    from rlhpo_core.cli.checkout import copy_examples
+
+    for study in copy_examples(out):
+        console.print(f"{escape(str(study))}  {escape(study.read_text(encoding='utf-8').splitlines()[0].lstrip('# '))}")
+    console.print(f"next: rlhpo tune {escape(str(out))}/01-first-study.yaml")
+
+
+@app.command()
 def ui(
     folder: Annotated[
         Path, typer.Argument(metavar="[FOLDER]", help="A study, or a folder of studies with its MLflow database.")

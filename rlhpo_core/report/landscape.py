@@ -90,9 +90,9 @@ def _contours(ax: Axes, u: Floats, v: Floats, x: Floats, y: Floats, values: Floa
         return
     # Two trials at one place, or all on one line: there is nothing to interpolate over.
     with suppress(ValueError, RuntimeError):
-        triangles = Triangulation(u, v).triangles
-        ax.tricontourf(x, y, triangles, values, levels=_LEVELS, cmap=SCALE, alpha=0.45)
-        ax.tricontour(x, y, triangles, values, levels=_LEVELS, colors=GREY, linewidths=0.4)
+        mesh = Triangulation(x, y, Triangulation(u, v).triangles)
+        ax.tricontourf(mesh, values, levels=_LEVELS, cmap=SCALE, alpha=0.45)
+        ax.tricontour(mesh, values, levels=_LEVELS, colors=GREY, linewidths=0.4)
 
 
 def _positions(step: Float | Int, trials: list[Trial]) -> Floats:
