@@ -74,8 +74,8 @@ STEPS = (
         ("report: charts.html", "trials: trials.csv"),
     ),
     Step(
-        "**In MLflow.** Without `--print` this serves the pages. The address opens on the study; the tab *Training runs* "
-        "has all of them.",
+        "**In MLflow.** Without `--print` this serves the pages. The address opens on the study; the tab *Training "
+        "runs* has all of them.",
         "rlhpo ui --print",
         ("workflowType=machine_learning", "runs/orders"),
     ),
@@ -97,7 +97,7 @@ STEPS = (
 def messy_table(rows: int = 400) -> str:
     """A table as it comes from an export: blanks, commas within quotes, text in capitals or not, a column of one value.
 
-    Readers of messier ones (currency, dates, codes) are tested with the data; what they learn to read belongs here, too.
+    Readers of messier ones (currency, dates, codes) are tested with the data; what they learn to read belongs here.
     """
     rng = np.random.default_rng(3)
     lines = ["size,price,shop,days,currency,returned"]

@@ -1,4 +1,4 @@
-"""MLflow as it is found: runs that somebody has deleted, places that cannot be written, tokens, an authority of one's own.
+"""MLflow as it is found: runs that somebody has deleted, places that cannot be written, tokens, an own authority.
 
 mlflow/mlflow#689 and #3694 tell of the first.
 """
@@ -72,7 +72,7 @@ def test_an_authority_of_ones_own_and_a_token_come_from_the_usual_variables(
     certificate = self_signed(tmp_path)
     with mlflow_over_tls(certificate) as (address, seen), patiently(0):
         connection = Connection.of(TrackingSpec(uri=address), tmp_path)
-        with pytest.raises(UserError, match="not trusted. Set MLFLOW_TRACKING_SERVER_CERT_PATH"):
+        with pytest.raises(UserError, match=r"not trusted\. Set MLFLOW_TRACKING_SERVER_CERT_PATH"):
             connection.check("x")
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
