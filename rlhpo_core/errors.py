@@ -139,7 +139,7 @@ def _place(loc: Iterable[int | str], model: type[BaseModel] | None) -> tuple[str
         # Several classes: the members of a union.
         models = [kind for kind in here if hasattr(kind, "model_fields")]
         fields = {name: field for kind in models for name, field in kind.model_fields.items()}
-        if model is not None and len(models) > 1 and part not in fields:
+        if len(models) > 1 and (part not in fields or any(_is_kind(kind, part) for kind in models)):
             # The kind of a union, which nobody has written there.
             here = [kind for kind in models if _is_kind(kind, part)] or here
             continue

@@ -88,7 +88,7 @@ STEPS = (
     Step(
         "**Ask it**, with a raw row of the table.",
         f"curl --silent http://127.0.0.1:{_PORT}/invocations --header 'Content-Type: application/json' --data "
-        '\'{"dataframe_records": [{"size": "M", "price": 79.9, "shop": "Nord, Ost", "days": 12}]}\'',
+        '\'{"dataframe_records": [{"size": "M", "price": 79.9, "shop": "Nord, Ost", "days": 12, "currency": "EUR"}]}\'',
         ("prediction", "probability_"),
     ),
 )

@@ -170,7 +170,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             command=("check", "study.yaml")),
     ),
     "Commands and options": (
-        Row("`rlhpo tone`", "No such command 'tone'", command=("tone",), code=2),
+        Row("the command `tone`", "No such command 'tone'", command=("tone",), code=2),
         Row("`rlhpo tune`, without a file", "Missing argument", command=("tune",), code=2),
         Row("`--trails 5`", "No such option", command=(*_TUNE, "--trails", "5"), code=2),
         Row("`--trials many`", "Invalid value for '--trials'", command=(*_TUNE, "--trials", "many"), code=2),

@@ -87,7 +87,7 @@ def check_study(path: Path, offline: bool = False) -> Findings:
     spec = located(spec, path.parent)
     evaluator = _check_evaluator(spec, replaced, found)
     if evaluator is None:
-        found.skipped.append("evaluator and space: looked at once the data can be read")
+        found.skipped.append("space: looked at once data and evaluator can be used")
     elif "space" not in replaced:
         found.look("space", lambda: _check_space(evaluator, spec))
     _check_addresses(spec, replaced, found, offline)

@@ -203,7 +203,7 @@ def status(
     folder = Path(place)
     if StudyFolder(folder).study_file.exists():
         opened = StudyFolder(folder)
-        _print_study(opened, _state(opened, opened.spec(), opened.history()))
+        _print_study(opened, _state(opened, opened.spec(), opened.history_of_files()))
         return
     folders = list(studies(folder))
     if not folders:
@@ -434,7 +434,7 @@ def _print_study(folder: StudyFiles, state: str) -> None:
     from rlhpo_core.stopping.saved import Saved
 
     spec = folder.spec()
-    history = folder.history()
+    history = _history(folder)
     seconds = int(folder.record().seconds)
     console.print(f"[bold]{escape(spec.name)}[/] {state}".rstrip())
     console.print(f"trials     {len(history)} of {spec.budget.trials}, {_failed(history)} failed, in {seconds} s")
@@ -444,10 +444,17 @@ def _print_study(folder: StudyFiles, state: str) -> None:
         _print_best(folder, spec)
 
 
+def _history(study: StudyFiles) -> History:
+    """Of a folder, by its trials' files, without waiting for torch; of a store, by its state, which is one request."""
+    from rlhpo_core.storage.object_store import FolderStore
+
+    return study.history_of_files() if isinstance(study.store, FolderStore) else study.history()
+
+
 def _print_best(folder: StudyFiles, spec: StudySpec) -> None:
     from rlhpo_core.trial import shown
 
-    best, winner = folder.history().best(), folder.record().winner
+    best, winner = _history(folder).best(), folder.record().winner
     assert best is not None
     console.print(
         f"best       {spec.objective.metric} [bold cyan]{best.value:.6g}[/] (trial {best.proposal.number + 1})"
@@ -466,7 +473,7 @@ def _print_best(folder: StudyFiles, spec: StudySpec) -> None:
 
 def _row(study: StudyFolder) -> tuple[str, ...]:
     """What the list of studies says of one, after its folder."""
-    spec, history, winner = study.spec(), study.history(), study.record().winner
+    spec, history, winner = study.spec(), _history(study), study.record().winner
     best = history.best()
     return (
         _state(study, spec, history),

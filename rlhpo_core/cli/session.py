@@ -22,7 +22,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import DataDescription, Evaluator
 from rlhpo_core.execution import runner
-from rlhpo_core.execution.beginning import begin_study
+from rlhpo_core.execution.beginning import begin_study, objective_remark
 from rlhpo_core.execution.engines import Engine
 from rlhpo_core.execution.progress import LiveProgress
 from rlhpo_core.execution.resources import threads, workers
@@ -321,6 +321,8 @@ def _log_inputs(tracker: StudyTracker, evaluator: Evaluator, prior: Prior | None
             markup=False,
             soft_wrap=True,
         )
+        if (remark := objective_remark(prior, tracker.spec)) is not None:
+            console.print(remark, style="yellow", markup=False, soft_wrap=True)
 
 
 def _tune(

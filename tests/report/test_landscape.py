@@ -33,7 +33,7 @@ def test_where_there_is_no_plane_there_is_no_picture() -> None:
     choices = {"a": {"type": "float", "low": 0, "high": 1}, "b": {"type": "categorical", "choices": ["x", "y"]}}
     spec = make_spec(SearchSpace.model_validate(choices))
     assert landscape(spec, history_of(spec, [{"value": 1.0}] * 20), known) is None
-    spec = make_spec(line_space(2))
+    spec, known = make_spec(line_space(2)), Sensitivity((Importance("x0", 1, 1), Importance("x1", 0, 0)), 0.9, 20)
     assert landscape(spec, history_of(spec, [{"value": float(i)} for i in range(20)]), None) is None
     assert landscape(spec, history_of(spec, [{"value": 1.0}] * 3), known) is None
 

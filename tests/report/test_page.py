@@ -113,8 +113,8 @@ def test_where_the_time_went() -> None:
     # Two at a time from 0 to 10, a pause, and one from 20 to 25.
     outcomes = [{"value": 0.5, "started_at": at, "seconds": took} for at, took in ((100, 10), (100, 8), (120, 5))]
     page = html_report(spec, history_of(spec, outcomes), (), {}, Ending(seconds=30.0))
-    assert "15 s (50 %) in trials, 1.5 at a time; 15 s between them" in page
-    assert "the longest trial, 1, took 10 s" in page
+    assert "15.0 s (50 %) in trials, 1.5 at a time; 15.0 s between them" in page
+    assert "the longest trial, 1, took 10.0 s" in page
 
 
 def test_importances_of_noise_are_held_back() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from matplotlib.collections import LineCollection
+
 from rlhpo_core.report import charts, landscape
 from rlhpo_core.report.page import study_note
 from rlhpo_core.report.parallel_coordinates import parallel_coordinates
@@ -21,7 +23,8 @@ def test_the_earliest_of_equals_is_the_best_everywhere() -> None:
     # The thick line, drawn last, is the best trial's.
     figure = parallel_coordinates(spec, history, None)
     assert figure is not None
-    thick = figure.axes[0].collections[-1].get_paths()
+    lines = [collection for collection in figure.axes[0].collections if isinstance(collection, LineCollection)]
+    thick = lines[-1].get_paths()
     assert len(thick) == 1
     expected = [(spec.space.encode([best.config])[0][i] + 1) / 2 for i in range(2)]
     assert [round(float(y), 6) for _, y in thick[0].vertices[:2]] == [round(float(y), 6) for y in expected]
