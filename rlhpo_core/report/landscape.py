@@ -54,7 +54,14 @@ def landscape(spec: StudySpec, history: History, sensitivity: Sensitivity | None
     good = values if history.direction == "maximize" else -values
     _contours(left, _scaled(x_step, x), _scaled(y_step, y), x, y, good)
     best = history.best()
-    look: dict[str, Any] = {"s": 26, "edgecolors": "white", "linewidths": 0.5, "cmap": SCALE}
+    look: dict[str, Any] = {
+        "s": 26,
+        "clip_on": False,
+        "zorder": 3,
+        "edgecolors": "white",
+        "linewidths": 0.5,
+        "cmap": SCALE,
+    }
     left.scatter(x, y, c=good, **look)
     points = right.scatter(x, y, c=-ranks, **look)
     for ax in (left, right):
@@ -73,7 +80,9 @@ def landscape(spec: StudySpec, history: History, sensitivity: Sensitivity | None
                 set_scale("log")
             set_limits(step.low, step.high)
     names = plain(x_step.name), plain(y_step.name)
-    style(left, f"{metric_name(spec)} over what matters most", names[0], names[1], "contours between trials only")
+    found = "" if best is None else ", ".join(_at(step, best) for step in numbers if step.name in best.config)
+    title = f"Best {metric_name(spec)} at {found}" if found else f"{metric_name(spec)} over what matters most"
+    style(left, title, names[0], names[1], "contours between trials only")
     style(right, "Ranks of the trials", names[0], "", f"1 is the best of {len(trials)}")
     bar = figure.colorbar(points, ax=right, shrink=0.8, aspect=30, pad=0.02)
     shown = [-1.0, -float(len(trials))]
@@ -93,6 +102,11 @@ def _contours(ax: Axes, u: Floats, v: Floats, x: Floats, y: Floats, values: Floa
         mesh = Triangulation(x, y, Triangulation(u, v).triangles)
         ax.tricontourf(mesh, values, levels=_LEVELS, cmap=SCALE, alpha=0.45)
         ax.tricontour(mesh, values, levels=_LEVELS, colors=GREY, linewidths=0.4)
+
+
+def _at(step: Float | Int, trial: Trial) -> str:
+    value = trial.config[step.name]
+    return f"{plain(step.name, 16)} {value:.3g}" if isinstance(value, int | float) else ""
 
 
 def _positions(step: Float | Int, trials: list[Trial]) -> Floats:

@@ -14,7 +14,11 @@ from typer.testing import CliRunner
 
 from rlhpo_core.cli import main as cli
 from rlhpo_core.cli.check import SCHEMA, check_study
+from rlhpo_core.storage.study_files import StudyRecord
+from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import load_study
 from tests.helpers.command_line import environment
+from tests.helpers.courses import trial
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -127,6 +131,19 @@ def test_what_is_slow_to_import_is_not_waited_for(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
     )
     assert set(run.stdout.splitlines()[-1].split()) & set(absent) == set()
+
+
+def test_status_of_a_study_waits_for_nothing_slow(tmp_path: Path) -> None:
+    spec = load_study(EXAMPLES / "01-first-study.yaml")
+    kept = StudyFolder.create(tmp_path / "runs" / "car", spec, StudyRecord.new(spec))
+    kept.write_trial(trial(0, value=0.5, seconds=90.0))
+    for arguments in (["status"], ["status", "runs/car"]):
+        code = IMPORTED.format(arguments=arguments) + "print(*(name for name in sys.modules if '.' not in name))"
+        run = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+        )
+        assert "0.5" in run.stdout
+        assert set(run.stdout.splitlines()[-1].split()) & {"torch", "mlflow", "kfp", "pandas"} == set()
 
 
 def test_nothing_is_folded_in_a_pipe(tmp_path: Path) -> None:
