@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
@@ -34,8 +35,10 @@ _SOURCES = (
 )  # fmt: skip
 _PORT = 5001
 _SECONDS = 600
+#: Of the page's sentences, in characters.
+_WIDTH = 120
 #: Lines of output that the page shows.
-_MOST_LINES = 30
+_MOST_LINES = 60
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def page() -> str:
     parts = [_HEAD]
     with empty_folder() as (folder, environment):
         for step, said in carried_out(folder, environment):
-            parts.append(f"{step.about}\n\n```\n{step.command}\n```")
+            parts.append(f"{fill(step.about, _WIDTH)}\n\n```\n{step.command}\n```")
             if said:
                 parts.append(f"```text\n{_shown(said, folder)}\n```")
     return "\n\n".join([*parts, _TAIL]) + "\n"
