@@ -86,9 +86,7 @@ def check_study(path: Path, offline: bool = False) -> Findings:
         found.fine.append("study file: every field can be read")
     spec = located(spec, path.parent)
     evaluator = _check_evaluator(spec, replaced, found)
-    if evaluator is None:
-        found.skipped.append("space: looked at once data and evaluator can be used")
-    elif "space" not in replaced:
+    if "space" not in replaced:
         found.look("space", lambda: _check_space(evaluator, spec))
     _check_addresses(spec, replaced, found, offline)
     return found
@@ -183,8 +181,12 @@ def _check_evaluator(spec: StudySpec, replaced: set[str], found: Findings) -> Ev
     return built[0] if built else None
 
 
-def _check_space(evaluator: Evaluator, spec: StudySpec) -> str:
-    evaluator.check_space(spec.space)
+def _check_space(evaluator: Evaluator | None, spec: StudySpec) -> str:
+    """By the evaluator, or, if its data cannot be read, by what its kind knows."""
+    if evaluator is None:
+        evaluator_class(spec.evaluator.kind).check_unread(spec)
+    else:
+        evaluator.check_space(spec.space)
     return f"{len(spec.space.steps)} hyperparameters"
 
 

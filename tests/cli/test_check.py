@@ -84,6 +84,15 @@ def test_what_does_not_fit_the_data_is_found_beside_what_cannot_be_read(tmp_path
     assert "space.max_dept: XGBoost's evaluator does not know this hyperparameter" in wrong[1]
 
 
+def test_a_space_is_looked_at_though_the_data_cannot_be_read(tmp_path: Path) -> None:
+    absent = {"path": "absent.csv", "target": "sold"}
+    path = study(tmp_path, data=absent, space={"max_dept": {"type": "int", "low": 1, "high": 6}})
+    wrong = check_study(path, offline=True).wrong
+    assert len(wrong) == 2
+    assert "absent.csv" in wrong[0]
+    assert "did you mean max_depth?" in wrong[1]
+
+
 def test_a_function_is_imported_and_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
     fields = {"data": None, "objective": {"metric": "score", "direction": "maximize"}}

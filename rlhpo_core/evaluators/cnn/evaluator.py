@@ -99,6 +99,13 @@ class CNNEvaluator(Evaluator):
         """Raises: UserError, naming each hyperparameter that the network does not have or that leaves its range."""
         VOCABULARY.check_space(space, self.settings.params)
 
+    @staticmethod
+    def check_unread(spec: StudySpec) -> None:
+        """As ``check_space`` does it, and ``evaluator.params``. Raises: UserError, naming each."""
+        assert isinstance(spec.evaluator, CNNSpec)
+        VOCABULARY.check_params(spec.evaluator.params)
+        VOCABULARY.check_space(spec.space, spec.evaluator.params)
+
     def data(self) -> DataDescription:
         """The images and their parts."""
         height, width, channels = self.images.shape
