@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,9 +44,6 @@ _TOO_LARGE = 413
 #: lets the others on.
 _SETTING_UP = 600
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-
-
-_AZURE = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY", "AZURE_CLIENT_ID", "AZURE_STORAGE_SAS_TOKEN")
 
 
 class TooLarge(UserError):  # noqa: N818  (what happened, in the voice of the other signals)
@@ -320,14 +317,13 @@ class _PatientClient:
                 raise
 
 
-#: Clients of stores, by the scheme of their addresses: a module, the package that has it, and variables one of which
-#: says who asks. Without them Google's and Azure's clients look for a machine of theirs for minutes.
+#: Clients of stores, by the scheme of their addresses: a module, and the package that has it.
 _CLIENTS = {
-    "gs": ("google.cloud.storage", "google-cloud-storage", ("GOOGLE_APPLICATION_CREDENTIALS",)),
-    "wasb": ("azure.storage.blob", "azure-storage-blob azure-identity", _AZURE),
-    "wasbs": ("azure.storage.blob", "azure-storage-blob azure-identity", _AZURE),
-    "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake azure-identity", _AZURE),
-    "s3": ("boto3", "boto3", ()),
+    "gs": ("google.cloud.storage", "google-cloud-storage"),
+    "wasb": ("azure.storage.blob", "azure-storage-blob azure-identity"),
+    "wasbs": ("azure.storage.blob", "azure-storage-blob azure-identity"),
+    "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake azure-identity"),
+    "s3": ("boto3", "boto3"),
 }
 
 
@@ -338,11 +334,21 @@ def _obstacle(location: str) -> str | None:
         return _obstacle_of_folder(Path(unquote(urlsplit(location).path) if separator else location))
     if scheme not in _CLIENTS:
         return None
-    module, package, variables = _CLIENTS[scheme]
+    module, package = _CLIENTS[scheme]
     if not _there(module):
-        return f"this environment lacks a client for {scheme}://; install it (pip install {package})"
-    if variables and not any(map(os.environ.get, variables)) and "KUBERNETES_SERVICE_HOST" not in os.environ:
-        return f"nothing says who asks; set {' or '.join(variables)}"
+        return f"this environment lacks a client for it; install it (pip install {package})"
+    return _obstacle_of_google() if scheme == "gs" else None
+
+
+def _obstacle_of_google() -> str | None:
+    """Without credentials MLflow would ask as nobody, and be refused at the first file."""
+    auth, errors = import_module("google.auth"), import_module("google.auth.exceptions")
+    # How long it asks whether this is a machine of Google's; read when that module is first imported.
+    os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
+    try:
+        auth.default()
+    except errors.GoogleAuthError:
+        return "nothing says who asks; set GOOGLE_APPLICATION_CREDENTIALS, or give this machine or pod an account"
     return None
 
 
@@ -425,9 +431,18 @@ def _passing(error: BaseException) -> bool:
     return isinstance(error, OSError) and not isinstance(error, lasting) and not distrust
 
 
+#: Modules with the exceptions of stores' clients, which MLflow passes on where clients write files themselves.
+_STORAGE_ERRORS = {
+    "boto3.exceptions": ("Boto3Error",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "google.api_core.exceptions": ("GoogleAPIError",),
+    "azure.core.exceptions": ("AzureError",),
+}
+
+
+@cache
 def _storage_errors() -> tuple[type[Exception], ...]:
-    """Exceptions of boto3, which MLflow passes on where clients write artifacts to an object store themselves."""
-    if find_spec("boto3") is None:
-        return ()
-    boto3, botocore = import_module("boto3.exceptions"), import_module("botocore.exceptions")
-    return (boto3.Boto3Error, botocore.BotoCoreError, botocore.ClientError)
+    """Those of the clients that are installed."""
+    there = (name for name in _STORAGE_ERRORS if _there(name))
+    return tuple(getattr(import_module(name), error) for name in there for error in _STORAGE_ERRORS[name])
