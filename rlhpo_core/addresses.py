@@ -82,7 +82,7 @@ def as_mlflow(text: str) -> str:
         raise ValueError(f"{text!r} is no address; did you mean {'http://' + text!r}? ({wanted})")
     meant = name if name in _MLFLOW else _close(name, (*_SERVERS, *_DATABASES))
     if meant is None:
-        raise ValueError(f"MLflow is not reached by {scheme}://; {wanted}")
+        return text  # MLflow takes further schemes from plugins, such as azureml:// and ARNs of SageMaker.
     if not rest:
         raise ValueError(f"{text!r} names no server; {wanted}")
     raise ValueError(f"{text!r} is no address; did you mean {_written(meant, rest)!r}? ({wanted})")

@@ -68,6 +68,8 @@ def test_what_is_no_place(text: str, message: str) -> None:
         "databricks://profile",
         "file:///data/mlruns",
         "/data/mlruns",
+        "azureml://region.api.azureml.ms/mlflow/v1.0/workspace",
+        "arn:aws:sagemaker:eu-west-1:123456789012:mlflow-tracking-server/team",
     ],
 )
 def test_addresses_of_mlflow(text: str) -> None:
@@ -87,7 +89,6 @@ def test_addresses_of_mlflow(text: str) -> None:
         ("http://", "names no server"),
         ("'http://mlflow'", "quotes or blanks"),
         ("mlruns", "is no address of MLflow"),
-        ("kafka://mlflow", "MLflow is not reached by kafka://"),
     ],
 )
 def test_what_is_no_address_of_mlflow(text: str, message: str) -> None:
