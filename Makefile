@@ -7,7 +7,7 @@ ENGINE ?= kfp
 MINUTES ?= 30
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.prior_cards tools.reliability benchmarks.measurements
+GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.wrong_inputs tools.prior_cards tools.reliability benchmarks.measurements
 
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1
@@ -35,7 +35,7 @@ run: install ## run the looping pipeline on an example: make run STUDY=examples/
 	$(BIN)/rlhpo tune $(STUDY) --engine $(ENGINE)
 
 ui: install ## open MLflow on the studies under runs/
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
+	$(BIN)/rlhpo ui
 
 test: lint types contracts unit ## everything that has to pass at every change
 

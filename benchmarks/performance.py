@@ -2,19 +2,32 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.performance
     OMP_NUM_THREADS=1 python -m benchmarks.performance --trials 2000
+    OMP_NUM_THREADS=1 python -m benchmarks.performance --start
+    OMP_NUM_THREADS=1 python -m benchmarks.performance --study 1000
 
 256 episodes of 14 steps are sampled, then learnt from by one PPO update of 4 epochs; each reward model is fitted to 100
 trials. Medians. With ``--trials`` a study of so many trials is made instead, in the default settings, on a function
 that costs nothing, and the CPU time of each of the tuner's steps is told by the number of trials so far.
+
+With ``--start`` the CPU time of commands that people wait for is told (user and system, least of STARTS): ``rlhpo
+--help`` is to take 0.4 s at most, and ``rlhpo status`` 0.6 s. With ``--study`` so many cheap trials are run by the
+command line, with MLflow and all, and the wall time of the first and of the last 50 trials is told: the last are to
+take no more than twice as long.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -80,14 +93,99 @@ def whole_study(trials: int) -> None:
     print(f"\n{total:.0f} CPU s in all")
 
 
+#: Of each command; of what one takes the least is the command's own, the rest other processes'.
+STARTS = 5
+#: Commands, and the most CPU seconds that they are to take.
+WAITED_FOR = {("--help",): 0.4, ("status",): 0.6, ("tune", "absent.yaml"): 0.6}
+_RLHPO = [sys.executable, "-c", "from rlhpo_core.cli.main import main; main()"]
+#: Trials at the beginning and at the end of a study that are compared.
+ENDS = 50
+_CHEAP = """\
+def train(config, report):
+    x = sum((config[f"x{i}"] - 0.3) ** 2 for i in range(6)) + (config["k"] - 12) ** 2 / 400
+    return {"score": -x - (0.1 if config["c"] != "b" else 0)}
+"""
+_STUDY = """\
+name: long
+evaluator: {{kind: function, function: "cheap:train"}}
+objective: {{metric: score, direction: maximize}}
+space:
+  x0: {{type: float, low: 0, high: 1}}
+  x1: {{type: float, low: 0, high: 1}}
+  x2: {{type: float, low: 0, high: 1}}
+  x3: {{type: float, low: 0, high: 1}}
+  x4: {{type: float, low: 0, high: 1}}
+  x5: {{type: float, low: 0, high: 1}}
+  k: {{type: int, low: 1, high: 64}}
+  c: {{type: categorical, choices: [a, b, c, d]}}
+budget: {{trials: {trials}}}
+execution: {{workers: 1}}
+"""
+
+
+def starts() -> None:
+    """Print the CPU seconds of commands that nobody wants to wait for."""
+    with tempfile.TemporaryDirectory() as folder:
+        _tune(Path(folder), 3)
+        print("| command | CPU s | at most |\n|---|---|---|")
+        for arguments, most in WAITED_FOR.items():
+            seconds = min(_cpu_seconds(Path(folder), arguments) for _ in range(STARTS))
+            print(f"| `rlhpo {' '.join(arguments)}` | {seconds:.2f} | {most:g} |")
+
+
+def _cpu_seconds(folder: Path, arguments: tuple[str, ...]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([*_RLHPO, *arguments], cwd=folder, env=_environment(folder), capture_output=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def long_study(trials: int) -> None:
+    """Print how long the first and the last trials of a study take, all between them included."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        _tune(Path(folder), trials)
+        whole = time.monotonic() - began
+        from rlhpo_core.storage.study_folder import StudyFolder
+
+        done = StudyFolder.open(Path(folder) / "runs" / "long").history().trials
+    ends = [trial.started_at + trial.seconds for trial in done]
+    first, last = ends[ENDS] - ends[0], ends[-1] - ends[-1 - ENDS]
+    print(f"| trials | first {ENDS} | last {ENDS} | last / first | whole study |\n|---|---|---|---|---|")
+    print(f"| {len(done)} | {first:.1f} s | {last:.1f} s | {last / first:.2f} | {whole:.0f} s |")
+
+
+def _tune(folder: Path, trials: int) -> None:
+    (folder / "cheap.py").write_text(_CHEAP)
+    (folder / "study.yaml").write_text(_STUDY.format(trials=trials))
+    subprocess.run(
+        [*_RLHPO, "tune", "study.yaml"], cwd=folder, env=_environment(folder), check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    here = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
+    return {**kept, "PYTHONPATH": here, "RLHPO_ALLOWED_MODULES": "cheap", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
 def _done(proposal: Proposal) -> Trial:
     return Trial(proposal=proposal, status=TrialStatus.COMPLETE, value=height(proposal.config))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, help="of a whole study")
+    parser.add_argument("--trials", type=int, help="of a whole study, of which the tuner's steps are told")
+    parser.add_argument("--start", action="store_true", help="how long commands take to say something")
+    parser.add_argument("--study", type=int, metavar="TRIALS", help="run a study of cheap trials by the command line")
     given = parser.parse_args()
+    if given.start or given.study:
+        print(f"torch {torch.__version__}, Python {platform.python_version()}, one thread\n")
+        if given.start:
+            starts()
+        if given.study:
+            long_study(given.study)
+        return
     torch.set_num_threads(1)
     if given.trials:
         print(f"torch {torch.__version__}, Python {platform.python_version()}, one thread")

@@ -8,7 +8,7 @@ from pipelines.hpo_loop import pipeline as hpo_loop
 from pipelines.retune import pipeline as retune
 from pipelines.tuning import Shape
 from pipelines.workflow_size import ARGO_LIMIT, most_rounds, pods, workflow_bytes
-from rlhpo_core.execution.resources import Steps
+from rlhpo_core.execution.engines import Steps
 
 #: Seconds for each pod of those that wait for each other, on the stock Argo of KFP, whatever the pod does: a round of
 #: two trials in five steps took 171 s there.

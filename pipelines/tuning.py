@@ -19,7 +19,7 @@ from components.ppo_update.component import ppo_update
 from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
 from pipelines.pods import Late, Pods
-from rlhpo_core.execution.resources import Steps
+from rlhpo_core.execution.engines import Steps
 from rlhpo_core.kubeflow.steps.tuning import MORE
 from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 

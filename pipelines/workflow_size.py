@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import floor
 
-from rlhpo_core.execution.resources import Steps
+from rlhpo_core.execution.engines import Steps
 
 #: Bytes that Argo takes of a workflow: spec uncompressed, status compressed.
 ARGO_LIMIT = 2**20

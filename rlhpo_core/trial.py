@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from rlhpo_core.frozen import Frozen
 
-Value = bool | int | float | str
+Scalar = bool | int | float | str
+
+
+def _as_value(value: object) -> object:
+    """Lists become tuples, which nobody changes. Raises: ValueError, saying what may stand there."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(_as_value(item) for item in value)
+    raise ValueError(
+        f"{value!r} is of type {type(value).__name__}; a value is text, a number, true, false, null, or a list of these"
+    )
+
+
+def shown(value: Value) -> str:
+    """A value as text for people and for MLflow: lists and null as in JSON, all else as Python writes it."""
+    return json.dumps(value) if value is None or isinstance(value, tuple) else str(value)
+
+
+_SCALARS = ["boolean", "number", "string", "null"]
+Value = Annotated[
+    Scalar | tuple[Any, ...] | None,
+    BeforeValidator(_as_value),
+    WithJsonSchema({"type": [*_SCALARS, "array"]}),
+]
+"""Of a hyperparameter. A list in a study file is a tuple here, and a list again for a function that is tuned."""
 Config = dict[str, Value]
 Direction = Literal["maximize", "minimize"]
 #: Metric of a failed trial that took all the memory of its pod: the limit, in MB (10⁶ bytes), a whole number.

@@ -28,8 +28,9 @@ def test_one_line_per_problem_with_the_path_of_the_field() -> None:
         Outer.model_validate({"inner": [{"count": 2}, {"count": 3}, {"count": 0}], "nmae": "x"})
     lines = describe(caught.value).splitlines()
     assert lines[0] == "inner.1.count: 3 is odd"
-    assert lines[1].startswith("inner.2.count: Input should be greater than or equal to 1")
-    assert lines[2].startswith("nmae: Extra inputs")
+    assert lines[1] == "inner.2.count: must be at least 1, and not 0"
+    assert lines[2] == "nmae: there is no such field"
+    assert describe(caught.value, Outer).splitlines()[2] == "nmae: there is no such field; did you mean 'name'?"
 
 
 def test_a_record_does_not_change() -> None:

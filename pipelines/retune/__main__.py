@@ -6,7 +6,7 @@ from pipelines.compiled import compiled
 from pipelines.retune.pipeline import build
 from pipelines.tuning import Shape
 from pipelines.workflow_size import most_rounds
-from rlhpo_core.execution.resources import Steps
+from rlhpo_core.execution.engines import Steps
 from tools import generated
 
 

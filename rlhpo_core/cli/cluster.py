@@ -13,22 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from rlhpo_core.addresses import PRIOR_FILE
 from rlhpo_core.cli.checkout import pipelines_module
 from rlhpo_core.cli.cluster_options import ClusterSettings, Settings, parsed_settings
 from rlhpo_core.cli.cluster_runs import Artifacts, AsJson, Watch, as_data, failure
 from rlhpo_core.cli.options import Force, ServerOptions, StudyFile, console, errors, grouped, seconds, write_file
 from rlhpo_core.errors import UserError
-from rlhpo_core.execution.resources import Steps
-from rlhpo_core.kubeflow.schedules import RunUnderWay
-from rlhpo_core.storage.object_store import open_store
-from rlhpo_core.storage.study_files import StudyFiles
-from rlhpo_core.study.rounds import count as count_rounds
-from rlhpo_core.study.spec import PRIOR_FILE, StudySpec, load_study
+from rlhpo_core.execution.engines import RunUnderWay, Steps
 
 # KFP is slow to import, too: only the commands do.
 if TYPE_CHECKING:
     from rlhpo_core.kubeflow.client import PipelineVersion
     from rlhpo_core.kubeflow.connection import Server
+    from rlhpo_core.study.spec import StudySpec
 
 UnderWayOption = Annotated[
     RunUnderWay | None,
@@ -121,6 +118,10 @@ def submit(
     if supervise and (run.retune or not go_on):
         raise UserError("--supervise: looks after a chain of runs; leave out --retune and --no-continue")
     given = parsed_settings(run.settings)
+    from rlhpo_core.storage.object_store import open_store
+    from rlhpo_core.storage.study_files import StudyFiles
+    from rlhpo_core.study.spec import load_study
+
     spec, kfp, patience = load_study(study, given.overrides), server.server(), seconds(timeout, "--timeout")
     with tempfile.TemporaryDirectory() as folder:
         parameters, further = _parameters(spec, run, given), 0
@@ -211,6 +212,7 @@ def schedule(
     """
     from rlhpo_core.kubeflow import schedules
     from rlhpo_core.kubeflow.next_run import put_study
+    from rlhpo_core.study.spec import load_study
 
     given = parsed_settings(run.settings)
     spec, kfp = load_study(study, given.overrides), server.server()
@@ -264,6 +266,8 @@ def compile_pipeline(
     What the study's section `cluster` says, and `--set pull_secret=NAME`, is part of it; image, and names of secrets
     and of the config map, are parameters of its runs.
     """
+    from rlhpo_core.study.spec import load_study
+
     given = parsed_settings(settings)
     spec = load_study(study, given.overrides)
     with tempfile.TemporaryDirectory() as folder:
@@ -340,7 +344,9 @@ def _rounds_of_run(spec: StudySpec, wanted: int | None, retune: bool, steps: Ste
 
 def _rounds(spec: StudySpec) -> int:
     """Of the whole study."""
-    return count_rounds(spec.tuner, spec.budget.trials)
+    from rlhpo_core.study import rounds
+
+    return rounds.count(spec.tuner, spec.budget.trials)
 
 
 def _parameters(spec: StudySpec, run: RunOptions, given: ClusterSettings) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.strict_yaml import parse_yaml
-from rlhpo_core.study.cluster_settings import ClusterSpec
 
 #: What only the command line may name: a study file is data, and must not choose credentials.
 NAMES = ("config_map", "store_secret", "mlflow_secret", "registry_secret", "alert_secret", "pull_secret")
@@ -50,6 +48,9 @@ def parsed_settings(settings: list[str] | None) -> ClusterSettings:
 
     Raises: UserError if a name is not known, or if pods could not have secrets of these names.
     """
+    from rlhpo_core.strict_yaml import parse_yaml
+    from rlhpo_core.study.cluster_settings import ClusterSpec
+
     fields: dict[str, Any] = {}
     names: dict[str, str] = {}
     for setting in settings or ():

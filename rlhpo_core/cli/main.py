@@ -5,9 +5,10 @@ and ``prior``.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -30,6 +31,7 @@ from rlhpo_core.cli.options import (
     StudyTracking,
     Trials,
     Workers,
+    check_free_or,
     console,
     errors,
     occupied,
@@ -37,21 +39,19 @@ from rlhpo_core.cli.options import (
     print_what_can_be_printed,
     write_file,
 )
+from rlhpo_core.cli.phases import Phases
 from rlhpo_core.errors import UserError
-from rlhpo_core.execution.resources import Engine
+from rlhpo_core.execution.engines import Engine
 from rlhpo_core.kubeflow import pod_settings
-from rlhpo_core.stopping.saved import Saved
-from rlhpo_core.storage.object_store import open_store
-from rlhpo_core.storage.study_files import StudyFiles
-from rlhpo_core.study.budget import spent
-from rlhpo_core.study.spec import StudySpec, load_study
-from rlhpo_core.trial import History, TrialStatus
 
-# What is slow to import (torch, MLflow, XGBoost) is imported by the command that needs it: `--help` should not wait for
-# it, nor should trial workers, each of which imports this module again.
+# What is slow to import (torch, MLflow, XGBoost, and pydantic with NumPy) is imported by the command that needs it:
+# `--help` should not wait for it, nor should trial workers, each of which imports this module again.
 if TYPE_CHECKING:
     from rlhpo_core.cli.session import Result
+    from rlhpo_core.storage.study_files import StudyFiles
     from rlhpo_core.storage.study_folder import StudyFolder
+    from rlhpo_core.study.spec import StudySpec
+    from rlhpo_core.trial import History
 
 app = typer.Typer(
     help="Tune hyperparameters with few real trainings, by model-based reinforcement learning.\n\n"
@@ -98,10 +98,63 @@ def tune(
     Without a tracking URI (here, in the study file or in `MLFLOW_TRACKING_URI`) MLflow uses a database beside the
     study's folder.
     """
-    spec = load_study(study, overrides(seed, trials, workers, tracking_uri))
+    from rlhpo_core.cli.check import prepared
+    from rlhpo_core.study.spec import load_study
+
+    spec, phases = load_study(study, overrides(seed, trials, workers, tracking_uri)), Phases(console)
+    with phases.phase("reading the data"):
+        evaluator = prepared(spec)
+    # What is wrong with a study is said before torch is imported.
     from rlhpo_core.cli import session
 
-    _conclude(session.start(spec, out or RUNS / spec.name, console, engine, numbered=out is None), spec)
+    place = out or RUNS / spec.name
+    result = session.start(spec, place, console, engine, numbered=out is None, evaluator=evaluator, phases=phases)
+    _conclude(result, spec)
+
+
+@app.command()
+def check(
+    study: StudyFile,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server: neither MLflow nor S3.")] = False,
+) -> None:
+    """Say all that is wrong with a study at once, without running anything.
+
+    Its fields and their values, the space, whether the data can be read, the evaluator be imported, and whether store,
+    registry and MLflow can be used. The exit code is 1 if something is wrong.
+    """
+    from rlhpo_core.cli.check import check_study
+
+    with console.status("looking"):
+        found = check_study(study, offline)
+    for line in found.fine:
+        console.print(Text.assemble(("✓ ", "green"), line))
+    for line in found.skipped:
+        console.print(Text.assemble(("– ", "yellow"), line))
+    for line in found.wrong:
+        errors.print(Text.assemble(("✗ ", "bold red"), line))
+    if found.wrong:
+        count = len(found.wrong)
+        errors.print(f"{count} {'thing is' if count == 1 else 'things are'} wrong; docs/guide.md describes each field")
+        raise typer.Exit(1)
+    console.print(f"nothing is wrong; next: rlhpo tune {escape(str(study))}")
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there, instead of printing it.")] = None,
+) -> None:
+    """Print the study file's JSON Schema, by which editors complete and check it.
+
+    An editor with a YAML language server takes it from the first line of a study file:
+    `# yaml-language-server: $schema=rlhpo.schema.json`. `rlhpo init` writes both.
+    """
+    from rlhpo_core.cli.check import schema_text
+
+    if out is None:
+        typer.echo(schema_text(), nl=False)
+    else:
+        write_file(out, schema_text().encode(), force=True)
+        console.print(f"wrote {escape(str(out))}")
 
 
 @app.command()
@@ -112,8 +165,8 @@ def resume(
 
     With `--trials` above what it had, a finished study goes on, too. Nothing is trained or logged twice.
     """
-    from rlhpo_core.cli import session
     from rlhpo_core.storage.study_folder import StudyFolder
+    from rlhpo_core.study.spec import load_study
 
     opened = StudyFolder.open(folder)
     spec = load_study(opened.study_file, overrides(trials=trials, workers=workers))
@@ -121,6 +174,8 @@ def resume(
         if (why := opened.busy()) is not None:
             raise UserError(why)
         opened.write_spec(spec)
+    from rlhpo_core.cli import session
+
     _conclude(session.resume(folder, console, engine), spec)
 
 
@@ -139,13 +194,16 @@ def status(
     from rlhpo_core.storage.study_folder import StudyFolder, studies
 
     if "://" in place:
+        from rlhpo_core.storage.object_store import open_store
+        from rlhpo_core.storage.study_files import StudyFiles
+
         _print_study(StudyFiles(open_store(place)), "")
         cli_cluster_runs.print_runs_of(place, artifacts)
         return
     folder = Path(place)
     if StudyFolder(folder).study_file.exists():
         opened = StudyFolder(folder)
-        _print_study(opened, _state(opened, opened.spec(), opened.history()))
+        _print_study(opened, _state(opened, opened.spec(), opened.history_of_files()))
         return
     folders = list(studies(folder))
     if not folders:
@@ -165,20 +223,89 @@ def status(
 
 @app.command()
 def report(
-    folder: Folder,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER…", help="The study's folder, such as runs/NAME; several to compare.")
+    ],
     html: Annotated[
         Path | None,
         typer.Option("--html", metavar="FILE", help="Write the page with charts to point at and to zoom into there."),
     ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the trials as a table there.")
+    ] = None,
 ) -> None:
-    """Write the study's report, with its pictures, as one HTML page that needs no network."""
-    from rlhpo_core.cli import session
+    """Write the study's report, with its pictures, as one HTML page that needs no network.
+
+    Of several studies of one objective, print what each has found and spent; `--html` writes that with their curves.
+    """
     from rlhpo_core.storage.study_folder import StudyFolder
 
-    opened = StudyFolder.open(folder)
+    opened = [StudyFolder.open(folder) for folder in folders]
+    if len(opened) > 1:
+        _compare(opened, html, csv)
+        return
+    from rlhpo_core.cli import session
+
+    study = opened[0]
     with console.status("drawing"):
-        path = session.write_report(opened, opened.spec(), html)
+        path = session.write_report(study, study.spec(), html)
     console.print(f"report: {escape(str(path))}")
+    if csv is not None:
+        from rlhpo_core.report.trials_csv import trials_csv
+
+        check_free_or(csv, "trial,round,status", "table of trials")
+        write_file(csv, trials_csv(study.spec(), study.history()).encode(), force=True)
+        console.print(f"trials: {escape(str(csv))}")
+
+
+def _compare(studies: list[StudyFolder], html: Path | None, csv: Path | None) -> None:
+    """Print studies side by side, and write their page. Raises: UserError if they have different objectives."""
+    from rlhpo_core.report.comparison import HEADER, compare
+
+    if csv is not None:
+        raise UserError("--csv: the trials of one study alone are written as a table; name one folder")
+    compared = compare([(str(study.path), study) for study in studies])
+    grid = Grid(*HEADER, box=None, header_style="bold")
+    for row in compared.rows:
+        grid.add_row(*map(escape, row))
+    console.print(grid)
+    if html is not None:
+        check_free_or(html, "<!doctype html", "HTML page")
+        write_file(html, compared.html.encode(), force=True)
+        console.print(f"comparison: {escape(str(html))}")
+
+
+@app.command()
+def examples(
+    out: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to put them.")] = Path("examples"),
+) -> None:
+    """Copy the examples that come with rlhpo, with their data, into a folder of yours."""
+    from rlhpo_core.cli.checkout import copy_examples
+
+    for study in copy_examples(out):
+        console.print(f"{escape(str(study))}  {escape(study.read_text(encoding='utf-8').splitlines()[0].lstrip('# '))}")
+    console.print(f"next: rlhpo tune {escape(str(out))}/01-first-study.yaml")
+
+
+@app.command()
+def ui(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="A study, or a folder of studies with its MLflow database.")
+    ] = RUNS,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the pages, on this machine.")] = 5000,
+    show: Annotated[bool, typer.Option("--print", help="Print the addresses, and start nothing.")] = False,
+) -> None:
+    """Open MLflow on studies of this machine: print the address of each study's page, then serve the pages.
+
+    Ctrl-C ends it. Of studies that are logged to a server the addresses are printed alone.
+    """
+    from rlhpo_core.cli.pages import pages_of, serve
+
+    found = pages_of(folder, port)
+    for name, address in found.addresses.items():
+        console.print(f"{escape(name)}  {escape(address)}", soft_wrap=True)
+    if not show and found.database is not None:
+        serve(found.database, port)
 
 
 @app.command()
@@ -198,12 +325,14 @@ def init(
 
     The data is read and checked; task and metric follow from its target.
     """
+    from rlhpo_core.cli.check import SCHEMA, schema_text
     from rlhpo_core.cli.study_template import study_file
 
     if out.exists() and not force:
         raise occupied(out)
     text, summary = study_file(data, target, out.parent)
     write_file(out, text.encode(), force)
+    write_file(out.parent / SCHEMA, schema_text().encode(), force=True)
     console.print(f"{escape(summary)}\nwrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
 
 
@@ -229,7 +358,10 @@ def main() -> None:
     print_what_can_be_printed()
     try:
         with pod_settings.mounted():
-            app()
+            # Not by itself: Typer would fold what is wrong with the command line into a box of 80 columns.
+            code = app(standalone_mode=False)
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except UserError as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
@@ -241,9 +373,35 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(INTERRUPTED)
     except Exception as error:
-        if not _interrupted(error):
+        if _interrupted(error):
+            sys.exit(INTERRUPTED)
+        # Typer has a Click of its own; what all errors of use have in common there is this method.
+        if not hasattr(error, "format_message"):
             raise
-        sys.exit(INTERRUPTED)
+        _print_misuse(error)
+        sys.exit(2)
+
+
+#: Typer's words for values that do not fit an option, and ours.
+_OPTION_WORDS = (
+    (r"Input should be a valid integer.*", "this is not a whole number"),
+    (r"Input should be a valid number.*", "this is not a number"),
+    (r"Input should be greater than or equal to (\S+)", r"it must be at least \1"),
+    (r"Input should be (.*)", r"it must be \1"),
+)
+
+
+def _print_misuse(error: Any) -> None:
+    """What is wrong with the command line, and where its help is; without a command, the help itself."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return  # It has been shown.
+    message = str(error.format_message())
+    for theirs, ours in _OPTION_WORDS:
+        message = re.sub(theirs, ours, message)
+    command = context.command_path if context is not None else "rlhpo"
+    errors.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    errors.print(f"`{command} --help` shows what may stand there", markup=False)
 
 
 def _interrupted(error: BaseException | None) -> bool:
@@ -262,6 +420,8 @@ def _conclude(result: Result, spec: StudySpec) -> None:
     if result.finished:
         console.print(f"report     {folder}/report.html")
     console.print(f"MLflow     {escape(result.page)}", soft_wrap=True)
+    if result.times:
+        console.print(f"time       {escape(result.times)}", soft_wrap=True)
     if not result.finished:
         console.print(f"\ninterrupted; go on with: [bold]rlhpo resume {folder}[/]")
         raise typer.Exit(INTERRUPTED)
@@ -271,8 +431,10 @@ def _conclude(result: Result, spec: StudySpec) -> None:
 
 
 def _print_study(folder: StudyFiles, state: str) -> None:
+    from rlhpo_core.stopping.saved import Saved
+
     spec = folder.spec()
-    history = folder.history()
+    history = _history(folder)
     seconds = int(folder.record().seconds)
     console.print(f"[bold]{escape(spec.name)}[/] {state}".rstrip())
     console.print(f"trials     {len(history)} of {spec.budget.trials}, {_failed(history)} failed, in {seconds} s")
@@ -282,15 +444,24 @@ def _print_study(folder: StudyFiles, state: str) -> None:
         _print_best(folder, spec)
 
 
+def _history(study: StudyFiles) -> History:
+    """Of a folder, by its trials' files, without waiting for torch; of a store, by its state, which is one request."""
+    from rlhpo_core.storage.object_store import FolderStore
+
+    return study.history_of_files() if isinstance(study.store, FolderStore) else study.history()
+
+
 def _print_best(folder: StudyFiles, spec: StudySpec) -> None:
-    best, winner = folder.history().best(), folder.record().winner
+    from rlhpo_core.trial import shown
+
+    best, winner = _history(folder).best(), folder.record().winner
     assert best is not None
     console.print(
         f"best       {spec.objective.metric} [bold cyan]{best.value:.6g}[/] (trial {best.proposal.number + 1})"
     )
     for name, value in best.config.items():
-        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        console.print(f"           {escape(name)}: {escape(shown)}")
+        text = f"{value:.6g}" if isinstance(value, float) else shown(value)
+        console.print(f"           {escape(name)}: {escape(text)}")
     if winner is not None and winner.trial_id == best.trial_id:
         scores = ", ".join(f"{name} {value:.5g}" for name, value in winner.holdout.items())
         console.print(f"holdout    {scores}")
@@ -302,7 +473,7 @@ def _print_best(folder: StudyFiles, spec: StudySpec) -> None:
 
 def _row(study: StudyFolder) -> tuple[str, ...]:
     """What the list of studies says of one, after its folder."""
-    spec, history, winner = study.spec(), study.history(), study.record().winner
+    spec, history, winner = study.spec(), _history(study), study.record().winner
     best = history.best()
     return (
         _state(study, spec, history),
@@ -315,6 +486,8 @@ def _row(study: StudyFolder) -> tuple[str, ...]:
 
 
 def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:
+    from rlhpo_core.study.budget import spent
+
     if folder.busy():
         return "running"
     if spent(spec.budget, history, folder.record().seconds) is None:
@@ -323,4 +496,6 @@ def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:
 
 
 def _failed(history: History) -> int:
+    from rlhpo_core.trial import TrialStatus
+
     return sum(trial.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) for trial in history.trials)

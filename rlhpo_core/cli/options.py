@@ -5,33 +5,43 @@ from __future__ import annotations
 import codecs
 import inspect
 import io
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from rlhpo_core.atomic_files import create_atomically, write_atomically
 from rlhpo_core.errors import UserError, describe
-from rlhpo_core.execution.resources import Engine
-from rlhpo_core.study.durations import Duration
+from rlhpo_core.execution.engines import Engine
 
 # KFP is slow to import: only the commands that need it do.
 if TYPE_CHECKING:
     from rlhpo_core.kubeflow.connection import Server
+    from rlhpo_core.study.spec import TrackingSpec
 
 #: Exit code of a study that was interrupted, as shells have it for Ctrl-C.
 INTERRUPTED = 130
 #: Where studies are kept unless another folder is named, with the local MLflow database and the audit logs.
 RUNS = Path("runs")
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+#: Columns where there is no terminal.
+_UNBOUNDED = 1000
+
+
+def _console(stream: TextIO, stderr: bool = False) -> Console:
+    """A console that folds no line where no terminal bounds it: in a pipe or a file a line is a line."""
+    bounded = stream.isatty() or "COLUMNS" in os.environ
+    return Console(stderr=stderr, highlight=False, width=None if bounded else _UNBOUNDED, soft_wrap=not bounded)
+
+
+console = _console(sys.stdout)
+errors = _console(sys.stderr, stderr=True)
 
 #: What stands for characters that a terminal does not know; "?" for all others.
 _PLAIN = {
@@ -97,8 +107,24 @@ def overrides(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def tracking(uri: str | None) -> TrackingSpec:
+    """What ``--tracking-uri`` says. Raises: UserError if it is no address."""
+    from pydantic import ValidationError
+
+    from rlhpo_core.study.spec import TrackingSpec
+
+    try:
+        return TrackingSpec(uri=uri)
+    except ValidationError as error:
+        raise UserError(f"--tracking-{describe(error)}") from error
+
+
 def seconds(text: str, option: str) -> float:
     """A duration as study files have it (90s, 15m, 2h, 7d). Raises: UserError, naming the option, if it is none."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from rlhpo_core.study.durations import Duration
+
     try:
         return TypeAdapter(Duration).validate_python(text).total_seconds()
     except ValidationError as error:
@@ -114,6 +140,26 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
             raise occupied(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
+
+
+def check_free_or(path: Path, beginning: str, what: str) -> None:
+    """See to it that an earlier file of this kind is replaced, but not a table that was named by mistake.
+
+    Args:
+        beginning: Of such a file, in small letters.
+        what: Such a file is called.
+
+    Raises: UserError if something else is there.
+    """
+    try:
+        with path.open("rb") as file:
+            ours = file.read(100).lstrip().lower().startswith(beginning.encode())
+    except FileNotFoundError:
+        return
+    except OSError:
+        ours = False
+    if not ours:
+        raise UserError(f"{path} exists and is no {what}; choose another file")
 
 
 def occupied(place: object) -> UserError:

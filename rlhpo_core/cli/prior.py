@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from rlhpo_core.cli.options import RUNS, Force, Tracking, console, occupied
+from rlhpo_core.addresses import PRIOR_FILE
+from rlhpo_core.cli.options import RUNS, Force, Tracking, console, occupied, tracking
 from rlhpo_core.errors import UserError
-from rlhpo_core.study.spec import PRIOR_FILE, TrackingSpec, load_study
 
 # Torch and MLflow are slow to import: only the commands do.
 if TYPE_CHECKING:
@@ -230,7 +230,9 @@ def list_priors() -> None:
 def _connection(tracking_uri: str | None) -> Connection:
     from rlhpo_core.tracking.connection import Connection
 
-    return Connection.of(TrackingSpec(), RUNS) if tracking_uri is None else Connection(tracking_uri, "--tracking-uri")
+    if tracking_uri is None:
+        return Connection.of(tracking(None), RUNS)
+    return Connection(tracking(tracking_uri).uri or "", "--tracking-uri")
 
 
 def _find(address: str, tracking_uri: str | None) -> Prior:
@@ -271,6 +273,8 @@ def _space(given: str) -> SearchSpace:
         return builtin_space(given)
     if not Path(given).is_file():
         raise UserError(f"--space: {given} is neither a study file nor a built-in space ({', '.join(builtin_names())})")
+    from rlhpo_core.study.spec import load_study
+
     return load_study(Path(given)).space
 
 

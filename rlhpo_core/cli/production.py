@@ -23,11 +23,10 @@ from rlhpo_core.cli.options import (
     console,
     errors,
     overrides,
+    tracking,
 )
 from rlhpo_core.errors import UserError
-from rlhpo_core.execution.resources import Engine
-from rlhpo_core.retries import BRIEFLY, patiently
-from rlhpo_core.study.spec import TrackingSpec, load_study
+from rlhpo_core.execution.engines import Engine
 
 # What is slow to import is imported by the command that needs it, as in main.
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ def retune(
     are normal ends (exit code 0). Made to be run by cron.
     """
     changed = overrides(trials=trials, workers=workers, tracking_uri=tracking_uri, table=table)
+    from rlhpo_core.study.spec import load_study
+
     spec = load_study(study, changed)
     from rlhpo_core.cli import session
 
@@ -89,6 +90,7 @@ def promote(
 ) -> None:
     """Make a version champion by hand, past the gate. The audit log keeps who did so and why."""
     from rlhpo_core.production import promotion
+    from rlhpo_core.retries import BRIEFLY, patiently
 
     registered = _registered_model(model, store, tracking_uri)
     with patiently(BRIEFLY), registered.connection.open(timeout=60):
@@ -104,6 +106,7 @@ def rollback(
 ) -> None:
     """Make the previous champion champion again. What served by the alias `champion` serves it at its next load."""
     from rlhpo_core.production import promotion
+    from rlhpo_core.retries import BRIEFLY, patiently
 
     registered = _registered_model(model, store, tracking_uri)
     with patiently(BRIEFLY), registered.connection.open(timeout=60):
@@ -158,7 +161,7 @@ def _settle(name: str, store: str | None, tracking_uri: str | None) -> None:
 def _registered_model(name: str, store: str | None, tracking_uri: str | None) -> RegisteredModel:
     from rlhpo_core.production.registered_model import RegisteredModel
 
-    return RegisteredModel.open(name, TrackingSpec(uri=tracking_uri), store, RUNS.resolve())
+    return RegisteredModel.open(name, tracking(tracking_uri), store, RUNS.resolve())
 
 
 def _print_champion(record: Record) -> None:

@@ -15,14 +15,17 @@ from rich.console import Console
 
 from rlhpo_core.atomic_files import write_atomically
 from rlhpo_core.cli import local_pipeline
+from rlhpo_core.cli.options import check_free_or
+from rlhpo_core.cli.phases import Phases
 from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import DataDescription, Evaluator
 from rlhpo_core.execution import runner
-from rlhpo_core.execution.beginning import begin_study
+from rlhpo_core.execution.beginning import begin_study, objective_remark
+from rlhpo_core.execution.engines import Engine
 from rlhpo_core.execution.progress import LiveProgress
-from rlhpo_core.execution.resources import Engine, threads, workers
+from rlhpo_core.execution.resources import threads, workers
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.production import alerts, retuning
 from rlhpo_core.production.endings import recording_failure
@@ -63,6 +66,8 @@ class Result:
     """Whether all of it is in MLflow."""
     page: str
     """The command or the address that shows the study in MLflow."""
+    times: str = ""
+    """What took how long, for a person to read."""
 
 
 def start(
@@ -72,6 +77,9 @@ def start(
     engine: Engine = Engine.INPROCESS,
     schema: TableSchema | None = None,
     numbered: bool = False,
+    evaluator: Evaluator | None = None,
+    phases: Phases | None = None,
+    retunes: bool = False,
 ) -> Result:
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
@@ -80,21 +88,26 @@ def start(
         console: For the live display and messages.
         schema: By which the table is read: that of the model that is retuned; ``None`` to infer it.
         numbered: Whether path-2, path-3, … will do if there is something at the path.
+        evaluator: The study's, as ``check.prepared`` has built it; it is built if it is not given.
+        phases: Those that have been before.
+        retunes: Whether it is one of many about a model, whose run is named by its folder and the date.
 
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail. The folder is
     removed again if nothing has happened in it yet, and there is no run of the study in MLflow.
     """
     torch.set_num_threads(1)
-    with console.status("reading the data"):
-        evaluator = build_evaluator(spec, threads(spec.execution), schema)
-        evaluator.check_space(spec.space)
+    phases = phases or Phases(console)
+    if evaluator is None:
+        with phases.phase("reading the data"):
+            evaluator = build_evaluator(spec, threads(spec.execution), schema)
+            evaluator.check_space(spec.space)
     existed, data = path.exists() and not numbered, evaluator.data()
     create = StudyFolder.create_numbered if numbered else StudyFolder.create
     folder = create(path, spec, StudyRecord.new(spec, _digest(data)), None if data is None else data.schema)
     with folder.locked() as lock:
         try:
             begin_study(folder, spec)
-            tracker = _open_tracker(folder, spec, console)
+            tracker = _open_tracker(folder, spec, phases, retunes)
         except UnfinishedRunError as error:
             # Without the folder nobody would ever end that run.
             raise UserError(f"{error}\nOnce that is mended: rlhpo resume {folder.path}") from error
@@ -102,7 +115,7 @@ def start(
             # Nothing has happened in it: the next attempt should find the place free.
             folder.discard(keep_folder=existed)
             raise
-        return _conduct(folder, spec, evaluator, tracker, console, engine, lock)
+        return _conduct(folder, spec, evaluator, tracker, phases, engine, lock)
 
 
 def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
@@ -115,15 +128,15 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
     is no longer that of the study.
     """
     torch.set_num_threads(1)
-    folder = StudyFolder.open(path)
+    folder, phases = StudyFolder.open(path), Phases(console)
     with folder.locked() as lock:
         spec = folder.spec()
-        with console.status("reading the data"):
+        with phases.phase("reading the data"):
             evaluator = build_evaluator(spec, threads(spec.execution), folder.schema())
             evaluator.check_space(spec.space)
             folder.check_table(_digest(evaluator.data()))
         begin_study(folder, spec)
-        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, console), console, engine, lock)
+        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, phases), phases, engine, lock)
 
 
 @dataclass(frozen=True)
@@ -170,7 +183,7 @@ def retune(
         tuned = spec.model_copy(update={"warm_start": findings.warm_start})
         with patiently(BRIEFLY):
             schema = None if findings.champion is None else model.schema(findings.champion)
-        result = start(tuned, path, console, engine, schema, numbered)
+        result = start(tuned, path, console, engine, schema, numbered, retunes=True)
         if not result.finished:
             return Retuned(findings, result, None)
         with console.status("comparing the winner with the champion"), patiently(BRIEFLY):
@@ -205,8 +218,8 @@ def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None 
     Raises: UserError if it cannot be written, or if something that is no page is there.
     """
     path = interactive or folder.path / REPORT
-    if interactive is not None and not _is_free_or_page(path):
-        raise UserError(f"{path} exists and is no HTML page; choose another file for the report")
+    if interactive is not None:
+        check_free_or(path, "<!doctype html", "HTML page")
     report = make_report(folder, spec)
     try:
         write_atomically(path, (report.html if interactive is None else report.interactive).encode())
@@ -215,25 +228,15 @@ def write_report(folder: StudyFolder, spec: StudySpec, interactive: Path | None 
     return path
 
 
-def _is_free_or_page(path: Path) -> bool:
-    """Whether a report may be written there: an earlier one is replaced, but not a table that was named by mistake."""
-    try:
-        with path.open("rb") as file:
-            return file.read(100).lstrip().lower().startswith(b"<!doctype html")
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-
-
 def _digest(data: DataDescription | None) -> str | None:
     return None if data is None else data.digest
 
 
-def _open_tracker(folder: StudyFolder, spec: StudySpec, console: Console) -> StudyTracker:
+def _open_tracker(folder: StudyFolder, spec: StudySpec, phases: Phases, retunes: bool = False) -> StudyTracker:
     # All studies of a folder share one local MLflow store.
-    with console.status("opening MLflow (a new local store takes some seconds)"):
-        return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
+    with phases.phase("opening MLflow", "(a new local store takes some seconds)"):
+        name = retuning.run_name(folder.path.resolve().name) if retunes else None
+        return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent, name)
 
 
 def _conduct(
@@ -241,7 +244,7 @@ def _conduct(
     spec: StudySpec,
     evaluator: Evaluator,
     tracker: StudyTracker,
-    console: Console,
+    phases: Phases,
     engine: Engine,
     lock: Lock,
 ) -> Result:
@@ -249,20 +252,22 @@ def _conduct(
 
     Raises: UserError if no trial has succeeded; LostLock if somebody else has taken over.
     """
+    console = phases.console
     display = LiveProgress(console, spec, folder.history())
     begun = folder.state().summaries
     mirror = TrackingListener(tracker, folder.history(), begun, display.warn, folder.with_curve)
     with _Interrupts(display.warn) as interrupts:
         try:
             _log_inputs(tracker, evaluator, folder.state().prior, console)
-            with display:
+            with display, phases.phase("tuning", quiet=True):
                 outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts, lock)
             interrupts.check()
             lock.check()
             best = folder.history().best()
-            mirrored = mirror.flush()
+            with phases.phase("logging what MLflow lacks"):
+                mirrored = mirror.flush()
             try:
-                winner, logged = _conclude(folder, spec, evaluator, tracker, outcome, best, console), mirrored
+                winner, logged = _conclude(folder, spec, evaluator, tracker, outcome, best, phases), mirrored
             except UserError as error:
                 whole = f"The study is whole in {folder.path}; `rlhpo resume {folder.path}` logs the rest."
                 display.warn(f"{error}\n{whole}")
@@ -275,7 +280,7 @@ def _conduct(
             interrupts.disarm()
             _leave(tracker, "KILLED", display.warn)
             best, winner = folder.history().best(), folder.record().winner
-            return Result(folder, "interrupted", False, best, winner, not mirror.pending, tracker.url)
+            return Result(folder, "interrupted", False, best, winner, not mirror.pending, tracker.url, phases.summary())
         except LostLock:
             raise  # The run in MLflow is theirs, too.
         except Exception:
@@ -286,7 +291,7 @@ def _conduct(
             f"{outcome.reason}; {failure_report(folder.history())}\n"
             f"Their full errors are in {folder.path}/report.html. Mend the cause and start the study again."
         )
-    return Result(folder, outcome.reason, outcome.finished, best, winner, logged, tracker.url)
+    return Result(folder, outcome.reason, outcome.finished, best, winner, logged, tracker.url, phases.summary())
 
 
 def _tell(spec: StudySpec, outcome: runner.Outcome, best: Trial | None, warn: Callable[[str], None]) -> None:
@@ -316,6 +321,8 @@ def _log_inputs(tracker: StudyTracker, evaluator: Evaluator, prior: Prior | None
             markup=False,
             soft_wrap=True,
         )
+        if (remark := objective_remark(prior, tracker.spec)) is not None:
+            console.print(remark, style="yellow", markup=False, soft_wrap=True)
 
 
 def _tune(
@@ -346,7 +353,7 @@ def _conclude(
     tracker: StudyTracker,
     outcome: runner.Outcome,
     best: Trial | None,
-    console: Console,
+    phases: Phases,
 ) -> Winner | None:
     """Refit the best configuration if the budget is spent, write the report, and end the study's run in MLflow.
 
@@ -354,9 +361,9 @@ def _conclude(
     """
     winner = None
     if outcome.finished and best is not None:
-        with console.status("training the best configuration on train + validation"), patiently(BRIEFLY):
+        with phases.phase("registering the winner", "(trained on train + validation)"), patiently(BRIEFLY):
             winner = register_winner(folder, spec, evaluator, tracker, best)
-    with console.status("drawing and logging the report"):
+    with phases.phase("drawing and logging the report"):
         report = make_report(folder, spec)
         folder.store.write(REPORT, report.html.encode())
         log_report(tracker, report)

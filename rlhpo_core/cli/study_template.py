@@ -21,6 +21,7 @@ from rlhpo_core.study.spec import DataSpec
 _RARE = 0.2
 
 _TEMPLATE = """\
+# yaml-language-server: $schema=rlhpo.schema.json
 # A study for rlhpo: what to tune, on what data, within what budget.
 # Run it:  rlhpo tune {file}
 

@@ -25,7 +25,7 @@ from rlhpo_core.evaluators.protocol import NO_CHECKPOINT, Checkpoint, Evaluation
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.evaluator_specs import FunctionSpec
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.trial import Config
+from rlhpo_core.trial import Config, Value
 
 #: Environment variable with the modules that may be imported, separated by commas.
 ALLOWED_MODULES = "RLHPO_ALLOWED_MODULES"
@@ -76,7 +76,8 @@ class FunctionEvaluator(Evaluator):
     def evaluate(self, config: Config, report: Reporter, checkpoint: Checkpoint = NO_CHECKPOINT) -> Evaluation:
         """Raises: TypeError or ValueError if what the function returns is no score, and whatever it raises itself."""
         # Copies, so that a function which changes its arguments changes nothing for the next trial.
-        returned = self._function(dict(config), report, **copy.deepcopy(self._options))
+        given = {name: _as_written(value) for name, value in config.items()}
+        returned = self._function(given, report, **copy.deepcopy(self._options))
         if not isinstance(returned, Mapping):
             return Evaluation(self._number(returned, "the result"))
         if self._metric not in returned:
@@ -98,6 +99,11 @@ class FunctionEvaluator(Evaluator):
             return float(value)
         wanted = f"return a number, or a mapping from metrics to numbers with {self._metric!r} in it"
         raise TypeError(f"{self._name}: {what} is of type {type(value).__name__}; {wanted}")
+
+
+def _as_written(value: Value) -> object:
+    """A value as the study file has it: lists are lists again."""
+    return [_as_written(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _load(name: str) -> Callable[..., object]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rlhpo_core.errors import UserError
 from rlhpo_core.space.parameters import Categorical, Fixed, Float, Int, Parameter
 from rlhpo_core.space.search_space import SearchSpace
-from rlhpo_core.trial import Config, Value
+from rlhpo_core.trial import Config, Scalar, Value, shown
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Vocabulary:
         if problems:
             raise UserError("\n".join(problems))
 
-    def check_params(self, params: Mapping[str, Value]) -> None:
+    def check_params(self, params: Mapping[str, Scalar]) -> None:
         """Raises: UserError, naming each wrong entry of ``evaluator.params``."""
         problems = [
             problem
@@ -89,9 +89,9 @@ class Vocabulary:
         for value in _extremes(parameter):
             if known.choices:
                 if value not in known.choices:
-                    problems.append(f"{where}: {value!r} is not one of {', '.join(known.choices)}")
-            elif isinstance(value, str | bool):
-                problems.append(f"{where}: {value!r} is not a number")
+                    problems.append(f"{where}: {shown(value)!r} is not one of {', '.join(known.choices)}")
+            elif isinstance(value, bool) or not isinstance(value, int | float):
+                problems.append(f"{where}: {shown(value)} is not a number, which {self.owner} takes here")
             elif not known.low <= value <= known.high:
                 bounds = f"{known.low:g} to {known.high:g}"
                 problems.append(f"{where}: {value!r} is outside of what {self.owner} takes, {bounds}")

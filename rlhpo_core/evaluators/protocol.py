@@ -174,6 +174,13 @@ class Evaluator(Protocol):
         """Raises: UserError, naming each parameter that this evaluator does not know or that has a wrong kind."""
         ...
 
+    @staticmethod
+    def check_unread(spec: StudySpec) -> None:
+        """What can be said of a study's space and settings without its data: nothing, unless a kind says otherwise.
+
+        Raises: UserError as ``check_space`` does.
+        """
+
     def data(self) -> DataDescription | None:
         """The data behind the scores; ``None`` if only the user's own code knows it."""
         ...

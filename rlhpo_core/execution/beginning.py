@@ -11,7 +11,7 @@ from rlhpo_core.priors.store import builtin_names, find_prior, load_prior
 from rlhpo_core.storage.object_store import FolderStore, open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.cluster_settings import in_bytes
-from rlhpo_core.study.spec import StudySpec, WarmStartSpec
+from rlhpo_core.study.spec import CLASSIFICATION_METRICS, METRICS, StudySpec, WarmStartSpec
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import POD_MEMORY, Inherited
 from rlhpo_core.tuner import algorithm, prior_mapping
@@ -86,6 +86,23 @@ def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:
     # Those that come with rlhpo are named after the kind of evaluator that they were learnt with.
     names = [name for name in builtin_names() if name.startswith(f"{spec.evaluator.kind}-")]
     return next((prior for name in names if prior_mapping.fits(prior := load_prior(name), spec.space)), None)
+
+
+def objective_remark(prior: Prior, spec: StudySpec) -> str | None:
+    """What is to be said of a prior that was learnt from studies with another goal; ``None`` if nothing is.
+
+    Only of a prior that the study names: those that come with rlhpo were tried on both kinds of tasks.
+    """
+    learnt, wanted = prior.card.objective, spec.objective.metric
+    if spec.prior == "auto" or learnt not in METRICS or learnt == wanted:
+        return None
+    other = (learnt in CLASSIFICATION_METRICS) != (wanted in CLASSIFICATION_METRICS) and wanted in METRICS
+    task = "regression" if learnt not in CLASSIFICATION_METRICS else "classification"
+    of = f", that is {task}," if other else ""
+    return (
+        f"prior: {prior.card.name} was learnt from studies judged by {learnt}{of} and this one is judged by {wanted}; "
+        "what it expects may mislead at first (`prior: none` leaves it out)"
+    )
 
 
 def _local_mlflow(files: StudyFiles) -> Path:

@@ -1,28 +1,11 @@
-"""Which engine runs a study, and how the cores of this computer are shared between trials."""
+"""How the cores of this computer are shared between trials."""
 
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 
 from rlhpo_core.execution import cgroup
 from rlhpo_core.study.spec import ExecutionSpec
-
-
-class Engine(StrEnum):
-    """What runs the loop: the runner in this process, or the looping pipeline by KFP's local runner."""
-
-    INPROCESS = "inprocess"
-    KFP = "kfp"
-
-
-class Steps(StrEnum):
-    """Into how many steps a round on a cluster is divided. The trials are the same."""
-
-    FIVE = "five"
-    """Propose, train, fit the reward model, update the policy: each is a step of its own in KFP's pages."""
-    COMPACT = "compact"
-    """Train, and one step that learns from the round and proposes the next: fewer pods, and less time in between."""
 
 
 def cores() -> int:

@@ -17,13 +17,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.engines import RunUnderWay
 from rlhpo_core.kubeflow import client
 from rlhpo_core.kubeflow.client import PipelineVersion, RunInfo
 from rlhpo_core.kubeflow.compiled_pipeline import digest, read_package, uncached
@@ -53,13 +53,6 @@ _SHORTHANDS = {
 }
 _FORM = "second minute hour day-of-month month day-of-week, such as '0 30 2 * * 1-5' for 02:30 on working days"
 _ANY = ("*", "?")
-
-
-class RunUnderWay(StrEnum):
-    """What becomes of a run of a schedule that is to go."""
-
-    WAIT = "wait"
-    STOP = "stop"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import SPEC, StudyFiles
 from rlhpo_core.storage.study_folder import StudyFolder, studies
 from rlhpo_core.study.spec import parse_study
-from rlhpo_core.tracking.connection import Connection, all_runs, redacted
+from rlhpo_core.tracking.address import redacted
+from rlhpo_core.tracking.connection import Connection, all_runs
 from rlhpo_core.tracking.content import config_of
 from rlhpo_core.trial import Config, Direction, History, sign
 from rlhpo_core.tuner import state_file

@@ -128,7 +128,7 @@ def _version(
 ) -> ModelVersion:
     from mlflow.exceptions import MlflowException
 
-    from rlhpo_core.tracking.connection import redacted
+    from rlhpo_core.tracking.address import redacted
 
     try:
         if alias is not None:

@@ -8,7 +8,6 @@ that people set by hand are respected: the champion is read anew just before the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,8 @@ from rlhpo_core.tracking.registry import (
 
 #: Tag of a registered model: the last record of the ledger that its aliases follow.
 APPLIED = "rlhpo.audit"
+#: Tag of a version: what was decided about it, and in which record.
+DECISION = "rlhpo.gate.decision"
 #: (champion, challengers) → a verdict for each challenger that could be judged.
 Judge = Callable[[str, Sequence[str]], Mapping[str, Verdict]]
 
@@ -328,17 +329,8 @@ def _move(client: MlflowClient, entry: _Entry, move: Record) -> None:
 
 
 def _tags(record: Record) -> dict[str, str]:
-    """The decision, on the version that it is about."""
-    facts: dict[str, object] = {
-        "decision": record.outcome, "reason": record.reason[:5000], "by": record.by,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.at)), "record": record.number,
-        "against": record.champion_before, "data_digest": record.data_digest,
-        "code_commit": record.code_commit, "image_digest": record.image_digest,
-    }  # fmt: skip
-    if (verdict := record.verdict) is not None:
-        facts |= verdict.model_dump(include={"metric", "rows", "confidence"})
-        facts |= {} if verdict.measured is None else verdict.measured.model_dump(exclude={"detectable"})
-    return {f"rlhpo.gate.{name}": str(value) for name, value in facts.items() if value is not None}
+    """The decision, on the version that it is about; the ledger, and the version's description, have all of it."""
+    return {DECISION: f"{record.outcome} (record {record.number})"}
 
 
 def _entry(client: MlflowClient, name: str) -> _Entry | None:

@@ -29,9 +29,10 @@ from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.content import millis
 from rlhpo_core.tracking.registry import CHALLENGER, aliases_of_version, create_registered_model, set_aliases
 from rlhpo_core.tracking.tracker import StudyTracker
-from rlhpo_core.trial import Trial
+from rlhpo_core.trial import Trial, shown
 
-#: Tag of a version that has got its first aliases: later ones are the gate's and the users'.
+#: Tag of the registered model: the latest version that has got its first aliases. Later ones are the gate's and the
+#: users'. Versions that were registered by earlier releases have a tag of this name of their own.
 _ALIASED = "rlhpo.aliased"
 
 
@@ -70,7 +71,7 @@ def register(
         client = tracker.connection.patient(tracker.client)
         version = _find(client, name, tracker.study_id, trial.trial_id)
         if version is None:
-            create_registered_model(client, name, "true")
+            create_registered_model(client, name, "true", _about(name, spec))
             model = _log_model(tracker, name, refit, trial, spec)
             digest = tracker.tags.get("rlhpo.data_digest", "unknown")
             card = model_card(spec, tracker.study_id, trial, refit.metrics, tracker.rows(), digest)
@@ -80,11 +81,12 @@ def register(
                 # Not models:/<id>: a local store would look that up wherever the environment says MLflow is.
                 source=model.artifact_location,
                 run_id=tracker.run_id,
+                # What later studies and retunings look up; the description has it all for people.
                 tags={
-                    **_tags(tracker, refit, trial),
-                    # The store of MLflow itself keeps no model_id of a version.
-                    "rlhpo.model_id": model.model_id,
+                    "rlhpo.study_id": tracker.study_id,
+                    "rlhpo.trial_id": trial.trial_id,
                     "rlhpo.config": json.dumps(trial.config),
+                    **({"rlhpo.data_digest": digest} if "rlhpo.data_digest" in tracker.tags else {}),
                     **({"rlhpo.store": store} if store else {}),
                 },
                 description=card,
@@ -92,11 +94,29 @@ def register(
             )
             link = [{"name": name, "version": str(version.version)}]
             client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": json.dumps(link)})
-        if _ALIASED not in version.tags:
+        if _ALIASED not in version.tags and int(version.version) > _aliased(client, name):
             set_aliases(client, name, version.version, [CHALLENGER])
-            client.set_model_version_tag(name, version.version, _ALIASED, "true")
+            client.set_registered_model_tag(name, _ALIASED, str(version.version))
         aliases = aliases_of_version(client, name, version.version)
     return RegisteredModelVersion(name, str(version.version), aliases)
+
+
+def _aliased(client: MlflowClient, name: str) -> int:
+    """The latest version of a model that has got its first aliases; 0 if none has."""
+    tag = client.get_registered_model(name).tags.get(_ALIASED, "")
+    return int(tag) if tag.isdecimal() else 0
+
+
+def _about(name: str, spec: StudySpec) -> str:
+    """What is said of a registered model: what it predicts from what, and what to do with it."""
+    source = "" if spec.data is None else f" from {spec.data.path.name}"
+    target = spec.data.target if spec.data is not None and spec.data.target else "its target"
+    return (
+        f"Predicts `{target}`{source} by {spec.evaluator.describe()}; each version is the winner of a study by rlhpo, "
+        f"judged by {spec.objective.metric}.\n\nServe the alias `champion` (`models:/{name}@champion`). The newest "
+        f"version is the `challenger`; the gate, or a person, makes it champion. `rlhpo audit {name}` shows what has "
+        "happened."
+    )
 
 
 def _find(client: MlflowClient, name: str, study_id: str, trial_id: str) -> ModelVersion | None:
@@ -113,7 +133,7 @@ def _log_model(tracker: StudyTracker, name: str, refit: Refit, trial: Trial, spe
         re.sub(r"[^\w-]", "-", name),
         source_run_id=tracker.run_id,
         tags=_tags(tracker, refit, trial),
-        params={key: str(value) for key, value in trial.config.items()},
+        params={key: shown(value) for key, value in trial.config.items()},
         model_type=spec.evaluator.kind,
     )
     try:
@@ -183,7 +203,8 @@ def _metrics(tracker: StudyTracker, refit: Refit, trial: Trial, spec: StudySpec,
         dataset = tracker.datasets.get(context)
         data = {} if dataset is None else {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
         for key, value in values.items():
-            metrics.append(Metric(f"{context}.{key}", value, now, trial.proposal.number + 1, model_id=model_id, **data))
+            # One value, and no curve: without a step.
+            metrics.append(Metric(f"{context}.{key}", value, now, 0, model_id=model_id, **data))
     return metrics
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -333,6 +334,15 @@ def _compared(
         named = {"the champion": before, "the challenger": after}
         answers = ask({name: (version.model, version.size) for name, version in named.items()}, rows)
     return comparable(rows, answers)
+
+
+def run_name(place: str) -> str:
+    """The name of a retuning's run in MLflow: one model has many.
+
+    Args:
+        place: Name of its folder, or of its place in the store.
+    """
+    return f"{place} {time.strftime('%Y-%m-%d')}"
 
 
 def _publish(

@@ -26,6 +26,8 @@ from rlhpo_core.report.plotting import (
     SKY,
     VERMILION,
     drawable,
+    lane_and_limits,
+    lane_needed,
     number_of,
     reached_by,
     shown_range,
@@ -99,6 +101,7 @@ def _progress(spec: StudySpec, history: History) -> go.Figure | None:
     lost = [trial for trial in history.trials if trial.value is None and trial.stop is None]
     stopped = [trial for trial in history.trials if trial.stop is not None and trial.stop.value is not None]
     window = shown_range(values_of(trials), history.direction)
+    lane, limits = lane_and_limits(window, history.direction == "maximize", lane_needed(history.trials, window))
     if stopped:
         figure.add_scatter(
             x=[number_of(trial) for trial in stopped], y=np.clip(reached_by(stopped), *window), mode="markers",
@@ -107,12 +110,14 @@ def _progress(spec: StudySpec, history: History) -> go.Figure | None:
         )  # fmt: skip
     if lost:
         figure.add_scatter(
-            x=[number_of(trial) for trial in lost], y=[window[0]] * len(lost), mode="markers", name="no score",
+            x=[number_of(trial) for trial in lost], y=[lane] * len(lost), mode="markers", name="no score",
             marker={"symbol": "x", "color": PURPLE}, text=[_about(t) for t in lost],
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
-    figure.update_yaxes(title=_metric(spec), range=window)
-    figure.update_xaxes(title="trial")
+    numbers = [number_of(trial) for trial in history.trials]
+    margin = 0.02 * (numbers[-1] - numbers[0]) or 0.5
+    figure.update_yaxes(title=_metric(spec), range=limits)
+    figure.update_xaxes(title="trial", range=(numbers[0] - margin, numbers[-1] + margin))
     return figure
 
 
@@ -173,15 +178,18 @@ def _predicted(spec: StudySpec, history: History) -> go.Figure | None:
     guess = sign(history.direction) * drawable([trial.proposal.predicted for trial in trials])
     spread = drawable([t.proposal.predicted_std or 0.0 for t in trials])
     window = shown_range(real, history.direction)
+    # As in the picture: measured to the right, predicted upwards, with a margin for what is off the scale.
+    margin = 0.06 * (window[1] - window[0])
+    limits = (window[0] - margin, window[1] + margin)
     figure = go.Figure()
     figure.add_scatter(x=window, y=window, mode="lines", line={"color": GREY, "dash": "dot"}, showlegend=False)
     figure.add_scatter(
-        x=np.clip(guess, *window), y=np.clip(real, *window), mode="markers", name="trials",
-        error_x={"array": spread, "color": PALE, "thickness": 1}, marker={"color": GREEN, "size": 8},
+        x=np.clip(real, *limits), y=np.clip(guess, *limits), mode="markers", name="trials",
+        error_y={"array": spread, "color": PALE, "thickness": 1}, marker={"color": GREEN, "size": 8},
         text=[_about(t) for t in trials], hovertemplate="%{text}<extra></extra>", showlegend=False,
     )  # fmt: skip
-    figure.update_xaxes(title=f"predicted {_metric(spec)}, ± one standard deviation", range=window)
-    figure.update_yaxes(title=f"measured {_metric(spec)}", range=window)
+    figure.update_xaxes(title=f"measured {_metric(spec)}", range=limits)
+    figure.update_yaxes(title=f"predicted {_metric(spec)}, ± one standard deviation", range=limits)
     return figure
 
 

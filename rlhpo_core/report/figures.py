@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.report import sensitivity as sobol
+from rlhpo_core.report.landscape import landscape
 from rlhpo_core.report.parallel_coordinates import parallel_coordinates
 from rlhpo_core.report.plotting import (
     BLUE,
@@ -31,6 +32,8 @@ from rlhpo_core.report.plotting import (
     canvas,
     drawable,
     formatted,
+    lane_and_limits,
+    lane_needed,
     metric_label,
     metric_name,
     number_of,
@@ -60,6 +63,8 @@ CAPTIONS = {
     "meet, good values lie; if they meet at the end of an axis, widen its range.",
     "slices.png": "The score against each hyperparameter by itself; later trials are darker, the best is ringed. A "
     "slope up to the edge says that the range should be widened there; a level cloud, that the value hardly matters.",
+    "landscape.png": "The score over the two hyperparameters that matter most. Lines join equal scores; they are drawn "
+    "between trials only. Beside it the same trials by rank, which no outlier bends.",
     "predicted_vs_real.png": "What the reward model expected before each trial, against what was measured. The closer "
     "to the diagonal, the more the model can be relied on to choose trials.",
     "learning.png": "The method itself, round by round: how well its model predicts, how far that moved the policy, "
@@ -91,6 +96,7 @@ def figures(
         "importance.png": _importance(spec, sensitivity),
         "parallel_coordinates.png": parallel_coordinates(spec, history, sensitivity),
         "slices.png": slices(spec, history, sensitivity),
+        "landscape.png": landscape(spec, history, sensitivity),
         "predicted_vs_real.png": _predicted_vs_real(spec, history),
         "learning.png": _learning(spec, summaries),
         "curves.png": _curves(spec, history),
@@ -122,7 +128,7 @@ def _progress(spec: StudySpec, history: History) -> Figure:
     values = values_of(trials)
     measured = values[~np.isnan(values)]
     window = shown_range(measured, history.direction) if len(measured) else (0.0, 1.0)
-    lane, limits = _lane(window, up, needed=len(measured) < len(trials) or bool(outside(measured, window).any()))
+    lane, limits = lane_and_limits(window, up, lane_needed(trials, window))
     for status in TrialStatus:
         _draw_trials(ax, status, [trial for trial in trials if trial.status is status], window, lane, up)
     numbers = [number_of(trial) for trial in trials]
@@ -171,15 +177,6 @@ def _draw_trials(
     if off.any():
         label = f"{status}, off the scale ({int(off.sum())})"
         ax.scatter(x[off], np.full(int(off.sum()), lane), s=26, marker="v" if up else "^", label=label, **hollow)
-
-
-def _lane(window: tuple[float, float], up: bool, needed: bool) -> tuple[float, tuple[float, float]]:
-    """Where to mark trials that cannot be shown at their value, on the bad side; and the limits of the axis."""
-    low, high = window
-    height = high - low
-    wide, narrow = (0.1 if needed else 0.0) * height, 0.08 * height  # the good side has room for the annotation
-    lane = low - 0.05 * height if up else high + 0.05 * height
-    return lane, (low - wide, high + narrow) if up else (low - narrow, high + wide)
 
 
 def _progress_title(spec: StudySpec, history: History) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,17 @@ from rlhpo_core import __version__
 from rlhpo_core.report import markdown
 from rlhpo_core.report.figures import CAPTIONS, POOR_R2
 from rlhpo_core.report.plotting import formatted, number_of
-from rlhpo_core.report.sensitivity import Sensitivity, analyse
+from rlhpo_core.report.sensitivity import MIN_TRIALS, Sensitivity, analyse
 from rlhpo_core.stopping.saved import Saved, duration
 from rlhpo_core.study.budget import cost
 from rlhpo_core.study.spec import BudgetSpec, StudySpec
 from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus
 
+#: In place of importances, where there is nothing to divide between hyperparameters.
+_HELD_BACK = (
+    "Held back: the trials' scores differ by no more than noise, as a model of them predicts left-out ones no better "
+    "than their mean. Widen the ranges, or take more rows to score trials on."
+)
 _MOST_ROWS = 40
 _MOST_CAUSES = 5
 
@@ -60,7 +66,9 @@ def study_note(
     ending, best = ending or Ending(), history.best()
     sensitivity = sensitivity or analyse(spec, history)
     title = markdown.escaped(_short(spec.name))
-    parts = [f"# {title}", _note_table(("", ""), _facts(spec, history, summaries, ending))]
+    # MLflow shows the first lines of a note before it is unfolded: what came of the study stands there.
+    facts = [fact for fact in _facts(spec, history, summaries, ending) if fact[0] != "decision"]
+    parts = [f"# {title}", _outcome(spec, history, ending), _note_table(("", ""), facts)]
     if best is not None:
         rows = [(name, f"{value!r}" if isinstance(value, str) else f"{value}") for name, value in best.config.items()]
         parts += [f"## Best configuration (trial {number_of(best)})", _note_table(("hyperparameter", "value"), rows)]
@@ -76,6 +84,8 @@ def study_note(
         ]
         header = ("hyperparameter", "alone", "with interactions")
         parts += ["## What matters", _trust(sensitivity), _note_table(header, importances)]
+    elif len(list(history.complete())) >= MIN_TRIALS and len(spec.space.steps) > 1:
+        parts += ["## What matters", _HELD_BACK]
     parts += ["## How to reproduce", _how_to_reproduce(spec)]
     note = "\n\n".join(parts) + "\n"
     return note if len(note) <= 7900 else note[:7900].rsplit("\n", 1)[0] + "\n\n(cut short)\n"
@@ -115,6 +125,8 @@ def html_report(
         f"<footer>{_h(_how_to_reproduce(spec).replace('`', ''))}</footer>",
     ]
     policy = "; script-src 'unsafe-inline'" if charts else ""
+    if charts:
+        sections.append(_SORT)
     body = "\n".join(filter(None, sections))
     return _PAGE.format(title=_h(spec.name), policy=policy, script=script if charts else "", body=body)
 
@@ -138,6 +150,8 @@ def _facts(
         best_value = f"{objective.metric} {_value(best.value)} in trial {number_of(best)}"
     facts = [("tuned", space + on), ("objective", f"{objective.direction} {objective.metric}"), ("best", best_value)]
     facts += [("budget used", _budget_used(spec.budget, history, ending.seconds))]
+    if (went := _where_the_time_went(history, ending.seconds)) is not None:
+        facts += [("where the time went", went)]
     if (saved := Saved.of(history)) is not None:
         facts += [("stopped early", saved.described())]
     if ending.reason is not None:
@@ -150,6 +164,21 @@ def _facts(
     if ending.decision is not None:
         facts += [("decision", ending.decision)]
     return facts
+
+
+def _outcome(spec: StudySpec, history: History, ending: Ending) -> str:
+    """What came of it, in one line of Markdown: the gate's decision, or the best so far and the winner."""
+    best, metric = history.best(), markdown.escaped(spec.objective.metric)
+    if ending.decision is not None:
+        return f"**Decision:** {markdown.escaped(_short(ending.decision, 300))}"
+    if best is None or best.value is None:
+        return f"**No trial of {len(history)} has a score yet.**"
+    words = [f"**Best {metric} {_value(best.value)}** in trial {number_of(best)} of {len(history)}"]
+    if spec.objective.metric in ending.holdout:
+        words.append(f"{_value(ending.holdout[spec.objective.metric])} on the holdout")
+    if ending.registered is not None:
+        words.append(f"registered as {markdown.escaped(_short(ending.registered))}")
+    return ", ".join(words) + "."
 
 
 def _budget_used(budget: BudgetSpec, history: History, seconds: float | None) -> str:
@@ -165,6 +194,25 @@ def _budget_used(budget: BudgetSpec, history: History, seconds: float | None) ->
     if budget.cost is not None:
         used += f"; cost {cost(budget, history):.4g} of {budget.cost.limit:g}"
     return used
+
+
+def _where_the_time_went(history: History, seconds: float | None) -> str | None:
+    """How much of the wall time at least one trial ran, and how much went between them; ``None`` if it is not known."""
+    spans = sorted((trial.started_at, trial.started_at + trial.seconds) for trial in history.trials if trial.started_at)
+    if not spans or not seconds:
+        return None
+    busy, end = 0.0, -math.inf
+    for start, stop in spans:
+        busy += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    busy = min(busy, seconds)
+    at_once = sum(trial.seconds for trial in history.trials) / busy if busy > 0 else 0.0
+    slowest = max(history.trials, key=lambda trial: trial.seconds)
+    return (
+        f"{duration(busy)} ({100 * busy / seconds:.0f} %) in trials, {at_once:.1f} at a time; "
+        f"{duration(seconds - busy)} between them (proposing, starting workers, MLflow); the longest trial, "
+        f"{number_of(slowest)}, took {duration(slowest.seconds)}"
+    )
 
 
 def _model_quality(spec: StudySpec, summaries: Sequence[RoundSummary]) -> str:
@@ -260,7 +308,7 @@ def _html_trials(history: History, best: Trial | None) -> str:
             f"<td><code>{_h(_config(trial.config))}</code></td><td>{_html_error(trial)}</td></tr>"
         )
     body = "\n".join(rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide"><table class="trials"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _config(config: Config) -> str:
@@ -276,6 +324,23 @@ def _html_error(trial: Trial) -> str:
         return _h(text)
     return f"<details><summary>{_h(_short(trial.cause))}</summary><pre>{_h(text)}</pre></details>"
 
+
+#: Sorts the table of trials by the column whose head is clicked; on the page that has a script anyway.
+_SORT = """<script>
+document.querySelectorAll("table.trials th").forEach((head, column) => {
+  head.title = "sort by this column"; head.style.cursor = "pointer";
+  head.addEventListener("click", () => {
+    const body = head.closest("table").tBodies[0], up = head.dataset.up !== "yes";
+    const key = row => { const text = row.cells[column].textContent.trim(), number = Number(text);
+      return text === "" ? null : Number.isNaN(number) ? text : number; };
+    const rows = [...body.rows].sort((a, b) => { const x = key(a), y = key(b);
+      if (x === null || y === null) return (x === null) - (y === null);
+      const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+      return up ? order : -order; });
+    head.dataset.up = up ? "yes" : "no"; body.append(...rows);
+  });
+});
+</script>"""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -42,7 +42,8 @@ def parallel_coordinates(spec: StudySpec, history: History, sensitivity: Sensiti
     complete = [trial for trial in history.complete() if trial.value is not None]
     if len(complete) < 2:
         return None
-    worst_first = sorted(complete, key=lambda trial: history.reward(trial) or 0.0)
+    # Of equals the earliest comes last and lies on top: it is the best everywhere.
+    worst_first = list(reversed(history.ranked()))
     without = [t for t in history.trials if t.value is None]
     trials = [*without, *worst_first]
     steps = _axes_to_show(spec, sensitivity)

@@ -96,6 +96,21 @@ def shown_range(values: Floats, direction: Direction) -> tuple[float, float]:
     return ends[0] - margin, ends[1] + margin
 
 
+def lane_needed(trials: Sequence[Trial], window: tuple[float, float]) -> bool:
+    """Whether there are trials that cannot be shown at their value, having none or lying outside of the window."""
+    values = values_of(trials)
+    return bool(np.isnan(values).any() or outside(values, window).any())
+
+
+def lane_and_limits(window: tuple[float, float], up: bool, needed: bool) -> tuple[float, tuple[float, float]]:
+    """Where to mark trials that cannot be shown at their value, on the bad side; and the limits of the axis."""
+    low, high = window
+    height = high - low
+    wide, narrow = (0.1 if needed else 0.0) * height, 0.08 * height  # the good side has room for the annotation
+    lane = low - 0.05 * height if up else high + 0.05 * height
+    return lane, (low - wide, high + narrow) if up else (low - narrow, high + wide)
+
+
 def outside(values: Floats, window: tuple[float, float]) -> Bools:
     """Which of the values (N,) lie below or above the window; NaN does not."""
     return (values < window[0]) | (values > window[1])

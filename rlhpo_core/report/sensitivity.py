@@ -23,6 +23,8 @@ from rlhpo_core.tuner.reward_model import RewardModel, clip_low_outliers
 
 #: With fewer complete trials there is nothing to conclude.
 MIN_TRIALS = 10
+#: A model that predicts left-out trials no better than their mean has found nothing but noise.
+LEAST_R2 = 0.0
 _LOG2_POINTS = 11
 #: Bootstrap samples of the trials, and points for each.
 _RESAMPLES, _LOG2_RESAMPLED = 20, 8
@@ -56,7 +58,8 @@ def analyse(spec: StudySpec, history: History) -> Sensitivity | None:
     """Sobol indices of every tunable hyperparameter, which vary uniformly over the space (on their own scales).
 
     The same study gives the same indices. ``None`` with fewer than two hyperparameters or MIN_TRIALS complete trials,
-    or if the trials' values, or the model's predictions, are all equal.
+    if the trials' values, or the model's predictions, are all equal, or if the model predicts left-out trials no better
+    than their mean: then the trials differ by no more than noise, and shares of it would be shares of nothing.
     """
     complete = list(history.complete())
     rewards = np.array([history.reward(trial) for trial in complete], dtype=np.float64)
@@ -65,6 +68,8 @@ def analyse(spec: StudySpec, history: History) -> Sensitivity | None:
     features = spec.space.features([trial.config for trial in complete])
     columns = feature_columns(spec.space)
     model = reward_model.fit("gp", features, _treated(rewards), spec.seed, columns=columns)
+    if model.diagnostics is not None and model.diagnostics.r2 <= LEAST_R2:
+        return None
     indices = _sobol_indices(spec, model, _LOG2_POINTS)
     if indices is None:
         return None

@@ -11,7 +11,7 @@ from rlhpo_core.report.sensitivity import analyse
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.tracking.connection import is_server
+from rlhpo_core.tracking.address import is_server
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import History
 
@@ -28,6 +28,10 @@ class Report:
     """Markdown."""
     figures: Mapping[str, bytes]
     """Name to PNG."""
+    columns: Mapping[str, float]
+    """What the list of runs shows of the study: trials, the best, and the winner on the holdout."""
+    state: str
+    """How far it has come, for a person to read."""
 
 
 def make_report(files: StudyFiles, spec: StudySpec) -> Report:
@@ -53,7 +57,24 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
         interactive=page.html_report(spec, history, summaries, figures, ending, drawn, charts.script()),
         note=page.study_note(spec, history, summaries, ending, sensitivity),
         figures=figures,
+        columns=_columns(spec, history, ending),
+        state=_state(history, ending),
     )
+
+
+def _columns(spec: StudySpec, history: History, ending: page.Ending) -> dict[str, float]:
+    best, holdout = history.best(), ending.holdout.get(spec.objective.metric)
+    values = {"trials": float(len(history)), "best": None if best is None else best.value, "holdout": holdout}
+    # The curve of the best is logged trial by trial.
+    return {name: value for name, value in values.items() if value is not None and name != "best"}
+
+
+def _state(history: History, ending: page.Ending) -> str:
+    if ending.decision is not None:
+        return ending.decision.split(":")[0]
+    if ending.reason is None:
+        return "under way"
+    return f"{'finished' if history.best() is not None else 'failed'}: {ending.reason}"
 
 
 def log_report(tracker: StudyTracker, report: Report) -> None:
@@ -64,6 +85,8 @@ def log_report(tracker: StudyTracker, report: Report) -> None:
     Raises: UserError if MLflow cannot be reached or refuses.
     """
     tracker.note(report.note)
+    tracker.log_metrics(report.columns)
+    tracker.tag({"rlhpo.state": report.state})
     tracker.log_artifact_bytes("report.html", report.html.encode())
     tracker.log_figures(report.figures)
     # Its script is 5 MB, and what stands before a server often takes 1 MB; `rlhpo report --html` writes the page anew.

@@ -24,6 +24,8 @@ _SIGNIFICANT_DIGITS = 7
 _LINEAR_DIGITS = 6
 #: Limits within which the grid survives the rounding of doubles. The width is relative to the range's larger end.
 _LARGEST, _SMALLEST, _LEAST_WIDTH = 1e12, 1e-100, 1e-9
+#: How far steps may miss a value, as a share of a step: 0.1 is no number of doubles.
+_STEP_SLACK = 1e-6
 
 
 class _Parameter(Frozen):
@@ -43,6 +45,8 @@ class _Range(_Parameter):
     low: FiniteFloat
     high: FiniteFloat
     log: bool = False
+    step: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """Only low, low + step, low + 2 · step, … up to high; all of the range if not set."""
 
     @model_validator(mode="after")
     def _check_range(self) -> Self:
@@ -52,7 +56,32 @@ class _Range(_Parameter):
             raise ValueError(f"a log scale needs low above 0, not {self.low}")
         if max(abs(self.low), abs(self.high)) > _LARGEST:
             raise ValueError(f"numbers beyond {_LARGEST:g} are not supported; write the hyperparameter in another unit")
+        if self.step is not None:
+            self._check_step(self.step)
         return self
+
+    def _check_step(self, step: float) -> None:
+        if self.log:
+            raise ValueError(
+                "step and log: true do not go together; leave one of them out, or list the values as choices"
+            )
+        count = (self.high - self.low) / step
+        if abs(count - round(count)) > _STEP_SLACK * max(1.0, count) or round(count) < 1:
+            reach = self.low + max(1, math.floor(count + _STEP_SLACK)) * step
+            raise ValueError(
+                f"steps of {step:g} from low ({self.low:g}) do not meet high ({self.high:g}); write for example "
+                f"high: {type(self.high)(f'{reach:.12g}')}"
+            )
+
+    def _on_grid(self, values: Floats) -> Floats:
+        """Of values (B,), the nearest of low, low + step, …"""
+        assert self.step is not None
+        return self.low + np.rint((values - self.low) / self.step) * self.step
+
+    def _check_on_grid(self, value: float) -> None:
+        """Raises: ValueError if the value lies between two steps."""
+        if self.step is not None and abs(value - float(self._on_grid(np.array([value]))[0])) > _STEP_SLACK * self.step:
+            raise ValueError(f"{self.name}: {value!r} is not reached from {self.low:g} in steps of {self.step:g}")
 
     def _interpolate(self, actions: Floats) -> Floats:
         """Values (B,) at the positions of actions (B,)."""
@@ -109,6 +138,8 @@ class Float(_Range):
         return self
 
     def _rounded(self, values: Floats) -> Floats:
+        if self.step is not None:
+            values = self._on_grid(values)
         if not self.log:
             digits = _LINEAR_DIGITS - math.floor(math.log10(self.high - self.low))
             power = 10.0 ** abs(digits)
@@ -127,6 +158,7 @@ class Float(_Range):
         """The number itself. Raises: ValueError if the value is not a number in the range."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             raise ValueError(f"{self.name}: {value!r} is not a number in [{self.low}, {self.high}]")
+        self._check_on_grid(value)
         return float(value)
 
 
@@ -136,6 +168,10 @@ class Int(_Range):
     type: Literal["int"] = "int"
     low: int
     high: int
+    step: Annotated[int, Field(ge=1)] | None = None
+
+    def _rounded(self, values: Floats) -> Floats:
+        return np.rint(values) if self.step is None else self._on_grid(values)
 
     def value(self, code: float) -> Value:
         """The number as an ``int``."""
@@ -148,6 +184,7 @@ class Int(_Range):
             raise ValueError(f"{self.name}: {value!r} is not an integer")
         if not self.low <= value <= self.high:
             raise ValueError(f"{self.name}: {value!r} is not in [{self.low}, {self.high}]")
+        self._check_on_grid(value)
         return float(value)
 
 
@@ -234,7 +271,7 @@ Parameter = Annotated[Float | Int | Categorical | Bool | Fixed, Field(discrimina
 
 
 def same(a: Value, b: Value) -> bool:
-    """Equality that tells True from 1 but not 1 from 1.0."""
+    """Equality that tells True from 1 but not 1 from 1.0; of lists, plain equality."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
@@ -258,4 +295,5 @@ def describe_domain(parameter: Tunable | Fixed) -> str:
         return f"fixed at {parameter.value!r}"
     if isinstance(parameter, Categorical | Bool):
         return f"one of {list(parameter.values)}"
-    return f"{parameter.type} in [{parameter.low}, {parameter.high}]"
+    steps = "" if parameter.step is None else f" in steps of {parameter.step:g}"
+    return f"{parameter.type} in [{parameter.low}, {parameter.high}]{steps}"

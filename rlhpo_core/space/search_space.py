@@ -21,12 +21,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rlhpo_core.arrays import Bools, Floats
-from rlhpo_core.errors import UserError, describe
+from rlhpo_core.errors import UserError, describe, in_words, suggestion
 from rlhpo_core.space.parameters import (
     Bool,
     Categorical,
     Fixed,
     Float,
+    Int,
     Parameter,
     Tunable,
     describe_domain,
@@ -37,6 +38,28 @@ from rlhpo_core.strict_yaml import parse_yaml
 from rlhpo_core.trial import Config, Value
 
 _PARAMETER: TypeAdapter[Tunable | Fixed] = TypeAdapter(Parameter)
+
+
+#: The kinds of hyperparameters by the ``type`` that stands in a file.
+_KINDS = {kind.model_fields["type"].default: kind for kind in (Float, Int, Categorical, Bool, Fixed)}
+#: What stands in files for the kinds, in other tools.
+_OTHER_NAMES = {
+    "integer": "int", "uniform": "float", "loguniform": "float", "double": "float", "choice": "categorical",
+    "category": "categorical", "boolean": "bool", "constant": "fixed", "randint": "int", "real": "float",
+}  # fmt: skip
+
+
+def _without_kind(definition: Mapping[Any, Any]) -> str | None:
+    """What is wrong with the kind of a hyperparameter; ``None`` if nothing is."""
+    kinds = ", ".join(_KINDS)
+    if "type" not in definition:
+        return f"does not say which kind it is; write type: and one of {kinds}"
+    given = definition["type"]
+    if isinstance(given, str) and given in _KINDS:
+        return None
+    other = _OTHER_NAMES.get(str(given).lower())
+    hint = f"; did you mean {other!r}?" if other else suggestion(str(given), _KINDS, listing=False)
+    return f"type {given!r} is none of {kinds}{hint}"
 
 
 def _problem(message: str, *loc: str) -> InitErrorDetails:
@@ -73,13 +96,20 @@ class SearchSpace(BaseModel):
             if not isinstance(definition, Mapping):
                 problems.append(_problem("write for example {type: float, low: 0.1, high: 1.0}", str(name)))
                 continue
+            if (unclear := _without_kind(definition)) is not None:
+                problems.append(_problem(unclear, str(name)))
+                continue
             try:
                 parameters.append(_PARAMETER.validate_python({**definition, "name": str(name)}))
             except ValidationError as error:
-                kind = definition.get("type")
-                for detail in error.errors():
-                    loc = [str(part) for part in detail["loc"] if part != kind]
-                    problems.append(_problem(detail["msg"].removeprefix("Value error, "), str(name), *loc))
+                kind = _KINDS[definition["type"]]
+                details = error.errors(include_url=False)
+                for detail in details:
+                    loc = [str(part) for part in detail["loc"] if part != definition["type"]]
+                    if detail["type"] == "too_short" and len(details) > 1:
+                        continue  # What is wrong with the choices themselves is said.
+                    fields = [field for field in kind.model_fields if field != "name"]
+                    problems.append(_problem(in_words(detail, fields), str(name), *loc))
         _fail(problems)
         return {"parameters": tuple(parameters)}
 
@@ -367,7 +397,8 @@ def builtin_names() -> list[str]:
 def builtin_space(name: str) -> SearchSpace:
     """A space that comes with rlhpo. Raises: ValueError, listing those there are."""
     if name not in builtin_names():
-        raise ValueError(f"no built-in space is called {name!r}; there are {', '.join(builtin_names())}")
+        hint = suggestion(name, builtin_names(), listing=False)
+        raise ValueError(f"no built-in space is called {name!r}; there are {', '.join(builtin_names())}{hint}")
     return load_space((_builtin() / f"{name}.yaml").read_text(encoding="utf-8"))
 
 

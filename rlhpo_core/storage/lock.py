@@ -29,7 +29,7 @@ from pydantic import Field, ValidationError
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.frozen import Frozen
-from rlhpo_core.storage.object_store import Store
+from rlhpo_core.storage.object_store import Store, sure_of
 
 _PREFIX = "lock/"
 #: Of holdings; what else lies beside them is somebody's note.
@@ -261,6 +261,7 @@ def acquire(
     refuse: Callable[[Store, Holding], str] = refusal,
 ) -> Lock:
     """As ``locked``, for those who do not give it back themselves."""
+    sure_of(store)
     mine = f"{holder} {secrets.token_hex(8)}"
     deadline = clock() + patience
     while True:

@@ -9,6 +9,7 @@ overwrite, such as ``rclone serve s3``: ``check_conditional_writes`` finds that 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import secrets
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from rlhpo_core import proxies
+from rlhpo_core import addresses, proxies
 from rlhpo_core.atomic_files import create_atomically, write_atomically
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.retries import wait_out
@@ -29,9 +30,13 @@ _ATTEMPTS = 4
 #: Metadata of an object that says who has made it.
 _WRITER = "rlhpo-writer"
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the pod a role"
+#: Environment variable, MLflow's, with what each upload is sent with besides, as JSON.
+UPLOAD_VARIABLE = "MLFLOW_S3_UPLOAD_EXTRA_ARGS"
+_ENCRYPTED = """{"ServerSideEncryption": "AES256"}, or {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "…"}"""
 _RIGHTS = (
     "the credentials do not suffice; allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket (without the "
-    "last, objects that do not exist look forbidden)"
+    "last, objects that do not exist look forbidden). If the bucket's policy wants uploads that name their encryption, "
+    f"set {UPLOAD_VARIABLE} to {_ENCRYPTED}"
 )
 _FOREIGN = "what answers is not S3; check what stands between: a proxy, or a page to log in"
 _UNREACHABLE = "the server does not answer; check AWS_ENDPOINT_URL and the network, and try again"
@@ -81,7 +86,8 @@ _MENDABLE = {
     errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN,
     errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET, errno.EREMOTEIO,
 }  # fmt: skip
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}|arn:[\w-]+:s3[\w-]*:[\w-]*:\d*:accesspoint[/:][A-Za-z0-9-]+")
+_ACCESS_POINT = re.compile(r"(?P<arn>arn:[\w-]+:s3[\w-]*:[\w-]*:\d*:accesspoint[/:][A-Za-z0-9-]+)(?P<prefix>/.*)?$")
 # Neither control characters nor what stands for bytes of a file's name that are no UTF-8.
 _PART = re.compile(r"[^./\\\x00-\x1f\x7f\ud800-\udfff][^/\\\x00-\x1f\x7f\ud800-\udfff]*")
 
@@ -127,27 +133,61 @@ def open_store(uri: str) -> Store:
 
     Raises: UserError if the URI is neither, or if S3 cannot be set up. Nothing is asked of the server yet.
     """
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        if not uri:
-            raise UserError("the store has no name; write a path, file:///… or s3://bucket/prefix")
-        return FolderStore(Path(uri))
-    if scheme == "file":
-        parts = urlsplit(uri)
+    if not uri:
+        raise UserError("the store has no name; write a path, file:///… or s3://bucket/prefix")
+    try:
+        address = addresses.as_store(uri)
+    except ValueError as error:
+        raise UserError(f"the store {uri}: {error}") from error
+    if address.startswith("s3://"):
+        return S3Store(*_parts(address.removeprefix("s3://")))
+    if address.startswith("file:"):
+        parts = urlsplit(address)
         if parts.netloc not in ("", "localhost") or not parts.path:
             raise UserError(f"{uri} names no folder of this machine; write file:/// and the whole path")
         return FolderStore(Path(unquote(parts.path)))
-    if scheme == "s3":
-        bucket, _, prefix = rest.partition("/")
-        return S3Store(bucket, prefix.strip("/"))
-    raise UserError(f"{uri}: no store is known for {scheme}://; write a path, file:///… or s3://bucket/prefix")
+    return FolderStore(Path(address))
+
+
+def _parts(rest: str) -> tuple[str, str]:
+    """Bucket and prefix; an access point, named by its ARN, is a bucket with a slash or a colon before its name."""
+    if (point := _ACCESS_POINT.match(rest)) is not None:
+        return point["arn"], (point["prefix"] or "").strip("/")
+    bucket, _, prefix = rest.partition("/")
+    return bucket, prefix.strip("/")
+
+
+def sure_of(store: Store) -> None:
+    """``check_conditional_writes``, once for each place in S3 in this process: before something rests on a lock there.
+
+    Raises: UserError as that does.
+    """
+    if not isinstance(store, S3Store):
+        return
+    place = (store.uri, str(store.client.meta.endpoint_url))
+    if place not in _SURE_OF:
+        check_conditional_writes(store)
+        _SURE_OF.add(place)
+
+
+#: Places that have been checked, with the server's address.
+_SURE_OF: set[tuple[str, str]] = set()
 
 
 def check_conditional_writes(store: Store) -> None:
-    """Make an object twice, and remove it. Raises: UserError if the store made it twice."""
+    """Make an object twice, read it, and remove it.
+
+    Raises: UserError if the store made it twice, or gives back something else than was written.
+    """
     key = f"probe-{secrets.token_hex(8)}"
     try:
-        if not store.create(key, b"first") or store.create(key, b"second"):
+        made = store.create(key, b"first")
+        if made and (read := store.read(key)) != b"first":
+            raise UserError(
+                f"{store.uri} gives back {read!r:.100} where b'first' was written: the server does not know how "
+                "uploads are framed (aws-chunked); unset AWS_REQUEST_CHECKSUM_CALCULATION, or take another server"
+            )
+        if not made or store.create(key, b"second"):
             raise UserError(
                 f"{store.uri} overwrites objects that were to be made only if they did not exist (it ignores "
                 "If-None-Match), so it cannot keep two processes apart; take one that heeds it, such as AWS S3"
@@ -238,7 +278,13 @@ def _connect() -> Any:
     from botocore.exceptions import BotoCoreError
 
     set_for_aws = "AWS_ENDPOINT_URL_S3" in os.environ or "AWS_ENDPOINT_URL" in os.environ
+    # Checksums in trailers make a body "aws-chunked", which servers other than AWS's store with the framing in it.
+    checksums = {
+        f"{name}_checksum_{kind}": os.environ.get(f"AWS_{name}_checksum_{kind}".upper()) or "when_required"
+        for name, kind in (("request", "calculation"), ("response", "validation"))
+    }
     config = Config(
+        **checksums,
         connect_timeout=5,
         read_timeout=30,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
@@ -308,7 +354,8 @@ class S3Store:
     def write(self, key: str, data: bytes) -> None:
         """Replace the object, or make it. Raises: UserError as ``read`` does."""
         place = self._place(key)
-        self._ask(f"write {key}", lambda: self._genuine(self.client.put_object(**place, Body=data), "ETag"))
+        extra = _upload_arguments()
+        self._ask(f"write {key}", lambda: self._genuine(self.client.put_object(**place, Body=data, **extra), "ETag"))
 
     def create(self, key: str, data: bytes) -> bool:
         """Make the object if there is none, by a conditional write. Raises: UserError as ``read`` does."""
@@ -351,7 +398,8 @@ class S3Store:
 
     def _put_new(self, place: dict[str, str], data: bytes, writer: str, attempts: int) -> bool:
         try:
-            answer = self.client.put_object(**place, Body=data, IfNoneMatch="*", Metadata={_WRITER: writer})
+            metadata = {"Metadata": {_WRITER: writer}}
+            answer = self.client.put_object(**place, Body=data, IfNoneMatch="*", **{**_upload_arguments(), **metadata})
         except self.client.exceptions.ClientError as error:
             if _code(error) == "PreconditionFailed":
                 # boto3 repeats a request whose answer was lost, and then finds the object that it has made itself.
@@ -402,6 +450,21 @@ class S3Store:
                 raise Outage(f"{self._where()}: {_FOREIGN} ({error})") from error
 
         return wait_out(what, attempt)
+
+
+def _upload_arguments() -> dict[str, Any]:
+    """What each upload is sent with besides, such as how S3 is to encrypt it: from MLflow's variable, for both.
+
+    Raises: UserError if it is no JSON object.
+    """
+    text = os.environ.get(UPLOAD_VARIABLE, "")
+    try:
+        given = json.loads(text) if text.strip() else {}
+    except ValueError as error:
+        raise UserError(f"{UPLOAD_VARIABLE} is no JSON ({error}); write for example {_ENCRYPTED}") from error
+    if not isinstance(given, dict):
+        raise UserError(f"{UPLOAD_VARIABLE} is no JSON object; write for example {_ENCRYPTED}")
+    return given
 
 
 def _status(error: Any) -> int:

@@ -253,6 +253,16 @@ class StudyFiles:
         pending = [trial for key in keys if (trial := self._read_trial(key)) is not None]
         return learnt.extended(sorted(pending, key=lambda trial: trial.proposal.number))
 
+    def history_of_files(self) -> History:
+        """All finished trials, without curves, by their files alone: no state is read, which takes the import of torch.
+
+        A trial of an earlier round whose file somebody has removed is not among them.
+        """
+        keys = [key for key in self.store.keys(TRIALS) if key.endswith(".json")]
+        found = [trial.without_curve() for key in keys if (trial := self._read_trial(key)) is not None]
+        found.sort(key=lambda trial: trial.proposal.number)
+        return History(direction=self.spec().objective.direction, trials=tuple(found))
+
     def whole_history(self) -> History:
         """All finished trials with their curves: each one's file is read."""
         history = self.history()

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -31,6 +31,10 @@ def _positive(value: timedelta) -> timedelta:
 
 
 Duration = Annotated[
-    timedelta, BeforeValidator(_parse_duration), AfterValidator(_positive), PlainSerializer(timedelta.total_seconds)
+    timedelta,
+    BeforeValidator(_parse_duration),
+    AfterValidator(_positive),
+    PlainSerializer(timedelta.total_seconds),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["90s", "15m", "2h", "1h30m"]}),
 ]
 """Longer than nothing; kept as seconds in JSON."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rlhpo_core.frozen import Frozen
-from rlhpo_core.trial import Value
+from rlhpo_core.trial import Scalar
 
 DataKind = Literal["table", "images"]
 
@@ -19,6 +19,8 @@ class _EvaluatorBase(Frozen, ABC):
     reads: ClassVar[DataKind | None] = None
     """What the study's ``data`` must be, which it then must have, with a built-in metric as its objective; ``None`` if
     it needs none."""
+    has_model: ClassVar[bool] = True
+    """Whether there is a model at its end, which could be registered."""
     template: ClassVar[str] = ""
     """What ``rlhpo init`` writes for data of this kind: ``evaluator`` and ``space`` in YAML, with comments."""
     step_name: ClassVar[str] = "step"
@@ -63,7 +65,7 @@ space:
     report_every: Annotated[int, Field(ge=1)] | None = None
     """Report the validation score every this many trees (the learning curve; also where a trial may stop). If not set,
     every ten trees at first, then more seldom: 28 times in 400 trees, 43 times in 1,200."""
-    params: dict[str, Value] = Field(default_factory=dict)
+    params: dict[str, Scalar] = Field(default_factory=dict)
     """Further XGBoost parameters, the same in every trial."""
 
     def describe(self) -> str:
@@ -112,7 +114,7 @@ space:
     """Stochastic gradient descent with momentum, or Adam."""
     checkpoint_mb: Annotated[int, Field(ge=0)] = 512
     """A trial whose checkpoint would take more megabytes has none, and begins anew after it was killed; 0: none has."""
-    params: dict[str, Value] = Field(default_factory=dict)
+    params: dict[str, Scalar] = Field(default_factory=dict)
     """Further hyperparameters, the same in every trial."""
 
     def describe(self) -> str:
@@ -122,6 +124,8 @@ space:
 
 class FunctionSpec(_EvaluatorBase):
     """Call ``module:function`` with a configuration; the module must be installed and allowed."""
+
+    has_model: ClassVar[bool] = False
 
     kind: Literal["function"]
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]

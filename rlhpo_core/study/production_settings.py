@@ -54,7 +54,7 @@ class RetuneSpec(Frozen):
 class AlertsSpec(Frozen):
     """A webhook that alerts about retunings are sent to."""
 
-    url: str | None = None
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/\"']+[^\s\"']*$")] | None = None
     """Its address, beginning with http:// or https://; no alerts if neither this nor ``url_env`` is set."""
     url_env: str | None = None
     """Environment variable that holds the address instead, if the address is itself a secret."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from rlhpo_core.errors import UserError, describe
+from rlhpo_core import addresses
+from rlhpo_core.errors import UserError, describe, suggestion
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.space.search_space import SearchSpace, builtin_space
 from rlhpo_core.strict_yaml import parse_yaml, to_yaml
@@ -33,10 +35,10 @@ METRICS: dict[str, Direction] = {
 CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss")
 REGRESSION_METRICS = ("r2", "rmse", "mae")
 
-#: How files with priors end.
-PRIOR_FILE = ".safetensors"
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+StoreAddress = Annotated[str, AfterValidator(addresses.as_store)]
+"""A folder, ``file:///…`` or ``s3://bucket/prefix``."""
 
 
 class DataSpec(Frozen):
@@ -84,6 +86,7 @@ class ObjectiveSpec(Frozen):
                 raise ValueError(
                     f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}, or, if it is your own, say which "
                     "direction is better (direction: maximize, or direction: minimize)"
+                    f"{suggestion(metric, METRICS, listing=False)}"
                 )
             return {**data, "direction": METRICS[metric]}
         return data
@@ -132,7 +135,7 @@ class ExecutionSpec(Frozen):
 class TrackingSpec(Frozen):
     """Where MLflow is, and under which experiment the study is logged."""
 
-    uri: str | None = None
+    uri: Annotated[str, AfterValidator(addresses.as_mlflow)] | None = None
     """If not set: ``MLFLOW_TRACKING_URI``; if that is not set: a database in the folder that holds the study's."""
     experiment: str = "rlhpo"
     """Created if there is none of this name."""
@@ -141,9 +144,9 @@ class TrackingSpec(Frozen):
 class RegistrySpec(Frozen):
     """Under which name the winner is registered; no name, no registration."""
 
-    model: str | None = None
+    model: Annotated[str, AfterValidator(addresses.as_model_name)] | None = None
     """Name of a registered model, which is created if there is none."""
-    store: str | None = None
+    store: StoreAddress | None = None
     """Where promotions are serialised and recorded: a folder, relative to the study file, or the address of a store."""
     must_beat_constant: bool = True
     """Register no winner that is, by the objective, no better on the holdout than the mean or the majority class."""
@@ -152,7 +155,7 @@ class RegistrySpec(Frozen):
 class WarmStartSpec(Frozen):
     """An earlier study of the same hyperparameters to start from; an address alone will do."""
 
-    study: str | None = None
+    study: StoreAddress | None = None
     """Its folder, relative to the study file, or the address of its store."""
     moved: Annotated[float, Field(ge=0)] = 0.0
     """How far the data has moved since (mean population stability index); earlier trials count the less."""
@@ -171,6 +174,11 @@ class WarmStartSpec(Frozen):
         return self
 
 
+def _prior(text: str) -> str:
+    """As ``StudySpec.prior`` has it; its form alone is checked."""
+    return text if text.startswith("models:") else addresses.as_store(text, "a prior")
+
+
 class StudySpec(Frozen):
     """One study. See examples/ for commented files."""
 
@@ -185,7 +193,7 @@ class StudySpec(Frozen):
     space: SearchSpace
     """In a file also the name of a space that comes with rlhpo."""
     warm_start: WarmStartSpec | None = None
-    prior: str = "auto"
+    prior: Annotated[str, AfterValidator(_prior)] = "auto"
     """What other studies have taught: a file, an address (``s3://…``), a version in MLflow's registry
     (``models:/NAME@ALIAS``), the name of a prior that comes with rlhpo, ``none``, or ``auto``: the one that comes with
     rlhpo for this evaluator and space, if there is one."""
@@ -210,23 +218,31 @@ class StudySpec(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if problems := list(self._problems()):
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        """What does not fit together though each field is sound, all of it."""
         if not _NAME.fullmatch(self.name):
             allowed = "letters, digits, '.', '_' and '-', and starts with a letter or digit"
-            raise ValueError(f"name: {self.name!r} is not a name; it holds {allowed}")
+            yield f"name: {self.name!r} is not a name; it holds {allowed}"
+        if self.registry.model is not None and not self.evaluator.has_model:
+            yield (
+                f"registry.model: there is no model to register of a {self.evaluator.kind}, whose score alone is "
+                "known; leave registry.model out, and register what it has trained in the function itself"
+            )
+        if (needed := self.evaluator.reads) is None:
+            return
+        if self.data is None:
+            what = {"table": "a table", "images": "images"}[needed]
+            yield f"data: the {self.evaluator.kind} evaluator needs {what}; add `data: {{path: …, target: …}}`"
         metric = self.objective.metric
-        if (needed := self.evaluator.reads) is not None:
-            if self.data is None:
-                what = {"table": "a table", "images": "images"}[needed]
-                raise ValueError(
-                    f"data: the {self.evaluator.kind} evaluator needs {what}; add `data: {{path: …, target: …}}`"
-                )
-            if metric not in METRICS:
-                raise ValueError(f"objective.metric: unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
-            if self.objective.direction != METRICS[metric]:
-                raise ValueError(
-                    f"objective.direction: {metric} is better when it is {METRICS[metric]}d; leave the direction out"
-                )
-        return self
+        if metric not in METRICS:
+            hint = suggestion(metric, METRICS, listing=False)
+            yield f"objective.metric: unknown metric {metric!r}; choose one of {', '.join(METRICS)}{hint}"
+        elif self.objective.direction != METRICS[metric]:
+            yield f"objective.direction: {metric} is better when it is {METRICS[metric]}d; leave the direction out"
 
 
 def load_study(path: Path, overrides: dict[str, Any] | None = None) -> StudySpec:
@@ -263,12 +279,17 @@ def parse_study(text: str, where: str, base: Path | None = None, overrides: dict
     try:
         spec = StudySpec.model_validate(_merged(data, overrides or {}))
     except ValidationError as error:
-        raise UserError(f"{where}:\n{describe(error)}\n(docs/guide.md describes each field)") from error
-    return spec if base is None else _located(spec, base)
+        told = describe(error, StudySpec)
+        raise UserError(f"{where}:\n{told}\n(docs/guide.md describes each field; so does `rlhpo schema`)") from error
+    return spec if base is None else located(spec, base)
 
 
-def _located(spec: StudySpec, base: Path) -> StudySpec:
-    """With the paths of the study, which are relative to its file, made absolute."""
+def located(spec: StudySpec, base: Path) -> StudySpec:
+    """With the paths of the study, which are relative to its file, made absolute.
+
+    Args:
+        base: The file's folder.
+    """
     changes: dict[str, Any] = {}
     if spec.data is not None:
         changes["data"] = spec.data.model_copy(update={"path": (base / spec.data.path).resolve()})
@@ -278,7 +299,7 @@ def _located(spec: StudySpec, base: Path) -> StudySpec:
     if spec.registry.store is not None and "://" not in spec.registry.store:
         store = str((base / spec.registry.store).resolve())
         changes["registry"] = spec.registry.model_copy(update={"store": store})
-    if spec.prior.endswith(PRIOR_FILE) and "://" not in spec.prior:
+    if spec.prior.endswith(addresses.PRIOR_FILE) and "://" not in spec.prior:
         changes["prior"] = str((base / spec.prior).resolve())
     return spec.model_copy(update=changes)
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
-import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +20,7 @@ import sqlalchemy
 from filelock import FileLock
 from google.protobuf.json_format import ParseError
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,6 +28,7 @@ from rlhpo_core import proxies
 from rlhpo_core.errors import Outage, UserError
 from rlhpo_core.retries import wait_out
 from rlhpo_core.study.spec import TrackingSpec
+from rlhpo_core.tracking.address import is_server, redacted, tracking_uri
 from rlhpo_core.tracking.client import checked
 
 #: Seconds to wait for an answer at first contact.
@@ -50,24 +48,6 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 class TooLarge(UserError):  # noqa: N818  (what happened, in the voice of the other signals)
     """What stands before MLflow takes no request of such a size. Waiting does not mend it; all else may go on."""
-
-
-def tracking_uri(spec: TrackingSpec, store: Path) -> str:
-    """Where a study's MLflow is.
-
-    The study file's URI, else ``MLFLOW_TRACKING_URI``, else an SQLite database in ``store``, the folder of studies; all
-    studies there share it.
-    """
-    return spec.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.resolve() / 'mlflow.db'}"
-
-
-def ui_command(uri: str) -> str:
-    """The shell command that shows a store in MLflow's web interface; of a server, its address."""
-    if is_server(uri):
-        return redacted(uri)
-    # From a virtual environment that is not activated, only the full path works.
-    mlflow = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
-    return f"{shlex.quote(mlflow)} ui --backend-store-uri {shlex.quote(redacted(uri))}"
 
 
 T = TypeVar("T")
@@ -115,6 +95,9 @@ class Connection:
             "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            # As in object_store: MLflow writes files to S3 itself.
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
         added = {name: value for name, value in bounds.items() if name not in os.environ}
         os.environ.update(added)
@@ -198,6 +181,45 @@ class Connection:
             with FileLock(database.with_name(f".{database.name}.lock"), timeout=_SETTING_UP):
                 MlflowClient(tracking_uri=self.uri).search_experiments(max_results=1)
 
+    def check_files(self, experiment: Experiment) -> None:
+        """See to it that this process can write the files of an experiment, which clients do themselves unless the
+        server passes them on.
+
+        Raises: UserError if a package or a setting is missing, or if a folder cannot be written.
+        """
+        if (obstacle := _obstacle(str(experiment.artifact_location))) is not None:
+            raise UserError(
+                f"the experiment {experiment.name!r} of {self._where()} keeps its files at "
+                f"{redacted(str(experiment.artifact_location))}, which cannot be written from here: {obstacle}, or "
+                "choose another experiment (in a study file tracking.experiment). Where the server passes files on "
+                "(mlflow server --serve-artifacts --artifacts-destination …), its new experiments need nothing here"
+            )
+
+    @property
+    def shown(self) -> str:
+        """The address for a person to read, without its password."""
+        return redacted(self.uri)
+
+    def check(self, experiment: str, registry: bool = False) -> None:
+        """Ask whether MLflow is there and a study can be logged to it.
+
+        Args:
+            experiment: Its name; it need not be there yet.
+            registry: Whether models are to be registered.
+
+        Raises: UserError if it is not.
+        """
+
+        def ask(client: MlflowClient) -> None:
+            found = client.get_experiment_by_name(experiment)
+            if found is not None:
+                self.experiment(client, experiment)
+                self.check_files(found)
+            if registry:
+                client.search_registered_models(max_results=1)
+
+        self.contact(ask)
+
     def artifact_location(self) -> str | None:
         """URI of the folder for artifacts next to an SQLite database; ``None`` where the server chooses."""
         if not self.uri.startswith("sqlite:"):
@@ -248,6 +270,11 @@ class Connection:
                 f"{where} denies access: {reason[:500]}\nSet MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
                 "MLFLOW_TRACKING_TOKEN, for an account that may write there, or ask whoever runs the server."
             )
+        if "CERTIFICATE_VERIFY_FAILED" in reason or "invalid path: " in reason:
+            return (
+                f"{where}: the server's certificate is not trusted. Set MLFLOW_TRACKING_SERVER_CERT_PATH (or "
+                "REQUESTS_CA_BUNDLE) to a file with the certificate of the authority that has signed it"
+            )
         if isinstance(error, MlflowException) and not isinstance(error.__cause__ or error.__context__, OSError):
             # MLflow's own refusals come as JSON, and not as a bare status.
             doubt = "\nIs that the address of an MLflow server?" if "failed with error code" in reason else ""
@@ -290,6 +317,57 @@ class _PatientClient:
                 raise
 
 
+#: Clients of stores, by the scheme of their addresses: a module, and the package that has it.
+_CLIENTS = {
+    "gs": ("google.cloud.storage", "google-cloud-storage"),
+    "wasb": ("azure.storage.blob", "azure-storage-blob azure-identity"),
+    "wasbs": ("azure.storage.blob", "azure-storage-blob azure-identity"),
+    "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake azure-identity"),
+    "s3": ("boto3", "boto3"),
+}
+
+
+def _obstacle(location: str) -> str | None:
+    """Why files cannot be written at an artifact location, and what to do; ``None`` if nothing is known against it."""
+    scheme, separator, _ = location.partition(":/")
+    if not separator or scheme == "file":
+        return _obstacle_of_folder(Path(unquote(urlsplit(location).path) if separator else location))
+    if scheme not in _CLIENTS:
+        return None
+    module, package = _CLIENTS[scheme]
+    if not _there(module):
+        return f"this environment lacks a client for it; install it (pip install {package})"
+    return _obstacle_of_google() if scheme == "gs" else None
+
+
+def _obstacle_of_google() -> str | None:
+    """Without credentials MLflow would ask as nobody, and be refused at the first file."""
+    auth, errors = import_module("google.auth"), import_module("google.auth.exceptions")
+    # How long it asks whether this is a machine of Google's; read when that module is first imported.
+    os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
+    try:
+        auth.default()
+    except errors.GoogleAuthError:
+        return "nothing says who asks; set GOOGLE_APPLICATION_CREDENTIALS, or give this machine or pod an account"
+    return None
+
+
+def _obstacle_of_folder(folder: Path) -> str | None:
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is no folder; mend the place"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written; mend its rights"
+
+
+def _there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def all_runs(client: MlflowClient, experiment_id: str, wanted: str, view: str = ViewType.ACTIVE_ONLY) -> list[Run]:
     """The runs of an experiment that fulfil a condition, however many there are.
 
@@ -306,17 +384,6 @@ def all_runs(client: MlflowClient, experiment_id: str, wanted: str, view: str = 
         token = page.token
         if not token:
             return runs
-
-
-def redacted(uri: str) -> str:
-    """The URI without its password."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
-
-
-def is_server(uri: str) -> bool:
-    """Whether MLflow is reached over HTTP, and not through a database of its own."""
-    return uri.startswith(("http://", "https://"))
 
 
 def _refused_for_size(error: BaseException) -> str | None:
@@ -364,9 +431,18 @@ def _passing(error: BaseException) -> bool:
     return isinstance(error, OSError) and not isinstance(error, lasting) and not distrust
 
 
+#: Modules with the exceptions of stores' clients, which MLflow passes on where clients write files themselves.
+_STORAGE_ERRORS = {
+    "boto3.exceptions": ("Boto3Error",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "google.api_core.exceptions": ("GoogleAPIError",),
+    "azure.core.exceptions": ("AzureError",),
+}
+
+
+@cache
 def _storage_errors() -> tuple[type[Exception], ...]:
-    """Exceptions of boto3, which MLflow passes on where clients write artifacts to an object store themselves."""
-    if find_spec("boto3") is None:
-        return ()
-    boto3, botocore = import_module("boto3.exceptions"), import_module("botocore.exceptions")
-    return (boto3.Boto3Error, botocore.BotoCoreError, botocore.ClientError)
+    """Those of the clients that are installed."""
+    there = (name for name in _STORAGE_ERRORS if _there(name))
+    return tuple(getattr(import_module(name), error) for name in there for error in _STORAGE_ERRORS[name])

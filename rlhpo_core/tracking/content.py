@@ -15,9 +15,9 @@ from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.space.parameters import Fixed, Float, Int, Parameter
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.tracking.connection import redacted
+from rlhpo_core.tracking.address import redacted
 from rlhpo_core.tracking.provenance import user
-from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, Value, sign
+from rlhpo_core.trial import Config, History, RoundSummary, Trial, TrialStatus, Value, shown, sign
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ def rows(datasets: Mapping[str, Dataset]) -> dict[str, int]:
 
 def trial_params(trial: Trial) -> dict[str, str]:
     """The configuration as MLflow's parameters."""
-    return {name: str(value) for name, value in trial.config.items()}
+    return {name: shown(value) for name, value in trial.config.items()}
 
 
 def trial_tags(trial: Trial) -> dict[str, str]:
@@ -145,7 +145,7 @@ def _value(parameter: Parameter, text: str) -> Value:
         return float(text)
     choices = (parameter.value,) if isinstance(parameter, Fixed) else parameter.values
     for choice in choices:
-        if _text(str(choice)) == text:
+        if _text(shown(choice)) == text:
             return choice
     raise ValueError(f"{parameter.name}: {text!r} is not one of {list(choices)}")
 

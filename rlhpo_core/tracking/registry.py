@@ -12,10 +12,14 @@ from mlflow.exceptions import MlflowException
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
 
-def create_registered_model(client: MlflowClient, name: str, tag: str) -> None:
-    """Make a registered model with the tag ``rlhpo``, unless it is there already."""
+def create_registered_model(client: MlflowClient, name: str, tag: str, description: str | None = None) -> None:
+    """Make a registered model with the tag ``rlhpo``, unless it is there already.
+
+    Args:
+        description: Markdown, for whoever finds it in the registry.
+    """
     try:
-        client.create_registered_model(name, tags={"rlhpo": tag})
+        client.create_registered_model(name, tags={"rlhpo": tag}, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -26,7 +26,8 @@ from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.retries import BRIEFLY, current, patiently, wait_out
 from rlhpo_core.study.spec import StudySpec, dump_study
 from rlhpo_core.tracking import content, logged
-from rlhpo_core.tracking.connection import CONTACT, Connection, TooLarge, is_server, redacted, ui_command
+from rlhpo_core.tracking.address import LOCAL_PAGES, is_server, run_page, ui_command
+from rlhpo_core.tracking.connection import CONTACT, Connection, TooLarge
 from rlhpo_core.tracking.logged import Logged
 from rlhpo_core.trial import History, RoundSummary, Trial
 
@@ -86,11 +87,12 @@ class StudyTracker:
     _logged: Logged | None = None
 
     @classmethod
-    def open(cls, spec: StudySpec, study_id: str, store: Path) -> StudyTracker:
+    def open(cls, spec: StudySpec, study_id: str, store: Path, name: str | None = None) -> StudyTracker:
         """Create the experiment and the study's run, or find them and set the run back to RUNNING.
 
         Args:
             store: folder of studies, which holds MLflow's database if no URI is given
+            name: of a new run; the study's if it is not given
 
         Raises: UserError, within about 10 seconds, if MLflow cannot be reached or denies access; UnfinishedRunError if
         that happens once a run may have been created.
@@ -102,7 +104,7 @@ class StudyTracker:
         patience = current.get()
         try:
             with patiently(max(BRIEFLY, patience.seconds), patience.give_up):
-                return cls._begin(connection, client, spec, study_id, asked.append)
+                return cls._begin(connection, client, spec, study_id, asked.append, name or spec.name)
         except UserError as error:
             if not asked:
                 raise
@@ -111,15 +113,22 @@ class StudyTracker:
     @classmethod
     @_waited_out
     def _begin(
-        cls, connection: Connection, client: MlflowClient, spec: StudySpec, study_id: str, asking: Callable[[str], None]
+        cls,
+        connection: Connection,
+        client: MlflowClient,
+        spec: StudySpec,
+        study_id: str,
+        asking: Callable[[str], None],
+        name: str,
     ) -> StudyTracker:
         with connection.open():
             experiment_id = connection.experiment(client, spec.tracking.experiment)
+            connection.check_files(client.get_experiment(experiment_id))
             tags = content.study_tags(spec, study_id)
             earlier = client.search_runs([experiment_id], _of_study(study_id), max_results=1)
             first_tags = {**tags, "rlhpo.run": "study", **content.source_tags()}
             asking(experiment_id)
-            run = earlier[0] if earlier else client.create_run(experiment_id, tags=first_tags, run_name=spec.name)
+            run = earlier[0] if earlier else client.create_run(experiment_id, tags=first_tags, run_name=name)
             tracker = cls(connection, client, spec, study_id, experiment_id, run.info.run_id, tags)
             client.update_run(run.info.run_id, status="RUNNING")
             # A parameter that is logged cannot be changed, the budget of a resumed study can: it is a tag.
@@ -177,10 +186,11 @@ class StudyTracker:
 
     @property
     def url(self) -> str:
-        """The study's page on a server, or the command that opens a local store."""
-        if not is_server(self.connection.uri):
-            return ui_command(self.connection.uri)
-        return f"{redacted(self.connection.uri).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        """The study's page on a server, or the command that opens a local store, and the page that it then has."""
+        if is_server(self.connection.uri):
+            return run_page(self.connection.uri, self.experiment_id, self.run_id)
+        page = run_page(LOCAL_PAGES, self.experiment_id, self.run_id)
+        return f"{ui_command(self.connection.uri)}\n           then {page}"
 
     @_waited_out
     def log_data(self, data: DataDescription) -> None:

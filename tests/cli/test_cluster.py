@@ -19,7 +19,7 @@ from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.beginning import begin_study
-from rlhpo_core.execution.resources import Steps
+from rlhpo_core.execution.engines import Steps
 from rlhpo_core.kubeflow import client, next_run
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from rlhpo_core.kubeflow.connection import Server

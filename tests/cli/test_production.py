@@ -14,7 +14,7 @@ from rlhpo_core.cli import session
 from rlhpo_core.cli.main import app
 from rlhpo_core.cli.options import INTERRUPTED, console
 from rlhpo_core.cli.session import Retuned
-from rlhpo_core.execution.resources import Engine
+from rlhpo_core.execution.engines import Engine
 from rlhpo_core.production.ledger import Ledger, Record
 from rlhpo_core.production.retuning import Findings
 from rlhpo_core.storage.study_folder import StudyFolder

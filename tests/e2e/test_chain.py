@@ -15,7 +15,7 @@ from pipelines.compiled import compiled
 from pipelines.hpo_loop.pipeline import build
 from pipelines.tuning import Shape
 from pipelines.workflow_size import pods
-from rlhpo_core.execution.resources import Steps
+from rlhpo_core.execution.engines import Steps
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow import client

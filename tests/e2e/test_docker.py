@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -196,3 +197,31 @@ pipeline(store="{bucket}/loop", table_source="{bucket}/tables/car.csv")
         )
     shutil.copy(log, ROOT / "build")
     assert done.returncode == 0, log.read_text()[-6000:]
+
+
+def test_code_of_ones_own_runs_in_an_image_of_five_lines(engine: Engine, image: str, place: Path) -> None:
+    """The page's package, study and Dockerfile, as they stand."""
+    page = (ROOT / "docs" / "own-code.md").read_text()
+    blocks = {language: text for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)}
+    lines = blocks["text"].splitlines()
+    assert len(lines) == 5
+    folder = place / "own"
+    (folder / "my_training").mkdir(parents=True)
+    (folder / "my_training" / "__init__.py").touch()
+    (folder / "my_training" / "train.py").write_text(blocks["python"])
+    (folder / "study.yaml").write_text(blocks["yaml"] + "budget: {trials: 2}\n")
+    (folder / "Dockerfile").write_text("\n".join([f"FROM {image}", *lines[1:]]) + "\n")
+    engine.run("build", "--tag", "rlhpo-own:test", str(folder))
+    volume = f"--volume={folder / 'study.yaml'}:/tmp/study.yaml:ro"
+    closed = [
+        "run",
+        "--rm",
+        "--network=none",
+        "--read-only",
+        "--tmpfs=/tmp",
+        "--cap-drop=ALL",
+        volume,
+        "rlhpo-own:test",
+    ]
+    assert "nothing is wrong" in engine.run(*closed, "rlhpo", "check", "/tmp/study.yaml")
+    assert "all 2 trials done" in engine.run(*closed, "rlhpo", "tune", "/tmp/study.yaml", "--out", "/tmp/mine")

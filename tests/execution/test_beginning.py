@@ -9,7 +9,7 @@ import pytest
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution import beginning
 from rlhpo_core.execution.beginning import begin_study
-from rlhpo_core.priors.store import builtin_names
+from rlhpo_core.priors.store import builtin_names, load_prior
 from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec, load_study
@@ -116,3 +116,23 @@ def test_of_several_that_begin_at_once_all_go_on_from_one_state(tmp_path: Path) 
     with ThreadPoolExecutor(8) as threads:
         found = {to_bytes(state) for state in threads.map(folder.write_state, others)}
     assert found == {to_bytes(folder.state())}
+
+
+@pytest.mark.parametrize(
+    ("learnt", "wanted", "named", "said"),
+    [
+        ("accuracy", "rmse", "mine.safetensors", "that is classification, and this one is judged by rmse"),
+        ("accuracy", "auc", "mine.safetensors", "judged by accuracy and this one is judged by auc"),
+        ("accuracy", "accuracy", "mine.safetensors", None),
+        ("accuracy", "rmse", "auto", None),
+        ("regret", "rmse", "mine.safetensors", None),
+    ],
+)
+def test_a_prior_that_was_learnt_for_another_goal_is_told(
+    learnt: str, wanted: str, named: str, said: str | None, tmp_path: Path
+) -> None:
+    prior = load_prior(builtin_names()[0])
+    prior = replace(prior, card=prior.card.model_copy(update={"objective": learnt}))
+    spec = write(tmp_path, "judged", objective=wanted, prior=named)
+    remark = beginning.objective_remark(prior, spec)
+    assert remark == said or (said is not None and remark is not None and said in remark)

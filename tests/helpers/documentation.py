@@ -29,7 +29,7 @@ from rlhpo_core.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 #: Programs whose commands cannot be checked here, and words of the shell.
-OTHER_PROGRAMS = {"cd", "docker", "export", "kubectl", "kustomize", "pip", "source"}
+OTHER_PROGRAMS = {"cd", "curl", "docker", "export", "kubectl", "kustomize", "mlflow", "pip", "source"}
 _OURS = ("benchmarks", "components", "docs", "examples", "manifests", "pipelines", "rlhpo_core", "tests", "tools")
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")

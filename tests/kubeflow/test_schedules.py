@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.engines import RunUnderWay
 from rlhpo_core.kubeflow import client, connection, schedules
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from rlhpo_core.kubeflow.connection import Server
-from rlhpo_core.kubeflow.schedules import RunUnderWay
 from tests.helpers.kfp_pipelines import NIGHTLY, cached_steps, schedule, submit
 from tests.helpers.kfp_server import KfpServer
 

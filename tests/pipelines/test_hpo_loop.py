@@ -17,7 +17,7 @@ from pipelines.hpo_loop.pipeline import build
 from pipelines.pods import STEP_LABEL, TOKEN_LABEL
 from pipelines.tuning import MOST_ROUNDS, Shape
 from pipelines.workflow_size import ARGO_LIMIT, most_rounds, spec_bytes, workflow_bytes
-from rlhpo_core.execution.resources import Steps
+from rlhpo_core.execution.engines import Steps
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from tests.helpers.kfp_checks import pipeline_of
 

@@ -22,7 +22,12 @@ def test_a_study_has_its_charts_in_the_place_of_pictures() -> None:
     summaries = [RoundSummary(round=i, trials=5 * i + 5, best=6.0, model_r2=-3e9, kl=0.2) for i in range(4)]
     sensitivity = analyse(spec, history)
     drawn = charts(spec, history, summaries, sensitivity)
-    assert drawn.keys() == CAPTIONS.keys() - {"parallel_coordinates.png", "predicted_vs_real.png", "timeline.png"}
+    assert drawn.keys() == CAPTIONS.keys() - {
+        "parallel_coordinates.png",
+        "landscape.png",
+        "predicted_vs_real.png",
+        "timeline.png",
+    }
     pngs = figures(spec, history, summaries, sensitivity)
     page = html_report(spec, history, summaries, pngs, None, drawn, script())
     assert page.count("plotly.js v") == 1, "the script is there once"

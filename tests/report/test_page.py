@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from rlhpo_core.report.figures import CAPTIONS
 from rlhpo_core.report.page import Ending, count_causes, html_report, study_note
+from rlhpo_core.report.sensitivity import analyse
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import TrialStatus
 from tests.helpers.html_page import Page
@@ -92,3 +93,33 @@ def test_causes_are_counted_by_status_and_last_line() -> None:
         (TrialStatus.FAILED, "no reason given"): 2,
         (TrialStatus.INFEASIBLE, "NaN"): 1,
     }
+
+
+def test_what_came_of_it_stands_in_the_first_three_lines() -> None:
+    spec = make_spec(line_space(2))
+    history = history_of(spec, [{"value": 0.5}, {"value": 0.75}])
+
+    def head(ending: Ending) -> str:
+        return "\n".join(study_note(spec, history, (), ending).splitlines()[:3])
+
+    assert "**Decision:** promoted: surely better" in head(Ending(decision="promoted: surely better"))
+    told = head(Ending(holdout={"score": 0.7}, registered="churn version 3"))
+    assert "**Best score 0.75** in trial 2 of 2, 0.7 on the holdout, registered as churn version 3." in told
+    assert "No trial of 0 has a score yet" in study_note(spec, history_of(spec, []), ())
+
+
+def test_where_the_time_went() -> None:
+    spec = make_spec(line_space(2))
+    # Two at a time from 0 to 10, a pause, and one from 20 to 25.
+    outcomes = [{"value": 0.5, "started_at": at, "seconds": took} for at, took in ((100, 10), (100, 8), (120, 5))]
+    page = html_report(spec, history_of(spec, outcomes), (), {}, Ending(seconds=30.0))
+    assert "15.0 s (50 %) in trials, 1.5 at a time; 15.0 s between them" in page
+    assert "the longest trial, 1, took 10.0 s" in page
+
+
+def test_importances_of_noise_are_held_back() -> None:
+    spec = make_spec(line_space(3))
+    noise = [0.9, 0.1, 0.6, 0.4, 0.8, 0.3, 0.7, 0.2, 0.5, 0.45, 0.55, 0.15, 0.85, 0.35, 0.65, 0.25] * 2
+    history = history_of(spec, [{"value": value} for value in noise])
+    assert analyse(spec, history) is None
+    assert "Held back: the trials' scores differ by no more than noise" in study_note(spec, history, ())

@@ -33,6 +33,12 @@ class Recorder:
     def note(self, markdown: str) -> None:
         self.description = markdown
 
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        self.columns = dict(metrics)
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        self.tags = dict(tags)
+
 
 def finished(folder: Path) -> StudyFolder:
     """A study of twelve random trials, its winner registered."""
@@ -72,6 +78,8 @@ def test_a_report_says_what_the_files_hold_and_is_logged_whole(tmp_path: Path) -
         log_report(cast(StudyTracker, recorder), report)
         assert recorder.artifacts == expected
         assert recorder.description == report.note
+        assert recorder.columns == {"trials": 12.0}, "the objective is not among the holdout's metrics"
+        assert recorder.tags == {"rlhpo.state": "promoted"}
 
 
 def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path) -> None:

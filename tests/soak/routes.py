@@ -216,11 +216,10 @@ def _challenge(run: Run, champion: Path, versions: int) -> Path:
 def _copy_champion(run: Run, original: str, versions: int) -> None:
     client = MlflowClient()
     version = client.get_model_version(original, "1")
+    model_id = client.get_run(version.run_id).outputs.model_outputs[0].model_id
     client.create_registered_model(run.name)
     for _ in range(versions):
-        client.create_model_version(
-            run.name, version.source, version.run_id, version.tags, model_id=version.tags["rlhpo.model_id"]
-        )
+        client.create_model_version(run.name, version.source, version.run_id, version.tags, model_id=model_id)
     client.set_registered_model_alias(run.name, "champion", "1")
 
 

@@ -13,7 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import TrackingSpec
-from rlhpo_core.tracking.connection import Connection, redacted, tracking_uri, ui_command
+from rlhpo_core.tracking.address import redacted, tracking_uri, ui_command
+from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.tracking.tracker import StudyTracker
 from tests.helpers.servers import MlflowServer
 from tests.helpers.tracked_studies import make_spec

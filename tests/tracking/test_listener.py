@@ -54,7 +54,9 @@ def test_trials_arrive_once_although_the_server_goes_down(
     assert [step for step, _ in points(tracker, tracker.run_id, "best")] == list(range(1, 9))
     assert points(tracker, tracker.run_id, "round.trials") == [(1, 2.0), (2, 4.0)]
     tracker.finish()
-    assert tracker.url == f"{server.url}/#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}"
+    assert tracker.url == (
+        f"{server.url}/#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}?workflowType=machine_learning"
+    )
     assert "View run" not in capfd.readouterr().out
     all_runs = MlflowClient(server.url).search_runs([tracker.experiment_id], run_view_type=ViewType.ALL)
     assert len(all_runs) == 9

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ from rlhpo_core.seeds import derive_seed
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.evaluator_specs import CNNSpec
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.trial import Config, Value, sign
+from rlhpo_core.trial import Config, Scalar, sign
 from rlhpo_core.tuner import tensor_document
 
 #: What a checkpoint is called in its file, and the version of its content.
@@ -103,6 +103,13 @@ class CNNEvaluator(Evaluator):
     def check_space(self, space: SearchSpace) -> None:
         """Raises: UserError, naming each hyperparameter that the network does not have or that leaves its range."""
         VOCABULARY.check_space(space, self.settings.params)
+
+    @staticmethod
+    def check_unread(spec: StudySpec) -> None:
+        """As ``check_space`` does it, and ``evaluator.params``. Raises: UserError, naming each."""
+        assert isinstance(spec.evaluator, CNNSpec)
+        VOCABULARY.check_params(spec.evaluator.params)
+        VOCABULARY.check_space(spec.space, spec.evaluator.params)
 
     def data(self) -> DataDescription:
         """The images and their parts."""
@@ -176,7 +183,7 @@ class CNNEvaluator(Evaluator):
         )
 
     def _train(
-        self, config: Mapping[str, Value], layers: Sequence[Layer], report: Reporter, checkpoint: Checkpoint
+        self, config: Mapping[str, Scalar], layers: Sequence[Layer], report: Reporter, checkpoint: Checkpoint
     ) -> _Course:
         """All epochs, or those that another process has left."""
         data = self._training = self._training or self._data(self.split.train)
@@ -206,14 +213,14 @@ class CNNEvaluator(Evaluator):
         size = 4 * weights(layers) * _KEPT_PER_WEIGHT[self.settings.optimizer]
         return size <= self.settings.checkpoint_mb * 1e6
 
-    def _kept(self, training: Training, config: Mapping[str, Value], course: _Course) -> bytes:
+    def _kept(self, training: Training, config: Mapping[str, Scalar], course: _Course) -> bytes:
         document = {
             "format_version": _VERSION, "of": self._identity(config), "epoch": training.epoch,
             "curve": course.curve, "best": course.best,
         }  # fmt: skip
         return tensor_document.write(_KIND, document, training.tensors())
 
-    def _resumed(self, training: Training, config: Mapping[str, Value], checkpoint: Checkpoint) -> _Course:
+    def _resumed(self, training: Training, config: Mapping[str, Scalar], checkpoint: Checkpoint) -> _Course:
         """The course so far, with the training moved to where it ends; an empty one if there is nothing to go on from.
 
         What is damaged, or was written for other settings, is passed over: the trial begins anew.
@@ -229,7 +236,7 @@ class CNNEvaluator(Evaluator):
         training.go_on(tensors, int(document["epoch"]))
         return _Course(list(document["curve"]), dict(document["best"]))
 
-    def _identity(self, config: Mapping[str, Value]) -> dict[str, Any]:
+    def _identity(self, config: Mapping[str, Scalar]) -> dict[str, Any]:
         """Of what a checkpoint is, as JSON has it: with another of these, the training would go on otherwise."""
         settings = self.settings.model_dump(mode="json", exclude={"checkpoint_mb"})
         content = {
@@ -238,7 +245,7 @@ class CNNEvaluator(Evaluator):
         }  # fmt: skip
         return dict(json.loads(json.dumps(content)))
 
-    def _on_device(self, work: Callable[[], T], layers: Sequence[Layer], config: Mapping[str, Value]) -> T:
+    def _on_device(self, work: Callable[[], T], layers: Sequence[Layer], config: Mapping[str, Scalar]) -> T:
         """What ``work`` returns. Raises: MemoryError if the device has no room for it; afterwards it is free again."""
         try:
             with devices.settled(self.device, self.threads):
@@ -254,10 +261,10 @@ class CNNEvaluator(Evaluator):
             f"{where} has no room for a network of {weights(layers):,} weights in batches of {config['batch_size']}"
         )
 
-    def _full(self, config: Config) -> dict[str, Value]:
-        return {**DEFAULTS, **self.settings.params, **config}
+    def _full(self, config: Config) -> dict[str, Scalar]:
+        return {**DEFAULTS, **self.settings.params, **cast(dict[str, Scalar], config)}
 
-    def _layers(self, config: Mapping[str, Value]) -> tuple[Layer, ...]:
+    def _layers(self, config: Mapping[str, Scalar]) -> tuple[Layer, ...]:
         return architecture(config, self.images.shape, len(self.images.classes), self.settings.padding)
 
     def _data(self, rows: Rows) -> Data:

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from rlhpo_core.evaluators.protocol import Infeasible
-from rlhpo_core.trial import Value
+from rlhpo_core.trial import Scalar
 
 #: One layer: its ``type``, and what it is made of.
 Layer = dict[str, Any]
 
 
 def architecture(
-    config: Mapping[str, Value], shape: tuple[int, int, int], classes: int, padding: str
+    config: Mapping[str, Scalar], shape: tuple[int, int, int], classes: int, padding: str
 ) -> tuple[Layer, ...]:
     """The layers of a configuration, found without building one.
 

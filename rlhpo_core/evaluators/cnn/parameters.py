@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlhpo_core.evaluators.known_parameters import Known, Vocabulary
-from rlhpo_core.trial import Value
+from rlhpo_core.trial import Scalar
 
 POOLINGS = ("max", "average")
 _COUNT = Known(1, 4096, whole=True)
@@ -27,7 +27,7 @@ KNOWN: dict[str, Known] = {
     "weight_decay": Known(0, 1),
 }
 #: The usual values, where neither the space nor ``evaluator.params`` has one.
-DEFAULTS: dict[str, Value] = {
+DEFAULTS: dict[str, Scalar] = {
     "batch_size": 64,
     "learning_rate": 0.01,
     "conv1_stride": 1, "conv1_kernel": 3, "conv1_channels": 32,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rlhpo_core.arrays import Floats
 from rlhpo_core.evaluators.cnn import device as devices
 from rlhpo_core.evaluators.cnn.network import Layer, build
-from rlhpo_core.trial import Value
+from rlhpo_core.trial import Scalar
 
 #: Images that are scored at once; ``serving`` takes as many, since the last bits of an answer may depend on it.
 _CHUNK = 256
@@ -59,7 +59,7 @@ class Training:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], config: Mapping[str, Value], data: Data, rows: Tensor, optimizer: str, seed: int
+        self, layers: Sequence[Layer], config: Mapping[str, Scalar], data: Data, rows: Tensor, optimizer: str, seed: int
     ) -> None:
         self.epoch = 0
         self._data, self._rows = data, rows
@@ -142,7 +142,7 @@ def _laid(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     return tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
 
 
-def _optimizer(network: nn.Module, config: Mapping[str, Value], name: str) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, config: Mapping[str, Scalar], name: str) -> torch.optim.Optimizer:
     rate, decay = float(config["learning_rate"]), float(config["weight_decay"])
     if name == "adam":
         return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)

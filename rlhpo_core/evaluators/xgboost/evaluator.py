@@ -116,6 +116,13 @@ class XGBoostEvaluator(Evaluator):
         """Raises: UserError, naming each hyperparameter that XGBoost does not have or that leaves its range."""
         VOCABULARY.check_space(space, self.settings.params)
 
+    @staticmethod
+    def check_unread(spec: StudySpec) -> None:
+        """As ``check_space`` does it, and ``evaluator.params``. Raises: UserError, naming each."""
+        assert isinstance(spec.evaluator, XGBoostSpec)
+        VOCABULARY.check_params(spec.evaluator.params)
+        VOCABULARY.check_space(spec.space, spec.evaluator.params)
+
     def data(self) -> DataDescription:
         """The table, its parts and its columns as they were read."""
         dtypes = {str(name): str(dtype) for name, dtype in self.table.features.dtypes.items()}
@@ -227,7 +234,9 @@ class XGBoostEvaluator(Evaluator):
 
     def _native(self, config: Config) -> tuple[dict[str, Any], int]:
         """XGBoost's parameters and the number of boosting rounds."""
-        given = {VOCABULARY.native(name): value for name, value in {**self.settings.params, **config}.items()}
+        given: dict[str, Any] = {
+            VOCABULARY.native(name): value for name, value in {**self.settings.params, **config}.items()
+        }
         trees = int(given.pop("n_estimators", DEFAULT_TREES))
         if _is_linear(given):
             shared = {name: value for name, value in self.params.items() if name not in ("tree_method", "device")}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow import pod
-from rlhpo_core.kubeflow.steps.study import fetch_table, files_of, on_cpu, tracked
+from rlhpo_core.kubeflow.steps.study import FINDINGS, fetch_table, files_of, on_cpu, tracked
 from rlhpo_core.retries import patiently
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: What the first step says is to be done; the pipeline's condition compares with ``GO``.
 GO, STOP = "tune", "stop"
-#: What was found, beside the study's files in the folder of a retuning.
-FINDINGS = "findings.json"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ from rlhpo_core.study.cluster_settings import in_bytes
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import POD_MEMORY, Proposal, Trial, TrialStatus
 
+#: What was found, beside the study's files in the folder of a retuning.
+FINDINGS = "findings.json"
+
 
 def files_of(store: str) -> StudyFiles:
     """The study's files. Raises: UserError if the address names no store."""
@@ -113,7 +116,11 @@ def open_run(spec: StudySpec, files: StudyFiles, data: DataDescription | None) -
     """The study's run, with all that there is to log so far. Raises: UserError if MLflow cannot be reached."""
     from rlhpo_core.tracking.tracker import StudyTracker
 
-    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec))
+    place = files.store.uri.rstrip("/").rsplit("/", 1)[-1]
+    # The first step of a retuning has left its findings there; the place is named by its moment.
+    retunes = files.store.read(FINDINGS) is not None
+    name = f"{spec.name} {place.rsplit('-', 1)[0]}" if retunes else None
+    tracker = StudyTracker.open(spec, files.record().study_id, tracked(spec), name)
     if data is not None:
         tracker.log_data(data)
     state = files.state()

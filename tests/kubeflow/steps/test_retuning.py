@@ -18,7 +18,7 @@ from pipelines.retune.pipeline import build
 from pipelines.tuning import Shape
 from pipelines.workflow_size import pods
 from rlhpo_core.errors import UserError
-from rlhpo_core.execution.resources import Steps
+from rlhpo_core.execution.engines import Steps
 from rlhpo_core.kubeflow import client as kfp_client
 from rlhpo_core.kubeflow.connection import Server
 from rlhpo_core.kubeflow.next_run import put_study
