@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rlhpo_core.data.files import read_file
 from rlhpo_core.data.images.dataset import Images, load_images
 from rlhpo_core.data.images.sources import holds_images
 from rlhpo_core.data.labelled import Labelled
-from rlhpo_core.data.table import Table, load_table, read_frame
+from rlhpo_core.data.table import Table, load_table
 from rlhpo_core.errors import UserError
 from rlhpo_core.strict_yaml import to_yaml
 from rlhpo_core.study.evaluator_specs import template_for
@@ -74,7 +75,7 @@ def study_file(data: Path, target: str | None, folder: Path) -> tuple[str, str]:
     images = holds_images(data)
     spec = DataSpec(path=data, target=target)
     if target is None and data.suffix != ".npz" and not data.is_dir() and data.suffix != ".zip":
-        names = ", ".join(map(str, read_frame(data).columns))
+        names = ", ".join(read_file(spec).frame)
         raise UserError(f"--target: which column is to be predicted? {data} has {names}")
     loaded: Table | Images = load_images(spec, seed=0) if images else load_table(spec, seed=0)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", data.resolve().name.split(".")[0]).strip("-._") or "study"

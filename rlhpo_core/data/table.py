@@ -6,12 +6,10 @@ Data that would be misread in silence, such as text in a column of numbers, is r
 
 from __future__ import annotations
 
-import csv
 import difflib
-import gzip
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -19,14 +17,13 @@ import pandas as pd
 from rlhpo_core.arrays import Floats
 from rlhpo_core.data import columns
 from rlhpo_core.data.array_file import read_arrays
-from rlhpo_core.data.columns import ColumnError
+from rlhpo_core.data.files import TableFile, read_file
 from rlhpo_core.data.labelled import Labelled, Rows, draw
+from rlhpo_core.data.recognition import ColumnError
 from rlhpo_core.data.schema import ColumnSchema, SchemaChange, TableSchema
 from rlhpo_core.data.target import read_target
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import DataSpec
-
-SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +32,10 @@ class Table(Labelled):
 
     features: pd.DataFrame
     """Numeric columns and columns of dtype ``category`` (of strings); NaN where missing."""
+    originals: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """(N, …): the columns that were converted from text or times to numbers, as the file has them."""
+    notes: tuple[str, ...] = ()
+    """What was recognised and converted, for a person to read."""
 
     @property
     def categories(self) -> dict[str, list[str]]:
@@ -59,15 +60,20 @@ class Table(Labelled):
         ).sort_index(axis=1)
 
     def raw(self, rows: Rows) -> pd.DataFrame:
-        """Text instead of categories, and numbers that may be missing."""
-        return pd.DataFrame(
-            {
-                str(name): column.astype(object)
-                if isinstance(column.dtype, pd.CategoricalDtype)
-                else column.astype("float64")
-                for name, column in self.features.iloc[rows].items()
-            }
-        ).reset_index(drop=True)
+        """Text instead of categories, numbers that may be missing, and what is converted as the file has it."""
+        features = self.features.iloc[rows]
+
+        def raw(name: str, column: pd.Series) -> pd.Series:
+            if name in self.originals:
+                original = self.originals[name].iloc[rows]
+                if pd.api.types.is_datetime64_any_dtype(original.dtype):
+                    original = original.map(pd.Timestamp.isoformat, na_action="ignore")
+                return original.astype(object).where(original.notna(), None)
+            return column.astype(object if isinstance(column.dtype, pd.CategoricalDtype) else "float64")
+
+        return pd.DataFrame({str(name): raw(str(name), column) for name, column in features.items()}).reset_index(
+            drop=True
+        )
 
 
 def load_table(spec: DataSpec, seed: int, schema: TableSchema | None = None) -> Table:
@@ -79,98 +85,59 @@ def load_table(spec: DataSpec, seed: int, schema: TableSchema | None = None) -> 
     Raises: UserError on a file that cannot be read, a wrong target, a column that cannot be used, or one that is not
     there or does not hold what the schema says.
     """
-    frame, target_name, given_holdout = _read(spec, schema)
+    file, target_name, given_holdout = _read(spec, schema)
+    frame = file.frame
     if frame.empty:
         raise UserError(f"{spec.path} has no rows")
     labels = frame[target_name]
-    frame = frame.drop(columns=[target_name, *_known(spec.drop, frame, spec)])
+    _known(spec.columns, frame, spec)
+    frame = frame.drop(columns=[target_name, *_known(spec.dropped, frame, spec)])
     if frame.shape[1] == 0:
         raise UserError(f"{spec.path} has no column to predict {target_name!r} from")
-    known = None if schema is None else schema.without([target_name, *spec.drop])
-    features, described, changes = _features(frame, known, spec)
-    target = read_target(labels, known, spec)
+    known = None if schema is None else schema.without([target_name, *spec.dropped])
+    features, described, changes = _features(file, frame, known, spec)
+    target = read_target(labels, known, spec, file.decimal)
     values = target.values
+    converted = [name for name, column in described.items() if column.number is not None or column.kind == "time"]
+    originals = frame[converted]
     if spec.max_rows is not None and len(values) > spec.max_rows:
         rows = draw(values, target.task, spec.max_rows, given_holdout, seed)
         given_holdout = int((rows >= len(values) - given_holdout).sum())
         features, values = features.iloc[rows].reset_index(drop=True), values[rows]
+        originals = originals.iloc[rows].reset_index(drop=True)
     if len(values) < 10:
         raise UserError(f"{spec.path} has {len(values)} rows; 10 are the least that can be divided in three parts")
+    described_all = TableSchema(task=target.task, classes=target.ever, columns=described, label=target.label)
     return Table(
         features=features,
+        originals=originals,
+        notes=(*file.notes, *described_all.notes(target_name)),
         target=values,
         task=target.task,
         classes=target.classes,
         target_name=target_name,
         given_holdout=given_holdout,
         digest=_digest(features, values),
-        schema=TableSchema(task=target.task, classes=target.ever, columns=described),
+        schema=described_all,
         changes=(*changes, *target.changes),
     )
 
 
-def read_frame(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
-    """A CSV or Parquet file as it is.
-
-    Args:
-        text: Columns of a CSV file whose values stay text, even if all are numbers.
-
-    Raises: UserError if the file is missing, empty, damaged, or of another kind.
-    """
-    if not path.exists():
-        raise UserError(f"there is no file {path}; data.path is taken relative to the study file")
-    try:
-        if path.name.endswith((".csv", ".csv.gz")):
-            return _read_csv(path, text)
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    raise UserError(f"{path}: a table is one of {', '.join(SUFFIXES)}")
-
-
-def _read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
-    """A CSV file whose rows are no longer than its header.
-
-    Of longer ones pandas makes the first values an index, and the others slide to the left, under wrong names.
-    """
-    try:
-        frame = pd.read_csv(path, low_memory=False, dtype=dict.fromkeys(text, str))
-    except pd.errors.ParserError:
-        _refuse_long_rows(path)
-        raise
-    if not isinstance(frame.index, pd.RangeIndex):
-        _refuse_long_rows(path)
-    return frame
-
-
-def _refuse_long_rows(path: Path) -> None:
-    """Raises: UserError, with the first row that has more fields than the header."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
-        rows = (row for row in csv.reader(file) if row)
-        names = next(rows, [])
-        for number, row in enumerate(rows, start=1):
-            if len(row) > len(names):
-                surplus = "a delimiter at its end" if not any(row[len(names) :]) else "a value without a name"
-                raise UserError(
-                    f"{path}: row {number} has {len(row)} fields and the header {len(names)}, so values would slide "
-                    f"under wrong names; it has {surplus}: {','.join(row)[:100]!r}. Name each column in the header, "
-                    "put quotes around text with commas, or take the surplus delimiters out"
-                )
-
-
-def _read(spec: DataSpec, schema: TableSchema | None) -> tuple[pd.DataFrame, str, int]:
+def _read(spec: DataSpec, schema: TableSchema | None) -> tuple[TableFile, str, int]:
     """The table, the name of its target and the number of rows at its end that are for testing."""
     if spec.path.suffix == ".npz":
-        return _read_npz(spec.path)
-    text = set() if schema is None else set(schema.as_text)
-    if schema is not None and schema.label_is_text and spec.target is not None:
-        text.add(spec.target)
-    frame = read_frame(spec.path, text)
+        frame, target, given_holdout = _read_npz(spec.path)
+        return TableFile(frame, True, "."), target, given_holdout
+    text = None
+    if schema is not None:
+        text = set(schema.as_text)
+        if schema.label_is_text and spec.target is not None:
+            text.add(spec.target)
+    file = read_file(spec, text)
     if spec.target is None:
-        raise UserError(f"data.target: which column of {spec.path} is to be predicted? It has {_list(frame)}")
-    _known([spec.target], frame, spec)
-    return frame, spec.target, 0
+        raise UserError(f"data.target: which column of {spec.path} is to be predicted? It has {_list(file.frame)}")
+    _known([spec.target], file.frame, spec)
+    return file, spec.target, 0
 
 
 def _read_npz(path: Path) -> tuple[pd.DataFrame, str, int]:
@@ -182,7 +149,7 @@ def _read_npz(path: Path) -> tuple[pd.DataFrame, str, int]:
     return frame, "y", arrays.given_holdout
 
 
-def _known(names: Sequence[str], frame: pd.DataFrame, spec: DataSpec) -> list[str]:
+def _known(names: Iterable[str], frame: pd.DataFrame, spec: DataSpec) -> list[str]:
     """The names, if the table has them all."""
     for name in names:
         if name not in frame.columns:
@@ -198,11 +165,11 @@ def _list(frame: pd.DataFrame) -> str:
 
 
 def _features(
-    frame: pd.DataFrame, schema: TableSchema | None, spec: DataSpec
+    file: TableFile, frame: pd.DataFrame, schema: TableSchema | None, spec: DataSpec
 ) -> tuple[pd.DataFrame, dict[str, ColumnSchema], list[SchemaChange]]:
     """The columns as numbers and categories, what they hold, and what is new about them.
 
-    Raises: UserError, naming the column that cannot be used, or all that break the schema.
+    Raises: UserError, naming all columns that cannot be used, or that break the schema.
     """
     encoded: dict[str, pd.Series] = {}
     described: dict[str, ColumnSchema] = {}
@@ -212,16 +179,19 @@ def _features(
     new = [name for name in names if name not in known]
     problems = [_gone(name, new) for name in known if name not in names]
     for name, column in ((str(name), column) for name, column in frame.items()):
+        declared = spec.columns.get(name)
         try:
             if name in known:
+                if declared is not None and declared.kind != known[name].kind:
+                    raise ColumnError(f"column {name!r} is declared {declared.kind} now and was {known[name].kind}")
                 encoded[name], described[name], change = columns.read(name, column, known[name])
                 changes += [] if change is None else [change]
             else:
-                encoded[name], described[name] = columns.infer(name, column)
+                encoded[name], described[name] = columns.infer(name, column, declared, file.decimal, file.typed)
         except ColumnError as error:
-            if schema is None:
-                raise
             problems.append(str(error))
+    if problems and schema is None:
+        raise UserError("\n".join(problems) if len(problems) < 2 else "\n- ".join([f"{spec.path}:", *problems]))
     if problems:
         raise UserError(
             f"{spec.path} breaks the schema of the table that was tuned on first: {'. '.join(problems)}. Correct the "

@@ -120,7 +120,7 @@ class Refit:
     """The winner, trained on train + validation and scored once on the holdout, ready to be logged as a model."""
 
     files: Mapping[str, bytes]
-    """File name to content, in safe formats (UBJ, safetensors, JSON)."""
+    """File name to content: data in safe formats (UBJ, safetensors, JSON), and code that ``serving`` runs."""
     serving: Path
     """A self-contained MLflow models-from-code script that loads ``files`` and predicts on raw rows of the data."""
     requirements: tuple[str, ...]

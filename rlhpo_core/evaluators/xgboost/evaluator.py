@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ import pandas as pd
 import xgboost as xgb
 
 from rlhpo_core.arrays import Floats
-from rlhpo_core.data import drift, holdout
+from rlhpo_core.data import conversions, drift, holdout
 from rlhpo_core.data.labelled import Rows, folds, split
 from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.data.table import Table, load_table
@@ -167,6 +167,8 @@ class XGBoostEvaluator(Evaluator):
             files={
                 "model.ubj": bytes(booster.save_raw("ubj")),
                 "table.json": json.dumps(self._signature(), indent=1).encode(),
+                # What turns cells into numbers, as it is now: served, it stays the same whatever rlhpo makes of it.
+                "conversions.py": Path(conversions.__file__).read_bytes(),
                 # Not for serving: by what a later retuning reads its table, and what it compares that with.
                 SCHEMA: self.table.schema.model_dump_json().encode(),
                 holdout.PROFILE: drift.profile(self.table).model_dump_json().encode(),
@@ -265,7 +267,7 @@ class XGBoostEvaluator(Evaluator):
         return output if self.unit is None else self.unit.undone(output)
 
     def _named(self, frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.set_axis([_booster_name(i, str(name)) for i, name in enumerate(frame.columns)], axis=1)
+        return frame.set_axis(_booster_names([str(name) for name in frame.columns]), axis=1)
 
     def _signature(self) -> dict[str, Any]:
         """What serving needs to turn raw rows into what the booster was trained on, and its output into an answer."""
@@ -274,9 +276,10 @@ class XGBoostEvaluator(Evaluator):
             "task": self.table.task,
             "target": self.table.target_name,
             "columns": columns,
-            "kinds": [self.table.schema.columns[name].kind for name in columns],
-            "booster_columns": [_booster_name(i, name) for i, name in enumerate(columns)],
-            "categories": self.table.categories,
+            "described": {
+                name: self.table.schema.columns[name].model_dump(mode="json", exclude={"note"}) for name in columns
+            },
+            "booster_columns": _booster_names(columns),
             "classes": list(self.table.classes),
             "unit": {"centre": 0.0, "scale": 1.0} if self.unit is None else asdict(self.unit),
         }
@@ -311,10 +314,18 @@ def _is_linear(params: Mapping[str, Any]) -> bool:
     return params.get("booster") == "gblinear"
 
 
-def _booster_name(index: int, name: str) -> str:
-    """XGBoost refuses three characters; where one is replaced, the position keeps names apart."""
-    clean = re.sub(r"[\[\]<]", "_", name)
-    return name if clean == name else f"{clean}_{index}"
+def _booster_names(names: Sequence[str]) -> list[str]:
+    """Distinct names that XGBoost takes: it refuses three characters, and where one is replaced two may collide."""
+    taken, made = set(names), []
+    for i, name in enumerate(names):
+        called = re.sub(r"[\[\]<]", "_", name)
+        if called != name:
+            called = f"{called}_{i}"
+            while called in taken:
+                called += "_"
+            taken.add(called)
+        made.append(called)
+    return made
 
 
 def _objective(table: Table) -> dict[str, Any]:
