@@ -51,7 +51,8 @@ def infer(
     Raises: ColumnError if it can be neither, or is not what it is declared to be.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+        # Whoever has made a dictionary of codes means categories.
+        column = _text(column.astype(column.cat.categories.dtype))
         typed = True
     if not _present(column).any():
         return pd.Series(np.nan, index=column.index), ColumnSchema(kind="empty")
@@ -66,7 +67,7 @@ def infer(
     if pd.api.types.is_any_real_numeric_dtype(column.dtype):
         return numbers(name, column), ColumnSchema(kind="number")
     if pd.api.types.is_datetime64_any_dtype(column.dtype) or kinds <= _TIMES:
-        return _first_times(name, column, ISO)
+        return _first_times(name, column, "%H:%M:%S" if kinds == {datetime.time} else ISO)
     if kinds == {bool}:
         return _truths(name, column), ColumnSchema(kind="boolean")
     if kinds <= _NUMBERS:
@@ -175,11 +176,15 @@ def _as_declared(
             text = _text_like(name, column, ())
             format_ = recognition.time_format(name, text[_present(text)]) or ISO
         return _first_times(name, column, format_)
+    if declared.kind == "boolean":
+        return _truths(name, column), ColumnSchema(kind="boolean")
     written = None
     if not pd.api.types.is_numeric_dtype(column) and _kinds(column) <= {str, *_NUMBERS}:
-        text = _text(column)
-        written = recognition.number_format(name, text[_present(column)], declared.decimal or decimal)
-    schema = ColumnSchema(kind="number", number=written)
+        text = _text(column)[_present(column)]
+        written = recognition.number_format(name, text, declared.decimal or decimal)
+    schema = ColumnSchema(
+        kind="number", number=written, note="" if written is None else recognition.told(text, written)
+    )
     return numbers(name, column, schema), schema
 
 

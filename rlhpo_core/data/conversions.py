@@ -201,7 +201,7 @@ def _as_time_text(cell: Any) -> str | None:
     if isinstance(cell, datetime.datetime | datetime.date | np.datetime64):
         return str(pd.Timestamp(cell).isoformat())
     if isinstance(cell, datetime.time):
-        return cell.isoformat()
+        return cell.isoformat("seconds")
     # 20240531 as a reader has made a number of it.
     return f"{cell:.0f}" if isinstance(cell, numbers.Real) and float(cell).is_integer() else str(cell)
 

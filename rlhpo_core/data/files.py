@@ -17,10 +17,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from rlhpo_core.data.recognition import decimal_sign
 from rlhpo_core.errors import UserError
@@ -89,6 +90,16 @@ def read_file(spec: DataSpec, text: Collection[str] | None = None) -> TableFile:
         hint = "; it is damaged or cut off: get it anew" if damaged else ""
         raise UserError(f"cannot read {path}: {error}{hint}") from error
     raise UserError(f"{path}: a table is one of {', '.join(SUFFIXES)}, or a folder of Parquet files")
+
+
+def holds_parts(path: Path) -> bool:
+    """Whether a folder, or a ZIP of it, holds the parts of a table, and no images."""
+    if path.is_dir():
+        return any(path.rglob("*.parquet"))
+    if path.suffix == ".zip" and path.exists() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".parquet") for name in archive.namelist())
+    return False
 
 
 # -- text files ------------------------------------------------------------------------------------------------------
@@ -248,13 +259,26 @@ def _packed(path: Path) -> TableFile:
 
 
 def _parquet(path: Path, place: Path) -> TableFile:
+    part = next(iter(sorted(place.rglob("*.parquet")))) if place.is_dir() else place
+    schema = pq.read_schema(part)
+    _refuse_twins(path, schema.names)
     frame = pd.read_parquet(place)
+    # Names in the paths of parts are read as dictionaries, and are plain columns.
+    keys = {part.name.partition("=")[0] for part in place.rglob("*=*") if part.is_dir()} if place.is_dir() else set()
+    frame = frame.astype({name: frame[name].cat.categories.dtype for name in keys if name in frame})
+    frame = frame.astype(dict.fromkeys(_categorical(schema), "category"))
     if not isinstance(frame.index, pd.RangeIndex) and any(name is not None for name in frame.index.names):
         # What somebody has named is a column; other indices are numbers of rows.
         frame.index.names = [f"index_{i}" if name is None else name for i, name in enumerate(frame.index.names)]
         frame = frame.reset_index(allow_duplicates=True)
     frame, dropped = _without_row_numbers(_named(frame.reset_index(drop=True), path))
     return TableFile(frame, True, ".", notes=dropped)
+
+
+def _categorical(schema: Any) -> list[str]:
+    """Columns that pandas had as categories when it wrote the file; of numbers, Parquet keeps no dictionary."""
+    known = schema.pandas_metadata or {}
+    return [str(c["name"]) for c in known.get("columns", []) if c["pandas_type"] == "categorical" and c["name"]]
 
 
 # -- names -----------------------------------------------------------------------------------------------------------

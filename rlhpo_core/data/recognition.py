@@ -126,6 +126,14 @@ def origin_of(moments: pd.Series) -> str:
     return str(moments.min().floor("D").date().isoformat())
 
 
+def told(text: pd.Series, format_: NumberFormat) -> str:
+    """What a person has to know of text that is read as numbers, by its first value."""
+    value = conversions.formatted_numbers(text.iloc[:1], **format_.model_dump())[0]
+    several = len([unit for unit in format_.units if unit]) > 1
+    spread = f" ({', '.join(map(repr, format_.units))} in one unit)" if several else ""
+    return f"{text.iloc[0]!r} is read as the number {value:.12g}{spread}"
+
+
 # -- plain numbers, codes and versions -------------------------------------------------------------------------------
 
 
@@ -342,11 +350,11 @@ def _refuse_stray(name: str, text: pd.Series, kind: str, is_kind: Callable[[pd.S
     good = is_kind(text)
     stray = text[~good]
     if len(stray) and len(stray) < (1 - _MOSTLY) * len(text) and text.nunique() > _GRADES:
-        rows = listed_rows(few_rows(stray.index), len(stray))
+        rows = f": {listed_rows(few_rows(stray.index), len(stray))}" if len(stray) > 1 else ""
         what = "no numbers" if kind == "numbers" else "no times"
         raise ColumnError(
             f"column {name!r} should hold {kind}, but row {stray.index[0] + 1} has {stray.iloc[0]!r} ({len(stray)} of "
-            f"{len(text)} values are {what}: {rows}); correct them, leave them blank if they are missing, or declare "
+            f"{len(text)} values are {what}{rows}); correct them, leave them blank if they are missing, or declare "
             f"`data.columns: {{{name}: category}}`, or drop"
         )
 

@@ -12,16 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rlhpo_core.arrays import Floats
-from rlhpo_core.data import columns
+from rlhpo_core.data import columns, profile
 from rlhpo_core.data.array_file import read_arrays
 from rlhpo_core.data.files import TableFile, read_file
 from rlhpo_core.data.labelled import Labelled, Rows, draw
 from rlhpo_core.data.recognition import ColumnError
 from rlhpo_core.data.schema import ColumnSchema, SchemaChange, TableSchema
-from rlhpo_core.data.target import read_target
+from rlhpo_core.data.splits import Dividing
+from rlhpo_core.data.target import Target, read_target
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import DataSpec
 
@@ -90,6 +92,7 @@ def load_table(spec: DataSpec, seed: int, schema: TableSchema | None = None) -> 
     if frame.empty:
         raise UserError(f"{spec.path} has no rows")
     labels = frame[target_name]
+    dividing, weights = _dividing(file, spec), _weights(file, spec)
     _known(spec.columns, frame, spec)
     frame = frame.drop(columns=[target_name, *_known(spec.dropped, frame, spec)])
     if frame.shape[1] == 0:
@@ -105,19 +108,24 @@ def load_table(spec: DataSpec, seed: int, schema: TableSchema | None = None) -> 
         given_holdout = int((rows >= len(values) - given_holdout).sum())
         features, values = features.iloc[rows].reset_index(drop=True), values[rows]
         originals = originals.iloc[rows].reset_index(drop=True)
+        dividing = None if dividing is None else dividing.of(rows)
+        weights = None if weights is None else weights[rows]
     if len(values) < 10:
         raise UserError(f"{spec.path} has {len(values)} rows; 10 are the least that can be divided in three parts")
+    notes = () if schema is not None else _given_away(features, values, target, target_name, spec)
     described_all = TableSchema(task=target.task, classes=target.ever, columns=described, label=target.label)
     return Table(
         features=features,
         originals=originals,
-        notes=(*file.notes, *described_all.notes(target_name)),
+        notes=(*file.notes, *described_all.notes(target_name), *notes),
         target=values,
         task=target.task,
         classes=target.classes,
         target_name=target_name,
         given_holdout=given_holdout,
-        digest=_digest(features, values),
+        dividing=dividing,
+        weights=weights,
+        digest=_digest(features, values, dividing, weights),
         schema=described_all,
         changes=(*changes, *target.changes),
     )
@@ -131,6 +139,8 @@ def _read(spec: DataSpec, schema: TableSchema | None) -> tuple[TableFile, str, i
     text = None
     if schema is not None:
         text = set(schema.as_text)
+        if spec.split is not None and spec.split.column not in schema.columns:
+            text.add(spec.split.column)
         if schema.label_is_text and spec.target is not None:
             text.add(spec.target)
     file = read_file(spec, text)
@@ -202,13 +212,83 @@ def _features(
     return pd.DataFrame(encoded), described, changes
 
 
+def _given_away(
+    features: pd.DataFrame, values: Floats, target: Target, target_name: str, spec: DataSpec
+) -> tuple[str, ...]:
+    """What a person has to know of columns that tell too much, or nothing, at the first reading.
+
+    Raises: UserError if a column is the target over again.
+    """
+    undeclared = features[[name for name in features if str(name) not in spec.columns]]
+    if copied := profile.copies(undeclared, values, len(target.classes)):
+        listed = "; ".join(f"column {name!r}: {why}" for name, why in copied.items())
+        raise UserError(
+            f"{spec.path} gives the target {target_name!r} away: {listed}. A model would learn nothing else; list it "
+            "in data.drop, or, if it is known before the target, declare its kind in data.columns"
+        )
+    told = profile.telling(undeclared, values, len(target.classes))
+    counting = [str(name) for name, column in undeclared.items() if columns.identifying(column)]
+    return (
+        *(f"column {name!r}: {why}; is it known before the target? If not: data.drop" for name, why in told.items()),
+        *(f"column {name!r}: it counts the rows; is it an identifier? If so: data.drop" for name in counting),
+    )
+
+
 def _gone(name: str, new: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, new, n=1)
     hint = f" (is {close[0]!r} another name for it?)" if close else ""
     return f"column {name!r} is gone{hint}; bring it back, with blanks where there is no value"
 
 
-def _digest(features: pd.DataFrame, target: Floats) -> str:
+def _dividing(file: TableFile, spec: DataSpec) -> Dividing | None:
+    """By what the rows are divided, as the study says.
+
+    Raises: UserError if a value of that column is missing, or is no time.
+    """
+    if spec.split is None:
+        return None
+    name, by = spec.split.column, spec.split.by
+    _known([name], file.frame, spec)
+    column = file.frame[name]
+    if column.isna().any():
+        row = int(np.flatnonzero(column.isna())[0]) + 1
+        raise UserError(f"data.split: column {name!r} is blank in row {row}; fill it in, or take these rows out")
+    if by == "group":
+        return Dividing("group", name, pd.factorize(column.astype(str))[0].astype(np.float64))
+    declared = spec.columns.get(name)
+    used = declared if declared is not None and declared.kind in ("time", "number") else None
+    encoded, schema = columns.infer(name, column, used, file.decimal, file.typed)
+    if schema.kind not in ("time", "number"):
+        raise UserError(
+            f"data.split: column {name!r} holds no times, but {column.iloc[0]!r}; name another one, or declare "
+            f"`data.columns: {{{name}: {{kind: time, format: …}}}}`"
+        )
+    return Dividing("time", name, encoded.to_numpy(dtype=np.float64))
+
+
+def _weights(file: TableFile, spec: DataSpec) -> Floats | None:
+    """(N,): how much each row counts, as the study says.
+
+    Raises: UserError at what is no positive number.
+    """
+    if spec.weight is None:
+        return None
+    _known([spec.weight], file.frame, spec)
+    values = columns.numbers(spec.weight, file.frame[spec.weight]).to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~(values > 0))
+    if len(wrong):
+        raise UserError(
+            f"data.weight: column {spec.weight!r} is {values[wrong[0]]:g} in row {wrong[0] + 1}; weights are above 0, "
+            "so take rows out that are not to count"
+        )
+    return values
+
+
+def _digest(features: pd.DataFrame, target: Floats, dividing: Dividing | None, weights: Floats | None) -> str:
+    """Of all that scores follow from: features, target, and what is no feature and yet counts."""
     rows = pd.util.hash_pandas_object(features, index=False).to_numpy()
     names = "\n".join(map(str, features.columns)).encode()
-    return hashlib.sha256(names + rows.tobytes() + target.tobytes()).hexdigest()[:32]
+    more = b"" if weights is None else weights.tobytes()
+    if dividing is not None and dividing.column not in features:
+        more += dividing.values.tobytes()
+    return hashlib.sha256(names + rows.tobytes() + target.tobytes() + more).hexdigest()[:32]

@@ -26,12 +26,22 @@ METRICS: dict[str, Direction] = {
     "balanced_accuracy": "maximize",
     "auc": "maximize",
     "log_loss": "minimize",
+    "f1": "maximize",
+    "average_precision": "maximize",
     "r2": "maximize",
     "rmse": "minimize",
     "mae": "minimize",
+    "mape": "minimize",
+    "pinball_10": "minimize",
+    "pinball_25": "minimize",
+    "pinball_50": "minimize",
+    "pinball_75": "minimize",
+    "pinball_90": "minimize",
 }
-CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss")
-REGRESSION_METRICS = ("r2", "rmse", "mae")
+CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss", "f1", "average_precision")
+REGRESSION_METRICS = (
+    "r2", "rmse", "mae", "mape", "pinball_10", "pinball_25", "pinball_50", "pinball_75", "pinball_90",
+)  # fmt: skip
 
 #: How files with priors end.
 PRIOR_FILE = ".safetensors"
@@ -42,8 +52,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class ColumnSpec(Frozen):
     """What a column is declared to hold, whatever it looks like; the kind alone will do."""
 
-    kind: Literal["number", "category", "time", "drop"]
-    """``drop``: the column is not used."""
+    kind: Literal["number", "boolean", "category", "time", "drop"]
+    """``boolean``: truth values, 0 and 1; ``drop``: the column is not used."""
     format: str | None = None
     """Of times: as ``strptime`` has it, such as ``%d/%m/%Y``; recognised if not set."""
     decimal: Literal[".", ","] | None = None
@@ -62,6 +72,16 @@ class ColumnSpec(Frozen):
             if name in self.model_fields_set and self.kind != kind:
                 raise ValueError(f"{name} is for columns of kind {kind}, and this one is declared {self.kind}")
         return self
+
+
+class SplitSpec(Frozen):
+    """By what rows are divided into training, validation and holdout."""
+
+    by: Literal["time", "group"]
+    """``time``: the holdout has the latest rows; ``group``: rows with the same value stay together."""
+    column: str
+    """Of times (or numbers that ascend), or of groups such as customers. A column of groups is no feature unless
+    ``columns`` declares its kind."""
 
 
 class DataSpec(Frozen):
@@ -89,6 +109,10 @@ class DataSpec(Frozen):
     """Fraction of all rows that scores the trials."""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of all rows that no trial sees."""
+    split: SplitSpec | None = None
+    """By what rows are divided; at random, each class in proportion, if not set."""
+    weight: str | None = None
+    """Column that says how much each row counts, in training and in scores; it is no feature."""
     max_rows: Annotated[int, Field(ge=50)] | None = None
     """Use at most this many rows, drawn by seed and stratified; all if not set."""
 
@@ -111,7 +135,11 @@ class DataSpec(Frozen):
     def dropped(self) -> tuple[str, ...]:
         """Columns that are not used: those of ``drop``, and those that are declared so."""
         declared = (name for name, column in self.columns.items() if column.kind == "drop")
-        return tuple(dict.fromkeys((*self.drop, *declared)))
+        grouped = self.split is not None and self.split.by == "group" and self.split.column not in self.columns
+        special = ([self.split.column] if self.split is not None and grouped else []) + (
+            [] if self.weight is None else [self.weight]
+        )
+        return tuple(dict.fromkeys((*self.drop, *declared, *special)))
 
     @model_validator(mode="after")
     def _leaves_rows_to_train_on(self) -> Self:
