@@ -318,22 +318,44 @@ def init(
         ),
     ],
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="A column that is not to be used; may be repeated.")
+    ] = None,
+    sep: Annotated[str | None, typer.Option(help="Between the fields of a CSV file; recognised if not given.")] = None,
+    decimal: Annotated[str | None, typer.Option(help="Before decimals: . or , ; recognised if not given.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a CSV file; recognised if not given.")] = None,
+    space: Annotated[str | None, typer.Option(help="A space that comes with rlhpo, such as xgboost-wide.")] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The study file to write.")] = Path("study.yaml"),
     force: Force = False,
 ) -> None:
     """Write a study file, with comments, for a table or images of your own.
 
-    The data is read and checked; task and metric follow from its target.
+    The data is read and checked; task and metric follow from its target. The file says of each column what it was taken
+    for. It is also written if something has to be mended first: all that is wrong is said at once, and the exit code is
+    1 then.
     """
+    from pydantic import ValidationError
+
     from rlhpo_core.cli.check import SCHEMA, schema_text
     from rlhpo_core.cli.study_template import study_file
+    from rlhpo_core.errors import describe
+    from rlhpo_core.study.spec import DataSpec
 
     if out.exists() and not force:
         raise occupied(out)
-    text, summary = study_file(data, target, out.parent)
-    write_file(out, text.encode(), force)
+    given = {"target": target, "drop": drop, "separator": sep, "decimal": decimal, "encoding": encoding}
+    named = {name: value for name, value in given.items() if value is not None}
+    try:
+        spec = DataSpec.model_validate({"path": data, **named})
+    except ValidationError as error:
+        raise UserError(describe(error)) from error
+    first = study_file(spec, out.parent, space)
+    write_file(out, first.text.encode(), force)
     write_file(out.parent / SCHEMA, schema_text().encode(), force=True)
-    console.print(f"{escape(summary)}\nwrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
+    console.print(escape(first.summary), soft_wrap=True)
+    console.print(f"wrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
+    if first.problems:
+        raise UserError("\n".join(first.problems))
 
 
 app.command()(cli_production.retune)

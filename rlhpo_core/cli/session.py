@@ -108,6 +108,7 @@ def start(
         try:
             begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, phases, retunes)
+            _tell_beginning(folder, evaluator, phases)
         except UnfinishedRunError as error:
             # Without the folder nobody would ever end that run.
             raise UserError(f"{error}\nOnce that is mended: rlhpo resume {folder.path}") from error
@@ -116,6 +117,18 @@ def start(
             folder.discard(keep_folder=existed)
             raise
         return _conduct(folder, spec, evaluator, tracker, phases, engine, lock)
+
+
+def _tell_beginning(folder: StudyFolder, evaluator: Evaluator, phases: Phases) -> None:
+    """Say how the data was read, and what trials have to beat, which the study's record keeps."""
+    data = evaluator.data()
+    for note in () if data is None else data.notes:
+        phases.console.print(note, markup=False, soft_wrap=True)
+    with phases.phase("training with the library's defaults"):
+        baseline = evaluator.baseline()
+    if baseline is not None:
+        folder.write_record(folder.record().model_copy(update={"baseline": baseline}))
+        phases.console.print(baseline.text, markup=False, soft_wrap=True)
 
 
 def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> Result:
@@ -180,7 +193,7 @@ def retune(
         if not findings.proceed:
             return Retuned(findings, None, None)
         console.print(findings.reason, markup=False)
-        tuned = spec.model_copy(update={"warm_start": findings.warm_start})
+        tuned = retuning.tuned_spec(spec, findings)
         with patiently(BRIEFLY):
             schema = None if findings.champion is None else model.schema(findings.champion)
         result = start(tuned, path, console, engine, schema, numbered, retunes=True)

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from rlhpo_core.data.files import TableFile, holds_parts, read_file
 from rlhpo_core.data.images.dataset import Images, load_images
 from rlhpo_core.data.images.sources import holds_images
 from rlhpo_core.data.labelled import Labelled
-from rlhpo_core.data.table import Table, load_table, read_frame
+from rlhpo_core.data.profile import ColumnLine, copies, profiled, telling
+from rlhpo_core.data.table import Table, load_table
 from rlhpo_core.errors import UserError
-from rlhpo_core.strict_yaml import to_yaml
+from rlhpo_core.evaluators.kinds import build_evaluator
+from rlhpo_core.evaluators.protocol import Baseline
+from rlhpo_core.space.search_space import builtin_names
+from rlhpo_core.strict_yaml import parse_yaml, to_yaml
 from rlhpo_core.study.evaluator_specs import template_for
-from rlhpo_core.study.spec import DataSpec
+from rlhpo_core.study.spec import DataSpec, StudySpec
 
 #: Below this share of the rarest class, accuracy rewards a model that never predicts it.
 _RARE = 0.2
+#: Columns that are listed whatever they hold; of wider tables, those that are not plain numbers.
+_LISTED = 60
+#: Rows by which the baseline is measured at most.
+_BASELINE_ROWS = 20_000
+
+_DROP = "  # drop: [id]             # columns that are not to be used\n"
+#: Where the template's space begins, with what is said of it.
+_SPACE = re.compile(r"(?m)^(?:#.*\n)*space:")
 
 _TEMPLATE = """\
 # yaml-language-server: $schema=rlhpo.schema.json
 # A study for rlhpo: what to tune, on what data, within what budget.
 # Run it:  rlhpo tune {file}
-
+{problems}
 name: {name}
 seed: 0                    # the same seed gives the same trials, on one kind of machine
 
@@ -38,7 +53,7 @@ data:
   # max_rows: 10000        # a stratified draw, for a first try on much data
 
 objective: {metric:<15} # also: {others}
-
+{baseline}
 {evaluator}
 budget:                    # the study ends at whichever comes first
   trials: 50
@@ -62,46 +77,213 @@ registry:
 """
 
 
-def study_file(data: Path, target: str | None, folder: Path) -> tuple[str, str]:
-    """The text of a study file, and a line about the data that it is for.
+@dataclass(frozen=True)
+class FirstStudy:
+    """A study file that is to be read over."""
+
+    text: str
+    summary: str
+    """Lines about the data: what it is, what was converted or dropped, and what a model has to beat."""
+    problems: tuple[str, ...] = ()
+    """All that keeps the study from running as it is written."""
+
+
+def study_file(data: DataSpec, folder: Path, space: str | None = None) -> FirstStudy:
+    """A study file for a table or images.
 
     Args:
-        data: A table (CSV, Parquet or NPZ), or images (a folder of class folders, Parquet or NPZ).
-        target: The column to predict; ``None`` for an NPZ file, which has it under a name of its own, and for a folder.
+        data: The path of a table (CSV, Parquet or NPZ), or of images (a folder of class folders, Parquet or NPZ), and
+            what is known of it. The target may be ``None`` for an NPZ file and for a folder.
         folder: Where the study file will lie; the data's path is written relative to it.
+        space: Name of a space that comes with rlhpo; ``None`` for that of the kind of data, written out.
 
-    Raises: UserError if the data cannot be used as it is.
+    Raises: UserError if there are no rows that could be looked at, or no such space.
     """
-    images = holds_images(data)
-    spec = DataSpec(path=data, target=target)
-    if target is None and data.suffix != ".npz" and not data.is_dir() and data.suffix != ".zip":
-        names = ", ".join(map(str, read_frame(data).columns))
-        raise UserError(f"--target: which column is to be predicted? {data} has {names}")
-    loaded: Table | Images = load_images(spec, seed=0) if images else load_table(spec, seed=0)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", data.resolve().name.split(".")[0]).strip("-._") or "study"
-    metric, others = _metrics(loaded)
-    text = _TEMPLATE.format(
+    if space is not None and space not in builtin_names():
+        raise UserError(f"--space: no space is called {space!r}; there are {', '.join(builtin_names())}")
+    if holds_images(data.path) and not holds_parts(data.path):
+        images = load_images(data, seed=0)
+        summary = f"{data.path}: {len(images)} {_described(images)}"
+        return FirstStudy(_text(data, folder, images, [], (), None, "", space), summary)
+    if data.path.suffix == ".npz":
+        table = load_table(data, seed=0)
+        return FirstStudy(
+            _text(data, folder, table, [], (), None, "", space), f"{data.path}: {len(table)} {_described(table)}"
+        )
+    return _of_table(data, folder, space)
+
+
+def _of_table(data: DataSpec, folder: Path, space: str | None) -> FirstStudy:
+    file = read_file(data)
+    lines = profiled(file, data)
+    problems = [f"column {line.name!r} {line.why}" for line in lines if line.treatment == "refused"]
+    table, measured = None, None
+    if data.target is None:
+        names = ", ".join(map(str, file.frame.columns))
+        problems.insert(0, f"--target: which column is to be predicted? {data.path} has {names}")
+    else:
+        try:
+            lines = _without_copies(data, lines)
+            table = load_table(_usable(data, lines), seed=0)
+            measured = _measured(_usable(data, lines), table)
+        except UserError as error:
+            problems.append(str(error))
+    told = [*file.notes, *(f"column {line.name!r} is {line.treatment}: {line.why}" for line in lines if _is_said(line))]
+    if table is not None:
+        told += [
+            f"column {name!r}: {why}; is it known before the target? If not: --drop"
+            for name, why in telling(table.features, table.target, len(table.classes)).items()
+        ]
+    head = f"{data.path}: {len(file.frame)} " + ("rows" if table is None else _described(table))
+    summary = "\n".join([head, *told, *([] if measured is None else [measured.text])])
+    text = _text(data, folder, table, lines, problems, measured, _form(data, file), space)
+    return FirstStudy(text, summary, tuple(problems))
+
+
+def _is_said(line: ColumnLine) -> bool:
+    return line.treatment in ("converted", "dropped")
+
+
+def _usable(data: DataSpec, lines: Sequence[ColumnLine]) -> DataSpec:
+    """With what the study file will say of each column."""
+    unused = tuple(line.name for line in lines if line.treatment in ("dropped", "refused"))
+    used = {line.name: _declared(line) for line in lines if line.name not in unused and line.kind != "empty"}
+    fields = {**data.model_dump(exclude_unset=True), "drop": unused, "columns": used}
+    return DataSpec.model_validate(fields)
+
+
+def _without_copies(data: DataSpec, lines: list[ColumnLine]) -> list[ColumnLine]:
+    """With columns that are the target over again dropped."""
+    table = load_table(_usable(data, lines), seed=0)
+    copied = copies(table.features, table.target, len(table.classes))
+    return [
+        replace(line, treatment="dropped", why=f"it gives the target away: {copied[line.name]}")
+        if line.name in copied and line.name not in data.columns
+        else line
+        for line in lines
+    ]
+
+
+def _measured(data: DataSpec, table: Table) -> Baseline | None:
+    """What a model has to beat; ``None`` if it cannot be had, such as for a class too rare to be divided."""
+    fields = parse_yaml(template_for("table"))
+    assert isinstance(fields, dict)
+    wanted = {
+        **data.model_dump(exclude_unset=True),
+        **({"max_rows": _BASELINE_ROWS} if len(table) > _BASELINE_ROWS else {}),
+    }
+    spec = StudySpec.model_validate({**fields, "name": "baseline", "data": wanted, "objective": _metrics(table)[0]})
+    try:
+        return build_evaluator(spec, os.cpu_count() or 1).baseline()
+    except UserError:
+        return None
+
+
+def _text(
+    data: DataSpec,
+    folder: Path,
+    loaded: Table | Images | None,
+    lines: Sequence[ColumnLine],
+    problems: Sequence[str],
+    measured: Baseline | None,
+    form: str,
+    space: str | None,
+) -> str:
+    images = isinstance(loaded, Images)
+    path = data.path
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name.split(".")[0]).strip("-._") or "study"
+    metric, others = _metrics(loaded) if loaded is not None else ("accuracy", ["rmse"])
+    target = "" if data.target is None else f"  target: {_scalar(data.target)}\n"
+    if data.target is None and problems:
+        target = "  target: COLUMN           # which column is to be predicted?\n"
+    evaluator = template_for("images" if images else "table")
+    if space is not None:
+        evaluator = f"{_SPACE.split(evaluator)[0]}space: {space}\n"
+    listed = "".join(f"# {line}\n" for problem in problems for line in problem.splitlines())
+    return _TEMPLATE.format(
         file="study.yaml",
         name=name,
-        path=_scalar(os.path.relpath(data.resolve(), folder.resolve())),
-        columns="" if target is None else f"  target: {_scalar(target)}\n",
-        more="" if images else "  # drop: [id]             # columns that are not to be used\n",
-        task=loaded.task,
+        problems=f"#\n# To be mended before it runs:\n{listed}" if problems else "",
+        path=_scalar(os.path.relpath(path.resolve(), folder.resolve())),
+        columns=target + form + _columns(lines),
+        more="" if images else _split(lines) if lines else _DROP,
+        task="auto" if loaded is None else loaded.task,
         metric=metric,
         others=", ".join(others),
-        evaluator=template_for("images" if images else "table"),
+        baseline="" if measured is None else f"# {measured.text}\n",
+        evaluator=evaluator,
         timeout="1h" if images else "10m",
     )
-    return text, f"{data}: {len(loaded)} {_described(loaded)}, so {loaded.task} by {metric}"
+
+
+def _form(data: DataSpec, file: TableFile) -> str:
+    """How the file is written, where it is not as usual."""
+    decimal = data.decimal or (file.decimal if file.decimal == "," else None)
+    separator = data.separator or (file.separator if file.separator not in (None, ",") else None)
+    encoding = data.encoding or (file.encoding if file.encoding not in (None, "utf-8", "utf-8-sig") else None)
+    named = {"separator": separator, "decimal": decimal, "encoding": encoding}
+    return "".join(f"  {key}: {_quoted(value)}\n" for key, value in named.items() if value is not None)
+
+
+def _columns(lines: Sequence[ColumnLine]) -> str:
+    """``drop`` and ``columns``: what was found out about each column, for a person to correct."""
+    dropped = [line for line in lines if line.treatment == "dropped"]
+    text = ""
+    if dropped:
+        text += "  drop:                    # columns that are not used\n"
+        text += "".join(f"    - {_scalar(line.name)}  # {_comment(line.text)}\n" for line in dropped)
+    used = [line for line in lines if line.treatment != "dropped"]
+    plain = [line for line in used if line.kind == "number" and line.treatment == "kept"]
+    skipped = len(plain) if len(used) > _LISTED else 0
+    if not used or skipped == len(used):
+        return text
+    text += "  columns:                 # number, boolean, category, time, or drop; correct what is wrong\n"
+    written = 0
+    for line in used:
+        if skipped and line in plain:
+            continue
+        if line.treatment == "refused":
+            text += f"    # {_scalar(line.name)}: {_comment(line.text)}\n"
+        elif line.kind == "empty":
+            text += f"    # {_scalar(line.name)}: blank throughout\n"
+        else:
+            text += f"    {_scalar(line.name)}: {_flow(_declared(line))}  # {_comment(line.text)}\n"
+            written += 1
+    text += f"    # and {skipped} columns of numbers\n" if skipped else ""
+    return text if written else text.replace("  columns: ", "  # columns: ", 1)
+
+
+def _split(lines: Sequence[ColumnLine]) -> str:
+    """By what rows may be divided, where there are times."""
+    times = [line.name for line in lines if line.kind == "time" and line.treatment != "dropped"]
+    column = _scalar(times[0]) if times else "COLUMN"
+    by = "time" if times else "group"
+    said = "the holdout has the latest rows" if times else "rows with one value, such as a customer, stay together"
+    return f"  # split: {{by: {by}, column: {column}}}  # {said}\n"
+
+
+def _declared(line: ColumnLine) -> dict[str, str]:
+    """What ``data.columns`` says of a column."""
+    declared = {"kind": str(line.kind)}
+    if line.schema is None:
+        return declared
+    if line.schema.time is not None and "%" in line.schema.time.format:
+        declared["format"] = line.schema.time.format
+    if line.schema.number is not None and line.schema.number.decimal == ",":
+        declared["decimal"] = ","
+    return declared
 
 
 def _described(data: Table | Images) -> str:
+    metric = _metrics(data)[0]
     values = f"{len(data.classes)} classes" if data.classes else "a number"
+    goal = f"so {data.task} by {metric}"
     if isinstance(data, Images):
         height, width, channels = data.shape
-        return f"images of {width} × {height} pixels, {'grey' if channels == 1 else 'colour'}; there are {values}"
+        colour = "grey" if channels == 1 else "colour"
+        return f"images of {width} × {height} pixels, {colour}; there are {values}, {goal}"
     columns = f"{data.features.shape[1]} columns, {len(data.categories)} of them categorical"
-    return f"rows, {columns}; {data.target_name!r} is {values}"
+    return f"rows, {columns}; {data.target_name!r} is {values}, {goal}"
 
 
 def _metrics(data: Labelled) -> tuple[str, list[str]]:
@@ -117,3 +299,17 @@ def _metrics(data: Labelled) -> tuple[str, list[str]]:
 def _scalar(text: str) -> str:
     """A string as YAML writes it on one line."""
     return to_yaml(text).removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t") + '"'
+
+
+def _flow(value: dict[str, str]) -> str:
+    if len(value) == 1:
+        return value["kind"]
+    return "{" + ", ".join(f"{key}: {item if key == 'kind' else _quoted(item)}" for key, item in value.items()) + "}"
+
+
+def _comment(text: str) -> str:
+    return " ".join(text.split())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.data.schema import Label, SchemaChange, TableSchema, Task
+from rlhpo_core.data.splits import Dividing, in_folds, in_parts
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.spec import DataSpec
 
@@ -35,9 +36,17 @@ class Labelled(ABC):
     """What it holds: what was known of it before, and what is new."""
     changes: tuple[SchemaChange, ...] = ()
     """What is new, if it was read by a schema."""
+    dividing: Dividing | None = None
+    """By what the rows are divided; ``None`` at random, each class in proportion."""
+    weights: Floats | None = None
+    """(N,): how much each row counts in training and in scores; ``None`` if all count alike."""
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def weights_of(self, rows: Rows) -> Floats | None:
+        """How much some rows (n,) count; ``None`` if all count alike."""
+        return None if self.weights is None else self.weights[rows]
 
     @abstractmethod
     def columns(self) -> pd.DataFrame:
@@ -64,8 +73,15 @@ class Split:
 def split(data: Labelled, spec: DataSpec, seed: int) -> Split:
     """Divide by seed; each class in proportion, and at least one row of it in each part.
 
+    Where the data says by what it is divided, the holdout has the latest rows, or groups of its own, and training has
+    each class.
+
     Raises: UserError, naming a class that has too few rows for that.
     """
+    if data.dividing is not None:
+        held, validation, train = in_parts(data.dividing, (spec.holdout, spec.validation), seed)
+        _check_classes(data, train, np.concatenate([validation, held]), "data.split")
+        return Split(train=train, validation=validation, holdout=held)
     free = len(data) - data.given_holdout
     rng = np.random.default_rng(seed)
     parts: dict[str, list[Rows]] = {"train": [], "validation": [], "holdout": []}
@@ -89,7 +105,16 @@ def split(data: Labelled, spec: DataSpec, seed: int) -> Split:
 
 
 def folds(data: Labelled, rows: Rows, count: int, seed: int) -> list[tuple[Rows, Rows]]:
-    """(training rows, validation rows) of each of ``count`` folds over the given rows, each class in proportion."""
+    """(training rows, validation rows) of each of ``count`` folds over the given rows, each class in proportion, or as
+    the data is divided.
+
+    Raises: UserError, naming a class that is scored where training lacks it.
+    """
+    if data.dividing is not None:
+        pairs = in_folds(data.dividing, rows, count, seed)
+        for training, validation in pairs:
+            _check_classes(data, training, validation, "evaluator.folds")
+        return pairs
     rng = np.random.default_rng(seed)
     fold = np.empty(len(rows), dtype=np.int64)
     dealt = 0
@@ -98,6 +123,37 @@ def folds(data: Labelled, rows: Rows, count: int, seed: int) -> list[tuple[Rows,
         fold[rng.permutation(members)] = (dealt + np.arange(len(members))) % count
         dealt += len(members)
     return [(rows[fold != k], rows[fold == k]) for k in range(count)]
+
+
+def check_folds(data: Labelled, rows: Rows, count: int) -> None:
+    """Raises: UserError, naming a class of which some folds would have no rows to be scored by."""
+    if data.dividing is not None or not data.classes:
+        return
+    for label, members in groups(data.target[rows], data.task):
+        if len(members) < count:
+            raise UserError(
+                f"evaluator.folds: class {data.classes[label]!r} has {len(members)} rows outside the holdout, fewer "
+                f"than {count} folds, so it would be missing in some; use at most {len(members)} folds, or merge it "
+                "with another class"
+            )
+
+
+def _check_classes(data: Labelled, training: Rows, scored: Rows, field: str) -> None:
+    """Raises: UserError if a class is scored that training lacks, or if one class alone is scored."""
+    if not data.classes:
+        return
+    known, asked = np.unique(data.target[training]), np.unique(data.target[scored])
+    if len(missing := np.setdiff1d(asked, known)):
+        assert data.dividing is not None
+        raise UserError(
+            f"{field}: divided by {data.dividing.column!r}, class {data.classes[int(missing[0])]!r} would be scored "
+            "and has no rows to train on; split by another column, take larger parts for training, or merge classes"
+        )
+    if len(asked) < 2:
+        raise UserError(
+            f"{field}: only class {data.classes[int(asked[0])]!r} is left to be scored; split by another column, or "
+            "take larger parts"
+        )
 
 
 def draw(values: Floats, task: Task, count: int, given_holdout: int, seed: int) -> Rows:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from rlhpo_core.data.schema import TableSchema
+from rlhpo_core.frozen import Frozen
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.trial import Config
+from rlhpo_core.trial import Config, FiniteFloat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,6 +114,8 @@ class DataDescription:
     """Column name to pandas dtype, the target last."""
     schema: TableSchema
     """By which the data was read, with what was new in it."""
+    notes: tuple[str, ...] = ()
+    """What was recognised and converted at a first reading, for a person to read."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Refit:
     """The winner, trained on train + validation and scored once on the holdout, ready to be logged as a model."""
 
     files: Mapping[str, bytes]
-    """File name to content, in safe formats (UBJ, safetensors, JSON)."""
+    """File name to content: data in safe formats (UBJ, safetensors, JSON), and code that ``serving`` runs."""
     serving: Path
     """A self-contained MLflow models-from-code script that loads ``files`` and predicts on raw rows of the data."""
     requirements: tuple[str, ...]
@@ -131,6 +134,28 @@ class Refit:
     """All metrics of the task on the holdout."""
     constant: Mapping[str, float]
     """The same of the best answer that looks at no column: a model that is not better is worth nothing."""
+
+
+class Baseline(Frozen):
+    """What trials have to beat, on the rows that score them."""
+
+    metric: str
+    """The objective."""
+    constant: FiniteFloat
+    """The best score of an answer that looks at no column."""
+    answer: str
+    """That answer, for a person to read: ``always 'no'``."""
+    defaults: FiniteFloat
+    """The score of the library's own defaults."""
+    library: str
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        return (
+            f"{self.library} as it comes: {self.metric} {self.defaults:.4g} on the validation rows, where "
+            f"{self.answer} scores {self.constant:.4g}"
+        )
 
 
 class Evaluator(Protocol):
@@ -197,6 +222,10 @@ class Evaluator(Protocol):
         Raises: StopTrial as ``report`` does; Infeasible, before any work, if there is nothing that could be trained.
         """
         ...
+
+    def baseline(self) -> Baseline | None:
+        """What trials have to beat; ``None`` if this kind of evaluator knows no defaults. Trains once."""
+        return None
 
     def refit(self, config: Config) -> Refit | None:
         """Train the winner on all but the holdout; ``None`` if this kind of evaluator cannot."""

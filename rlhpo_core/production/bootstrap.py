@@ -11,9 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from rlhpo_core.arrays import Bools, Floats
+from rlhpo_core.evaluators.metrics import QUANTILES
 
 #: Weights held in memory at once.
 _CELLS = 4_000_000
+_TINY = np.finfo(np.float64).eps
 
 
 def draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
@@ -45,6 +47,11 @@ def scores(metric: str, target: Floats, output: Floats, weights: Floats) -> Floa
     Raises: ValueError if there is no such metric.
     """
     total = weights.sum(1)
+    if metric == "mape":
+        return np.asarray(weights @ (np.abs(output - target) / np.maximum(np.abs(target), _TINY)) / total)
+    if metric in QUANTILES:
+        below = target - output
+        return np.asarray(weights @ np.maximum(QUANTILES[metric] * below, (QUANTILES[metric] - 1) * below) / total)
     if metric in ("mae", "rmse", "r2"):
         errors = np.abs(output - target) if metric == "mae" else (output - target) ** 2
         mean = weights @ errors / total
@@ -61,6 +68,14 @@ def scores(metric: str, target: Floats, output: Floats, weights: Floats) -> Floa
     if metric == "balanced_accuracy":
         correct = (output.argmax(1) == target).astype(np.float64)
         return _mean_of_known([_share(weights, target == k, correct) for k in classes])
+    if metric == "f1":
+        chosen = output.argmax(1)
+        of_class = [_f1(weights, target == k, chosen == k) for k in classes]
+        return of_class[1] if len(classes) == 2 else np.asarray(np.mean(of_class, axis=0))
+    if metric == "average_precision":
+        if len(classes) == 2:
+            return _average_precision(output[:, 1], target == 1, weights)
+        return _mean_of_known([_average_precision(output[:, k], target == k, weights) for k in classes])
     if metric == "auc":
         if len(classes) == 2:
             return _auc(output[:, 1], target == 1, weights)
@@ -106,3 +121,23 @@ def _auc(score: Floats, positive: Bools, weights: Floats) -> Floats:
     below = np.cumsum(others, axis=1) - others / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((gains * below).sum(1) / (gains.sum(1) * others.sum(1)))
+
+
+def _f1(weights: Floats, positive: Bools, chosen: Bools) -> Floats:
+    """Harmonic mean of precision and recall, (B,); 0 where nothing is right."""
+    right = weights @ (positive & chosen).astype(np.float64)
+    both = weights @ positive.astype(np.float64) + weights @ chosen.astype(np.float64)
+    return np.asarray(2 * right / np.maximum(both, _TINY))
+
+
+def _average_precision(score: Floats, positive: Bools, weights: Floats) -> Floats:
+    """Precision at each threshold, weighted by the recall that it adds, (B,); NaN without positive rows."""
+    order = np.argsort(-score, kind="stable")
+    ranked = score[order]
+    ends = np.flatnonzero(np.concatenate([ranked[1:] != ranked[:-1], [True]]))
+    drawn, hits = weights[:, order], weights[:, order] * positive[order]
+    chosen, right = np.cumsum(drawn, axis=1)[:, ends], np.cumsum(hits, axis=1)[:, ends]
+    gained = np.diff(right, axis=1, prepend=0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(chosen > 0, right / np.maximum(chosen, _TINY), 0.0)
+        return np.asarray((precision * gained).sum(1) / right[:, -1])

@@ -10,14 +10,18 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from rlhpo_core.data import drift, holdout
+from rlhpo_core.data.conversions import ISO
 from rlhpo_core.data.drift import DataProfile, Drift
 from rlhpo_core.data.holdout import Holdout
 from rlhpo_core.data.labelled import Labelled, Split, split
 from rlhpo_core.data.schema import TableSchema
+from rlhpo_core.data.splits import Dividing
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import CLASSES, evaluator_class
 from rlhpo_core.frozen import Frozen
@@ -33,9 +37,12 @@ from rlhpo_core.report.study_report import log_report, make_report
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.production_settings import GateSpec
-from rlhpo_core.study.spec import StudySpec, WarmStartSpec
+from rlhpo_core.study.spec import SplitSpec, StudySpec, WarmStartSpec
 from rlhpo_core.tracking.provenance import circumstances
 from rlhpo_core.tracking.tracker import StudyTracker
+
+#: Rows are divided by time only where there are so many different ones.
+_TIMES = 20
 
 
 class Findings(Frozen):
@@ -58,6 +65,9 @@ class Findings(Frozen):
     """Against the champion's table; ``None`` without a champion, or if it does not say what it was trained on."""
     warm_start: WarmStartSpec | None = None
     """What the study is to start from."""
+    split: SplitSpec | None = None
+    """By what the rows are divided where the study does not say it: by the table's one column of dates, so that the
+    holdout has the latest."""
     run: str | None = None
     """The retuning, as ``endings`` has it; ``None`` if nobody but its own process looks after it."""
 
@@ -95,12 +105,14 @@ def check(
         send_alerts(spec, model.ledger, abandoned, warn)
     if version is None:
         table, _ = _table(spec, None)
-        return Findings(proceed=True, reason="there is no champion yet", digest=table.digest, run=run)
+        reason = "there is no champion yet"
+        return Findings(proceed=True, reason=reason, digest=table.digest, split=_split(spec, table), run=run)
     with model.served(version) as served:
         champion = served[version]
         table, parts = _table(spec, champion.schema)
         drifted = None if champion.profile is None else _drift(champion.profile, table, spec)
         findings = Findings(proceed=True, reason="", digest=table.digest, champion=version, drift=drifted, run=run)
+        findings = findings.model_copy(update={"split": _split(spec, table)})
         if not force and (reason := _nothing_to_do(spec, model, findings)) is not None:
             _stand_still(spec, model, findings, "skipped", reason, warn)
             return findings.model_copy(update={"proceed": False, "reason": reason})
@@ -388,4 +400,34 @@ def _table(spec: StudySpec, schema: TableSchema | None) -> tuple[Labelled, Split
     if spec.data is None or data is None:
         fitting = ", ".join(kind for kind in CLASSES if evaluator_class(kind).has_model)
         raise UserError(f"a retuning needs data and an evaluator that trains a model on it (kind: {fitting})")
+    if data.dividing is None and (latest := _latest(data)) is not None:
+        data = replace(data, dividing=latest)
     return data, split(data, spec.data, spec.seed)
+
+
+def _latest(data: Labelled) -> Dividing | None:
+    """By time, if there is one column of dates, without gaps."""
+    dated = [
+        name
+        for name, column in data.schema.columns.items()
+        if column.time is not None and (column.time.format == ISO or "%y" in column.time.format.lower())
+    ]
+    if len(dated) != 1 or data.given_holdout:
+        return None
+    days = data.columns()[dated[0]].to_numpy(dtype=np.float64)
+    return None if np.isnan(days).any() or len(np.unique(days)) < _TIMES else Dividing("time", dated[0], days)
+
+
+def _split(spec: StudySpec, data: Labelled) -> SplitSpec | None:
+    """What the study is to say of that; ``None`` if it says it already, or if there is nothing to say."""
+    if data.dividing is None or (spec.data is not None and spec.data.split is not None):
+        return None
+    return SplitSpec(by="time", column=data.dividing.column)
+
+
+def tuned_spec(spec: StudySpec, findings: Findings) -> StudySpec:
+    """The study as it is tuned: what it starts from, and how its rows are divided."""
+    changes: dict[str, Any] = {"warm_start": findings.warm_start}
+    if findings.split is not None and spec.data is not None:
+        changes["data"] = spec.data.model_copy(update={"split": findings.split})
+    return spec.model_copy(update=changes)

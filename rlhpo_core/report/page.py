@@ -45,6 +45,8 @@ class Ending:
     """The registered model and its version (``churn version 3``), or why nothing was registered."""
     decision: str | None = None
     """What became of it at the gate, and why."""
+    baseline: str | None = None
+    """What trials have to beat, in a line."""
     warning: str | None = None
     """Why the winner is of no use, if it is not."""
 
@@ -149,6 +151,8 @@ def _facts(
     if best is not None and best.value is not None:
         best_value = f"{objective.metric} {_value(best.value)} in trial {number_of(best)}"
     facts = [("tuned", space + on), ("objective", f"{objective.direction} {objective.metric}"), ("best", best_value)]
+    if ending.baseline is not None:
+        facts += [("to beat", ending.baseline)]
     facts += [("budget used", _budget_used(spec.budget, history, ending.seconds))]
     if (went := _where_the_time_went(history, ending.seconds)) is not None:
         facts += [("where the time went", went)]

@@ -47,6 +47,7 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
         holdout=record.winner.holdout if record.winner is not None else {},
         registered=record.winner.registered if record.winner is not None else None,
         decision=record.decision,
+        baseline=record.baseline.text if record.baseline is not None else None,
         warning=record.winner.warning if record.winner is not None else None,
     )
     sensitivity = analyse(spec, history)

@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.protocol import Baseline
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.storage.checkpoints import StoredCheckpoint, clear_all
 from rlhpo_core.storage.object_store import Store
@@ -69,6 +70,8 @@ class StudyRecord(Frozen):
     """What may not change in the study file, as ``study.changes.beginning`` has it; empty if it was begun without."""
     table: str | None = None
     """Digest of the table that the study began with; ``None`` without one."""
+    baseline: Baseline | None = None
+    """What trials have to beat; ``None`` if it is not known."""
     seconds: float = 0.0
     """Wall time spent tuning so far, over all resumes."""
     winner: Winner | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rlhpo_core.frozen import Frozen
-from rlhpo_core.trial import Scalar
+from rlhpo_core.trial import Scalar, Value
 
 DataKind = Literal["table", "images"]
 

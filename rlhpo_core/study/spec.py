@@ -28,17 +28,62 @@ METRICS: dict[str, Direction] = {
     "balanced_accuracy": "maximize",
     "auc": "maximize",
     "log_loss": "minimize",
+    "f1": "maximize",
+    "average_precision": "maximize",
     "r2": "maximize",
     "rmse": "minimize",
     "mae": "minimize",
+    "mape": "minimize",
+    "pinball_10": "minimize",
+    "pinball_25": "minimize",
+    "pinball_50": "minimize",
+    "pinball_75": "minimize",
+    "pinball_90": "minimize",
 }
-CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss")
-REGRESSION_METRICS = ("r2", "rmse", "mae")
+CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss", "f1", "average_precision")
+REGRESSION_METRICS = (
+    "r2", "rmse", "mae", "mape", "pinball_10", "pinball_25", "pinball_50", "pinball_75", "pinball_90",
+)  # fmt: skip
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 StoreAddress = Annotated[str, AfterValidator(addresses.as_store)]
 """A folder, ``file:///…`` or ``s3://bucket/prefix``."""
+
+
+class ColumnSpec(Frozen):
+    """What a column is declared to hold, whatever it looks like; the kind alone will do."""
+
+    kind: Literal["number", "boolean", "category", "time", "drop"]
+    """``boolean``: truth values, 0 and 1; ``drop``: the column is not used."""
+    format: str | None = None
+    """Of times: as ``strptime`` has it, such as ``%d/%m/%Y``; recognised if not set."""
+    decimal: Literal[".", ","] | None = None
+    """Of numbers: the sign before decimals; ``data.decimal`` if not set."""
+    exact: bool = False
+    """Of categories: whether spellings that differ by blanks, case or a dot at the end are different ones."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, data: Any) -> Any:
+        return {"kind": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Self:
+        for name, kind in (("format", "time"), ("decimal", "number"), ("exact", "category")):
+            if name in self.model_fields_set and self.kind != kind:
+                raise ValueError(f"{name} is for columns of kind {kind}, and this one is declared {self.kind}")
+        return self
+
+
+class SplitSpec(Frozen):
+    """By what rows are divided into training, validation and holdout."""
+
+    by: Literal["time", "group"]
+    """``time``: the holdout has the latest rows; ``group``: rows with the same value stay together."""
+    column: str
+    """Of times (or numbers that ascend), or of groups such as customers. A column of groups is no feature unless
+    ``columns`` declares its kind."""
 
 
 class DataSpec(Frozen):
@@ -52,14 +97,51 @@ class DataSpec(Frozen):
     """Column of a Parquet file that has the encoded images; if not set, the only one that holds bytes."""
     drop: tuple[str, ...] = ()
     """Columns that are not to be used, such as identifiers."""
+    columns: dict[str, ColumnSpec] = Field(default_factory=dict)
+    """What columns hold, where it is not what they look like: ``{zip: category, price: number, note: drop}``."""
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Between the fields of a CSV file; recognised if not set."""
+    decimal: Literal[".", ","] | None = None
+    """The sign before decimals in the text of the file; recognised if not set."""
+    encoding: str | None = None
+    """Of a CSV file; recognised (UTF-8, UTF-16 with its mark, else Windows-1252) if not set."""
     task: Literal["auto", "classification", "regression"] = "auto"
     """``auto``: text, truth values and integers of few values are classes, other numbers are regressed on."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of all rows that scores the trials."""
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of all rows that no trial sees."""
+    split: SplitSpec | None = None
+    """By what rows are divided; at random, each class in proportion, if not set."""
+    weight: str | None = None
+    """Column that says how much each row counts, in training and in scores; it is no feature."""
     max_rows: Annotated[int, Field(ge=50)] | None = None
     """Use at most this many rows, drawn by seed and stratified; all if not set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_columns(cls, data: Any) -> Any:
+        """Names of columns that YAML takes for numbers are text."""
+        if not isinstance(data, dict):
+            return data
+        named = dict(data)
+        if isinstance(target := named.get("target"), int) and not isinstance(target, bool):
+            named["target"] = str(target)
+        if isinstance(drop := named.get("drop"), list):
+            named["drop"] = [str(name) if type(name) is int else name for name in drop]
+        if isinstance(columns := named.get("columns"), dict):
+            named["columns"] = {str(name) if type(name) is int else name: kind for name, kind in columns.items()}
+        return named
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Columns that are not used: those of ``drop``, and those that are declared so."""
+        declared = (name for name, column in self.columns.items() if column.kind == "drop")
+        grouped = self.split is not None and self.split.by == "group" and self.split.column not in self.columns
+        special = ([self.split.column] if self.split is not None and grouped else []) + (
+            [] if self.weight is None else [self.weight]
+        )
+        return tuple(dict.fromkeys((*self.drop, *declared, *special)))
 
     @model_validator(mode="after")
     def _leaves_rows_to_train_on(self) -> Self:

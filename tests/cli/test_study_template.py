@@ -13,15 +13,14 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.space.search_space import builtin_space
 from rlhpo_core.study.evaluator_specs import SPEC_CLASSES, CNNSpec
-from rlhpo_core.study.spec import StudySpec, load_study
+from rlhpo_core.study.spec import DataSpec, StudySpec, load_study
 from tests.helpers.pictures import SMALL, as_folder, as_npz, as_parquet
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def written(data: Path, target: str | None, folder: Path) -> StudySpec:
-    text, _ = study_file(data, target, folder)
-    (folder / "study.yaml").write_text(text)
+    (folder / "study.yaml").write_text(study_file(DataSpec(path=data, target=target), folder).text)
     return load_study(folder / "study.yaml")
 
 
@@ -56,16 +55,19 @@ def test_awkward_names_survive(tmp_path: Path) -> None:
 
 
 def test_without_a_target_the_columns_are_listed(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--target: which column is to be predicted"):
-        study_file(EXAMPLES / "data" / "car.csv", None, tmp_path)
+    first = study_file(DataSpec(path=EXAMPLES / "data" / "car.csv"), tmp_path)
+    assert first.problems[0].startswith("--target: which column is to be predicted?")
+    assert "buying, maint, doors" in first.problems[0]
 
 
 def test_rows_that_end_in_a_delimiter_are_refused(tmp_path: Path) -> None:
     """Values would slide to the left, under the names of other columns."""
     data = tmp_path / "table.csv"
-    data.write_text("churned,months,paid,plan\n" + "no,56,1118.46,plus,\nyes,53,1028.23,basic,\n" * 30)
+    data.write_text(
+        "churned,months,paid,plan\n" + "no,56,1118.46,plus,\nyes,53,1028.23,basic,\nyes,56,9.5,plus,\n" * 20
+    )
     with pytest.raises(UserError, match=r"row 1 has 5 fields and the header 4.*'no,56,1118\.46,plus,'"):
-        study_file(data, "churned", tmp_path)
+        study_file(DataSpec(path=data, target="churned"), tmp_path)
     data.write_text(data.read_text().replace(",\n", "\n"))
     spec = written(data, "churned", tmp_path)
     assert spec.data is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,14 +15,15 @@ import pandas as pd
 import xgboost as xgb
 
 from rlhpo_core.arrays import Floats
-from rlhpo_core.data import drift, holdout
-from rlhpo_core.data.labelled import Rows, folds, split
+from rlhpo_core.data import conversions, drift, holdout
+from rlhpo_core.data.labelled import Rows, check_folds, folds, split
 from rlhpo_core.data.schema import SCHEMA, TableSchema
 from rlhpo_core.data.table import Table, load_table
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators.metrics import check_metric, constant_scores, measure, score
+from rlhpo_core.evaluators.metrics import QUANTILES, check_metric, constant_answer, constant_scores, measure, score
 from rlhpo_core.evaluators.protocol import (
     NO_CHECKPOINT,
+    Baseline,
     Checkpoint,
     DataDescription,
     Evaluation,
@@ -89,6 +90,10 @@ class XGBoostEvaluator(Evaluator):
         self.table = self.read(spec, schema)
         check_metric(self.metric, self.table)
         self.split = split(self.table, spec.data, spec.seed)
+        if self.settings.folds is not None:
+            # What is too rare for them is said before the first trial.
+            check_folds(self.table, holdout.training_rows(self.split), self.settings.folds)
+            self._folds()
         self.unit = None if self.table.classes else TargetUnit.of(self.table.target[self.split.train])
         self.device = _check_device(spec.execution.device)
         self.params: dict[str, Any] = {
@@ -97,7 +102,7 @@ class XGBoostEvaluator(Evaluator):
             "device": self.device,
             "seed": spec.seed % 2**31,
             "disable_default_eval_metric": True,
-            **_objective(self.table),
+            **_objective(self.table, self.metric),
         }
         self._matrices: dict[tuple[str, int], xgb.DMatrix] = {}
 
@@ -134,6 +139,7 @@ class XGBoostEvaluator(Evaluator):
             rows={name: len(rows) for name, rows in parts.items()},
             columns={**dtypes, self.table.target_name: "category" if self.table.classes else "float64"},
             schema=self.table.schema,
+            notes=self.table.notes,
         )
 
     def evaluate(self, config: Config, report: Reporter, checkpoint: Checkpoint = NO_CHECKPOINT) -> Evaluation:
@@ -147,9 +153,8 @@ class XGBoostEvaluator(Evaluator):
             # Early stopping goes back to the best number of trees, which the curve may have passed.
             trees = self._native(config)[1] if self.settings.early_stopping_rounds is None else None
             return Evaluation(measured[self.metric], measured, trees)
-        rows = holdout.training_rows(self.split)
         results: list[dict[str, float]] = []
-        for training, validation in folds(self.table, rows, self.settings.folds, self.seed):
+        for training, validation in self._folds():
             _, measured = self._train(config, training, validation, None, cache=False)
             results.append(measured)
             if len(results) < self.settings.folds:
@@ -157,6 +162,20 @@ class XGBoostEvaluator(Evaluator):
         means = {name: float(np.mean([result[name] for result in results])) for name in results[0]}
         spread = float(np.std([result[self.metric] for result in results]))
         return Evaluation(means[self.metric], {**means, f"{self.metric}_fold_std": spread}, self.settings.folds)
+
+    def baseline(self) -> Baseline:
+        """XGBoost's own defaults, and the answer that looks at no column, scored as trials are."""
+        pairs = [(self.split.train, self.split.validation)]
+        if self.settings.folds is not None:
+            pairs = self._folds()
+        constants = [constant_scores(self.table, *pair, self.metric)[self.metric] for pair in pairs]
+        return Baseline(
+            metric=self.metric,
+            constant=float(np.mean(constants)),
+            answer=constant_answer(self.table, self.split.train, self.metric),
+            defaults=self.evaluate({}, lambda step, value: None).value,
+            library="XGBoost",
+        )
 
     def refit(self, config: Config) -> Refit:
         """Train on train + validation and score the holdout once.
@@ -179,6 +198,8 @@ class XGBoostEvaluator(Evaluator):
             files={
                 "model.ubj": bytes(booster.save_raw("ubj")),
                 "table.json": json.dumps(self._signature(), indent=1).encode(),
+                # What turns cells into numbers, as it is now: served, it stays the same whatever rlhpo makes of it.
+                "conversions.py": Path(conversions.__file__).read_bytes(),
                 # Not for serving: by what a later retuning reads its table, and what it compares that with.
                 SCHEMA: self.table.schema.model_dump_json().encode(),
                 holdout.PROFILE: drift.profile(self.table).model_dump_json().encode(),
@@ -188,9 +209,13 @@ class XGBoostEvaluator(Evaluator):
             requirements=tuple(f"{name}=={metadata.version(name)}" for name in packages),
             input_example=self.table.raw(rows[:5]),
             output_example=answer(self._predict(booster, rows[:5], linear), self.table.classes),
-            metrics=measure(self.table, self.split.holdout, output),
-            constant=constant_scores(self.table, rows, self.split.holdout),
+            metrics=measure(self.table, self.split.holdout, output, self.metric),
+            constant=constant_scores(self.table, rows, self.split.holdout, self.metric),
         )
+
+    def _folds(self) -> list[tuple[Rows, Rows]]:
+        assert self.settings.folds is not None
+        return folds(self.table, holdout.training_rows(self.split), self.settings.folds, self.seed)
 
     def _train(
         self, config: Config, training: Rows, validation: Rows, report: Reporter | None, cache: bool
@@ -199,10 +224,10 @@ class XGBoostEvaluator(Evaluator):
         params, trees = self._native(config)
         train_matrix = self._matrix(training, params, "train" if cache else None)
         watched = self._matrix(validation, params, "validation" if cache else None, reference=train_matrix)
-        target = self.table.target[validation]
+        target, weights = self.table.target[validation], self.table.weights_of(validation)
 
         def objective(output: Floats) -> float:
-            return score(self.metric, target, self._undone(output), len(self.table.classes))
+            return score(self.metric, target, self._undone(output), len(self.table.classes), weights)
 
         callbacks: list[xgb.callback.TrainingCallback] = []
         if report is not None:
@@ -230,7 +255,7 @@ class XGBoostEvaluator(Evaluator):
         if early and _is_linear(params):
             # It has no trees that could be cut off: trained again up to its best.
             booster = xgb.train(params, train_matrix, booster.best_iteration + 1, verbose_eval=False)
-        return booster, measure(self.table, validation, self._undone(booster.predict(watched)))
+        return booster, measure(self.table, validation, self._undone(booster.predict(watched)), self.metric)
 
     def _native(self, config: Config) -> tuple[dict[str, Any], int]:
         """XGBoost's parameters and the number of boosting rounds."""
@@ -256,12 +281,14 @@ class XGBoostEvaluator(Evaluator):
             return self._matrices[name, bins]
         frame, target = self._named(self.table.features.iloc[rows]), self.table.target[rows]
         target = target if self.unit is None else self.unit.standardised(target)
+        weights = self.table.weights_of(rows)
         if _is_linear(params):
-            matrix = xgb.DMatrix(_one_hot(frame), target, nthread=params["nthread"])
+            matrix = xgb.DMatrix(_one_hot(frame), target, weight=weights, nthread=params["nthread"])
         else:
             matrix = xgb.QuantileDMatrix(
-                frame, target, ref=reference, max_bin=bins, nthread=params["nthread"], enable_categorical=True
-            )
+                frame, target, weight=weights, ref=reference, max_bin=bins, nthread=params["nthread"],
+                enable_categorical=True,
+            )  # fmt: skip
         if name is not None:
             self._matrices = {key: kept for key, kept in self._matrices.items() if key[0] != name}
             self._matrices[name, bins] = matrix
@@ -279,7 +306,7 @@ class XGBoostEvaluator(Evaluator):
         return output if self.unit is None else self.unit.undone(output)
 
     def _named(self, frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.set_axis([_booster_name(i, str(name)) for i, name in enumerate(frame.columns)], axis=1)
+        return frame.set_axis(_booster_names([str(name) for name in frame.columns]), axis=1)
 
     def _signature(self) -> dict[str, Any]:
         """What serving needs to turn raw rows into what the booster was trained on, and its output into an answer."""
@@ -288,9 +315,10 @@ class XGBoostEvaluator(Evaluator):
             "task": self.table.task,
             "target": self.table.target_name,
             "columns": columns,
-            "kinds": [self.table.schema.columns[name].kind for name in columns],
-            "booster_columns": [_booster_name(i, name) for i, name in enumerate(columns)],
-            "categories": self.table.categories,
+            "described": {
+                name: self.table.schema.columns[name].model_dump(mode="json", exclude={"note"}) for name in columns
+            },
+            "booster_columns": _booster_names(columns),
             "classes": list(self.table.classes),
             "unit": {"centre": 0.0, "scale": 1.0} if self.unit is None else asdict(self.unit),
         }
@@ -325,13 +353,23 @@ def _is_linear(params: Mapping[str, Any]) -> bool:
     return params.get("booster") == "gblinear"
 
 
-def _booster_name(index: int, name: str) -> str:
-    """XGBoost refuses three characters; where one is replaced, the position keeps names apart."""
-    clean = re.sub(r"[\[\]<]", "_", name)
-    return name if clean == name else f"{clean}_{index}"
+def _booster_names(names: Sequence[str]) -> list[str]:
+    """Distinct names that XGBoost takes: it refuses three characters, and where one is replaced two may collide."""
+    taken, made = set(names), []
+    for i, name in enumerate(names):
+        called = re.sub(r"[\[\]<]", "_", name)
+        if called != name:
+            called = f"{called}_{i}"
+            while called in taken:
+                called += "_"
+            taken.add(called)
+        made.append(called)
+    return made
 
 
-def _objective(table: Table) -> dict[str, Any]:
+def _objective(table: Table, metric: str) -> dict[str, Any]:
+    if metric in QUANTILES:  # The mean would be a poor answer.
+        return {"objective": "reg:quantileerror", "quantile_alpha": QUANTILES[metric]}
     if table.task == "regression":
         return {"objective": "reg:squarederror"}
     if len(table.classes) == 2:

@@ -1,11 +1,13 @@
 """The winner as an MLflow model (models from code): raw rows in, prediction and probabilities out.
 
-Logged with the model's files and run where it is served, so it imports nothing of rlhpo.
+Logged with the model's files and run where it is served, so it imports nothing of rlhpo. What turns cells into numbers
+is the module that training has used (``data.conversions``): the model carries a copy of it.
 """
 
+import importlib.util
 import json
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,6 @@ import xgboost as xgb
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-#: What is read in a column of truth values.
-_TRUTHS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 _SCALARS = (str, bool, np.bool_, numbers.Real, Decimal)
 
 
@@ -29,6 +29,7 @@ class XGBoostTableModel(PythonModel):  # type: ignore[misc]
         """Read the booster (``model.ubj``) and what it needs to know of its table (``table.json``)."""
         self.table: dict[str, Any] = json.loads(Path(context.artifacts["table.json"]).read_text(encoding="utf-8"))
         self.booster = xgb.Booster(model_file=context.artifacts["model.ubj"])
+        self.conversions = _module(context.artifacts["conversions.py"])
         made = json.loads(self.booster.save_config())["learner"]["gradient_booster"]["name"]
         self.linear = made == "gblinear"
 
@@ -48,16 +49,13 @@ class XGBoostTableModel(PythonModel):  # type: ignore[misc]
         Raises: MlflowException, naming the column, if one is not there or holds what cannot be what it was trained on.
         """
         rows = _rows(model_input, self.table["columns"])
-        columns = {}
-        described = zip(self.table["columns"], self.table["kinds"], self.table["booster_columns"], strict=True)
-        for name, kind, booster_name in described:
-            if kind == "category":
-                columns[booster_name] = categories_of(name, rows[name], self.table["categories"][name])
-            elif kind == "empty":  # Blank throughout in training: whatever it holds now tells the booster nothing.
-                columns[booster_name] = pd.Series(np.nan, index=rows.index)
-            else:
-                columns[booster_name] = (truths_of if kind == "boolean" else numbers_of)(name, rows[name])
-        frame = pd.DataFrame(columns)
+        names = zip(self.table["columns"], self.table["booster_columns"], strict=True)
+        frame = pd.DataFrame(
+            {
+                called: encoded(self.conversions, name, rows[name], self.table["described"][name])
+                for name, called in names
+            }
+        )
         if self.linear:  # It takes no categories: a column of 0 and 1 for each.
             frame = pd.get_dummies(frame, dtype="float64")
             frame = frame.set_axis([str(i) for i in range(frame.shape[1])], axis=1)
@@ -85,41 +83,56 @@ def answer(output: Any, classes: Sequence[Any]) -> pd.DataFrame:
     return frame
 
 
-def numbers_of(name: str, values: pd.Series) -> pd.Series:
-    """A column of numbers as float64; text that is a number is taken as one.
+def encoded(conversions: Any, name: str, values: pd.Series, described: Mapping[str, Any]) -> pd.Series:
+    """A column as it was encoded in training.
 
-    Raises: MlflowException, naming the column, at any other value, and at infinite ones.
+    Args:
+        conversions: The module of that name.
+        described: What training knew of the column (``ColumnSchema`` as JSON).
+
+    Raises: MlflowException, naming the column, at values that cannot be what it was trained on.
     """
-    if pd.api.types.is_bool_dtype(values.dtype) or pd.api.types.is_any_real_numeric_dtype(values.dtype):
-        parsed = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    kind = described["kind"]
+    if kind == "empty":  # Blank throughout in training: whatever it holds now tells the booster nothing.
+        return pd.Series(np.nan, index=values.index)
+    if kind == "category":
+        return categories_of(conversions, name, values, described["categories"], described["exact"])
+    if kind == "boolean":
+        trained, (parsed, wrong) = "truth values", conversions.truths_of(values)
+    elif kind == "time":
+        trained, time = f"times ({described['time']['format']})", described["time"]
+        parsed, wrong = conversions.times_of(values, time["format"], time["origin"])
     else:
-        cells = _cells(name, values)
-        parsed = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
-        wrong = np.isnan(parsed) & cells.notna() & (cells.astype(str).str.strip() != "")
-        if wrong.any():
-            raise _refused(name, f"was trained on numbers, and {cells[wrong].iloc[0]!r} is none")
-    if np.isinf(parsed).any():
-        raise _refused(name, "holds infinite values; leave them blank if they are missing")
+        trained, (parsed, wrong) = "numbers", conversions.numbers_of(values, described["number"])
+    if wrong.any():
+        raise _refused(name, f"was trained on {trained}, and {values[wrong].iloc[0]!r} is none")
+    with np.errstate(invalid="ignore"):
+        if (np.abs(parsed) > conversions.LARGEST).any():
+            raise _refused(
+                name, "holds infinite values, or larger ones than training could; leave them blank if missing"
+            )
+    if _misread(values, described.get("number")):
+        raise _refused(
+            name, "was trained on text with points between thousands; send its values as text, as they stood"
+        )
     return pd.Series(parsed, index=values.index)
 
 
-def truths_of(name: str, values: pd.Series) -> pd.Series:
-    """A column of truth values as 0 and 1; numbers and text that stand for them are taken.
-
-    Raises: MlflowException, naming the column, at any other value.
-    """
-    if pd.api.types.is_bool_dtype(values.dtype):
-        return pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan), index=values.index)
-    words = values.astype(str).str.strip().str.lower()
-    truths = words.map(_TRUTHS).where(values.notna()).astype("float64")
-    wrong = truths.isna() & values.notna() & (words != "")
-    if wrong.any():
-        raise _refused(name, f"was trained on truth values, and {values[wrong].iloc[0]!r} is none")
-    return truths
+def _misread(values: pd.Series, written: Mapping[str, Any] | None) -> bool:
+    """Whether a reader has made 1.234 of a text that stands for 1234."""
+    if written is None or written["thousands"] != "." or not pd.api.types.is_float_dtype(values.dtype):
+        return False
+    numbers = values.dropna().to_numpy(dtype=np.float64)
+    fractions = numbers[numbers % 1 != 0]
+    return bool(
+        len(fractions) and (np.abs(numbers) < 1000).all() and (np.round(fractions * 1000) == fractions * 1000).all()
+    )
 
 
-def categories_of(name: str, values: pd.Series, categories: Sequence[str]) -> pd.Series:
-    """A column of text, with the categories of training; other text counts as missing.
+def categories_of(
+    conversions: Any, name: str, values: pd.Series, categories: Sequence[str], exact: bool = False
+) -> pd.Series:
+    """A column of text, with the categories of training, by other spellings too; other text counts as missing.
 
     Where each text of a batch is a number its reader has made numbers of it: 7 stands for ``7``, or for ``007``.
 
@@ -146,8 +159,9 @@ def categories_of(name: str, values: pd.Series, categories: Sequence[str]) -> pd
             raise _refused(name, f"was trained on text such as {categories[0]!r}, and {cell!r} is of another kind")
         return alike[0] if alike else None
 
-    encoded = pd.Series([category_of(cell) for cell in cells], index=values.index, dtype=object)
-    return encoded.where(encoded.isin(categories), None).astype(pd.CategoricalDtype(list(categories)))
+    text = pd.Series([category_of(cell) for cell in cells], index=values.index, dtype=object)
+    known = conversions.respelt(text, categories, exact)
+    return known.where(known.isin(categories), None).astype(pd.CategoricalDtype(list(categories)))
 
 
 def _rows(model_input: Any, names: Sequence[str]) -> pd.DataFrame:
@@ -175,6 +189,16 @@ def _cells(name: str, values: pd.Series) -> pd.Series:
         if cell is not None and not isinstance(cell, _SCALARS):
             raise _refused(name, f"holds a {type(cell).__name__}, {cell!r}; numbers, text and truth values are taken")
     return cells
+
+
+def _module(path: str) -> Any:
+    """A module of its own for each model: another one that is loaded here may carry another version of it."""
+    spec = importlib.util.spec_from_file_location("rlhpo_conversions", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _decimal(text: str) -> Decimal | None:

@@ -72,7 +72,7 @@ def check(store: str, table_source: str, force: bool, note: Path, kfp_run: str =
         if findings.champion is not None and (schema := model.schema(findings.champion)) is not None:
             # The study reads its table by what the champion was trained on.
             files.claim_schema(schema)
-        files.write_spec(spec.model_copy(update={"warm_start": findings.warm_start}))
+        files.write_spec(retuning.tuned_spec(spec, findings))
         files.store.write(FINDINGS, findings.model_dump_json().encode())
     if run is not None and findings.proceed:
         endings.note_study(ledger, run, place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+from rlhpo_core.data import conversions
+from rlhpo_core.data.schema import ColumnSchema, Kind
 from rlhpo_core.evaluators.protocol import Refit
 from rlhpo_core.evaluators.xgboost import serving
-from rlhpo_core.evaluators.xgboost.serving import categories_of, numbers_of, truths_of
+from rlhpo_core.evaluators.xgboost.serving import categories_of, encoded
 from tests.helpers.input_forms import answers, compare, read_again
 from tests.helpers.served_models import credit_with_grades, expected_answers, save
 from tests.helpers.tables import CONFIG, EXAMPLES, LINEAR, build
@@ -138,7 +141,11 @@ def test_unseen_categories_and_gaps_of_any_kind_count_as_missing(credit: Any, mo
         ("duration", "a year", "column 'duration' was trained on numbers, and 'a year' is none"),
         ("duration", "1,200", "column 'duration' was trained on numbers, and '1,200' is none"),
         ("duration", float("inf"), "column 'duration' holds infinite values"),
-        ("duration", datetime.datetime(2026, 1, 1), "column 'duration' holds a Timestamp"),
+        (
+            "duration",
+            datetime.datetime(2026, 1, 1),
+            "column 'duration' was trained on numbers, and Timestamp",
+        ),
         ("purpose", 3, "column 'purpose' was trained on text such as .*, and 3 is of another kind"),
         ("purpose", True, "column 'purpose' was trained on text such as .*, and True is of another kind"),
         ("purpose", {"is": "car"}, "column 'purpose' holds a dict"),
@@ -168,27 +175,31 @@ def test_columns_that_are_missing_or_there_twice_are_refused_by_name(credit: Any
 
 def test_numbers_stand_for_the_one_text_that_looks_like_them() -> None:
     known = ["007", "2", "5more"]
-    assert categories_of("grade", pd.Series([7, 2, 9]), known).tolist()[:2] == ["007", "2"]
-    assert categories_of("grade", pd.Series([2.0, np.nan]), known).tolist()[0] == "2"
-    assert categories_of("grade", pd.Series(["7", "2.0"]), known).isna().all(), "text is taken at its word"
-    assert categories_of("open", pd.Series([True]), ["False", "True", "unknown"]).tolist() == ["True"]
+    assert categories_of(conversions, "grade", pd.Series([7, 2, 9]), known).tolist()[:2] == ["007", "2"]
+    assert categories_of(conversions, "grade", pd.Series([2.0, np.nan]), known).tolist()[0] == "2"
+    assert categories_of(conversions, "grade", pd.Series(["7", "2.0"]), known).isna().all(), "text is taken at its word"
+    assert categories_of(conversions, "open", pd.Series([True]), ["False", "True", "unknown"]).tolist() == ["True"]
     with pytest.raises(MlflowException, match=r"column 'version' was trained on text, and 1\.1 may be 1\.1 or 1\.10"):
-        categories_of("version", pd.Series([1.1]), ["1.1", "1.10", "2.0"])
+        categories_of(conversions, "version", pd.Series([1.1]), ["1.1", "1.10", "2.0"])
+
+
+def as_kind(kind: Kind, column: pd.Series) -> pd.Series:
+    return encoded(conversions, "flag", column, ColumnSchema(kind=kind).model_dump(mode="json"))
 
 
 def test_truth_values_are_zero_and_one() -> None:
     for column in (pd.Series([True, None]), pd.Series([True, None], dtype="boolean"), pd.Series([1, None])):
-        assert numbers_of("flag", column).tolist()[0] == 1.0
-        assert numbers_of("flag", column).isna().tolist() == [False, True]
+        assert as_kind("number", column).tolist()[0] == 1.0
+        assert as_kind("number", column).isna().tolist() == [False, True]
 
 
 def test_truth_values_are_taken_as_such_or_as_the_words_for_them() -> None:
     forms = ([True, None, False], [1, None, 0], ["TRUE", " ", "false"], ["1", None, "0.0"], [1.0, np.nan, 0.0])
     for form in (*map(pd.Series, forms), pd.Series([True, None, False], dtype="bool[pyarrow]")):
-        np.testing.assert_array_equal(truths_of("flag", form).to_numpy(), [1, np.nan, 0])
+        np.testing.assert_array_equal(as_kind("boolean", form).to_numpy(), [1, np.nan, 0])
     for wrong in (["yes"], [2], [0.5], [[True]]):
         with pytest.raises(MlflowException, match=r"column 'flag' was trained on truth values, and .* is none"):
-            truths_of("flag", pd.Series(wrong))
+            as_kind("boolean", pd.Series(wrong))
 
 
 def test_a_column_that_was_blank_in_training_may_hold_anything(tmp_path: Path) -> None:
@@ -199,11 +210,11 @@ def test_a_column_that_was_blank_in_training_may_hold_anything(tmp_path: Path) -
     pd.testing.assert_frame_equal(served, refit.output_example, check_exact=False, rtol=1e-5)
 
 
-def test_the_serving_script_imports_nothing_of_rlhpo() -> None:
-    tree = ast.parse(Path(serving.__file__).read_text())
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    packages = {name.split(".")[0] for name in imported}
-    assert packages <= {"collections", "decimal", "json", "numbers", "pathlib", "typing"} | {
-        "mlflow", "numpy", "pandas", "xgboost",
-    }  # fmt: skip
+def test_what_is_served_imports_nothing_of_rlhpo() -> None:
+    for module in (serving, conversions):
+        assert module.__file__ is not None
+        tree = ast.parse(Path(module.__file__).read_text())
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        packages = {name.split(".")[0] for name in imported}
+        assert packages - sys.stdlib_module_names <= {"mlflow", "numpy", "pandas", "xgboost"}
