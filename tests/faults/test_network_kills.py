@@ -22,6 +22,7 @@ def first(whom: str, *places: str) -> int:
     return next(seed for seed in itertools.count(1) if (kill := draw(seed)).whom == whom and kill.place in places)
 
 
+@pytest.mark.timeout(600)
 def test_trials_that_are_killed_go_on_to_the_same_weights(tmp_path: Path) -> None:
     """A worker, the whole of ``rlhpo tune`` and a step of the pipeline; in an epoch and while a checkpoint is kept."""
     seeds = [first(WORKER, PLACES[0]), first(TUNE, PLACES[1]), first(STEP, *PLACES[2:4])]

@@ -126,6 +126,13 @@ class Training:
         self.epoch = epoch
 
 
+def _optimizer(network: nn.Module, config: Mapping[str, Scalar], name: str) -> torch.optim.Optimizer:
+    rate, decay = float(config["learning_rate"]), float(config["weight_decay"])
+    if name == "adam":
+        return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(network.parameters(), lr=rate, momentum=float(config["momentum"]), weight_decay=decay)
+
+
 def probabilities(network: nn.Module, data: Data, rows: Tensor) -> Floats:
     """Of each class for some rows, (n, K), in 32 bits. Raises: ArithmeticError if they are no numbers."""
     network.eval()
@@ -140,10 +147,3 @@ def probabilities(network: nn.Module, data: Data, rows: Tensor) -> Floats:
 def _laid(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     """The tensor laid out so, if it has the axes for it."""
     return tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
-
-
-def _optimizer(network: nn.Module, config: Mapping[str, Scalar], name: str) -> torch.optim.Optimizer:
-    rate, decay = float(config["learning_rate"]), float(config["weight_decay"])
-    if name == "adam":
-        return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
-    return torch.optim.SGD(network.parameters(), lr=rate, momentum=float(config["momentum"]), weight_decay=decay)
