@@ -237,7 +237,8 @@ _HEAD = """\
 
 From an installed wheel and an empty folder with a table in it, to a prediction that is served. The table is an export
 as they come: blanks, commas within quotes, a column of one value. Every command below was run as it stands, and what it
-printed stands under it; `tests/e2e/test_first_hour.py` runs them anew."""
+printed stands under it; `tests/e2e/test_first_hour.py` runs them anew. Times are of a machine that had much
+else to do."""
 _TAIL = """\
 **Next:** [retune it when the data has changed](retuning.md), [run it on a cluster](operations.md), [what is said of
 wrong inputs](wrong-inputs.md), or [your own code in the pipeline](own-code.md)."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from rlhpo_core.data import holdout
 from rlhpo_core.data.labelled import split
@@ -20,7 +21,7 @@ from rlhpo_core.production.endings import recording_failure, send_alerts
 from rlhpo_core.production.ledger import Record
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.production.retuning import Findings, check, decide, judge_challengers
-from rlhpo_core.study.spec import StudySpec, WarmStartSpec
+from rlhpo_core.study.spec import StudySpec, WarmStartSpec, parse_study
 from tests.helpers.mlflow_store import new_store
 from tests.helpers.retuned_models import WINES, copies, finished, registered_model, study
 
@@ -221,16 +222,14 @@ def test_a_study_whose_files_are_gone_is_warned_of(folder: Path, tmp_path: Path)
 
 def test_an_evaluator_without_a_model_cannot_be_retuned(folder: Path) -> None:
     spec = study(folder, FIRST, "wine")
-    function = StudySpec.model_validate(
-        {
-            **spec.model_dump(include={"name", "registry", "tracking"}),
-            "evaluator": {"kind": "function", "function": "tests.helpers.functions:act"},
-            "objective": {"metric": "score", "direction": "maximize"},
-            "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
-        }
-    )
-    with pytest.raises(UserError, match=r"a model on it \(kind: cnn, xgboost\)"):
-        check(function, registered_model(function))
+    fields = {
+        **spec.model_dump(include={"name", "registry", "tracking"}),
+        "evaluator": {"kind": "function", "function": "tests.helpers.functions:act"},
+        "objective": {"metric": "score", "direction": "maximize"},
+        "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
+    }
+    with pytest.raises(UserError, match="registry.model: there is no model to register of a function"):
+        parse_study(yaml.safe_dump(fields), "study.yaml")
 
 
 # -- after it --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ mlflow/mlflow#689 and #3694 tell of the first.
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import pytest
 from mlflow import MlflowClient
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.production.retuning import run_name
 from rlhpo_core.retries import patiently
 from rlhpo_core.study.spec import TrackingSpec
 from rlhpo_core.tracking.address import experiment_page, run_page
@@ -137,3 +139,15 @@ def test_every_page_opens_on_training_runs() -> None:
         "http://user:***@mlflow/#/experiments/1/runs/abc?workflowType=machine_learning"
     )
     assert experiment_page("http://mlflow", "1").endswith("/#/experiments/1/runs?workflowType=machine_learning")
+
+
+def test_a_retunings_run_is_named_by_its_folder_and_its_date(tmp_path: Path) -> None:
+    uri = new_store(tmp_path)
+    name = run_name("wine-3")
+    assert re.fullmatch(r"wine-3 \d{4}-\d\d-\d\d", name)
+    spec = make_spec("named", tracking={"uri": uri})
+    tracker = StudyTracker.open(spec, "named-1", tmp_path, name)
+    assert tracker.client.get_run(tracker.run_id).info.run_name == name
+    # Opened again, by a later step, it keeps it.
+    assert StudyTracker.open(spec, "named-1", tmp_path).run_id == tracker.run_id
+    assert tracker.client.get_run(tracker.run_id).info.run_name == name

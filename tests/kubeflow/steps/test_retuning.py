@@ -143,7 +143,7 @@ def test_what_cannot_be_retuned_is_refused(place: Path, client: MlflowClient) ->
             "registry": {"model": "f"},
         }
     )
-    with pytest.raises(UserError, match="a retuning needs a table: the study has no data"):
+    with pytest.raises(UserError, match="there is no model to register of a function"):
         retuning.check(put(without, place / "other"), "", False, place / "note")
     failures = [record.outcome for record in Ledger.of("wine", str(place / "other" / "registry")).records()]
     assert failures == ["failed"], "what has failed is recorded"
