@@ -55,7 +55,7 @@ def numbers_of(column: Any, reading: Mapping[str, Any] | None = None) -> tuple[A
     if is_text.any():
         text = cells[is_text].astype(str)
         parsed[is_text] = plain_numbers(text) if reading is None else formatted_numbers(text, **reading)
-    blank = np.array([cell is None or (isinstance(cell, str) and not cell.strip(_BLANKS)) for cell in cells], bool)
+    blank = np.array([cell is None or (isinstance(cell, str) and not cell.strip()) for cell in cells], bool)
     return parsed, np.isnan(parsed) & ~blank
 
 
@@ -89,14 +89,14 @@ def split_units(text: Any) -> Any:
     A unit is a currency before or after the digits, or anything after them. ``…`` stands for the digits between what is
     before and after, and after what stands before them and is no currency.
     """
-    stripped = text.astype(str).str.strip(_BLANKS)
+    stripped = text.astype(str).str.strip()
     digits = rf"\d[\d.,'{_BLANKS}]*(?:[eE][+-]?\d+)?|[.,]\d+"
     pattern = rf"^([+\-−]?)[{_BLANKS}]*([^\d+\-−.,'\s]*)[{_BLANKS}]*([+\-−]?)[{_BLANKS}]*({digits})(.*)$"
     found = stripped.str.extract(pattern, expand=True).astype(object)
     before, after = found[1].fillna("").astype(str), found[4].fillna("").astype(str)
     # A digit may be followed by a blank and then the unit: the blank is part of neither.
-    digits_only, after = found[3].astype(object), after.str.strip(_BLANKS)
-    digits_only = digits_only.where(digits_only.isna(), digits_only.fillna("").astype(str).str.rstrip(_BLANKS))
+    digits_only, after = found[3].astype(object), after.str.strip()
+    digits_only = digits_only.where(digits_only.isna(), digits_only.fillna("").astype(str).str.rstrip())
     before = before.where(before.isin(["", *CURRENCIES]) | (after != ""), before + "…")
     unit = before.where(after == "", after.where(before == "", before + "…" + after)).where(found[3].notna(), None)
     signs = found[0].fillna("").astype(str) + found[2].fillna("").astype(str)
@@ -170,11 +170,11 @@ def respelt(text: Any, categories: Sequence[str], exact: bool = False) -> Any:
     def category_of(value: str) -> str | None:
         if value in known:
             return value
-        if not value.strip(_BLANKS):
+        if not value.strip():
             return None
         if exact:
             return value
-        return by_key.get(spelling_key(value)) or value.strip(_BLANKS)
+        return by_key.get(spelling_key(value)) or value.strip()
 
     distinct = {value: category_of(value) for value in pd.unique(text.dropna())}
     return pd.Series([distinct.get(value) for value in text.astype(object)], index=text.index, dtype=object)

@@ -79,9 +79,9 @@ def split(data: Labelled, spec: DataSpec, seed: int) -> Split:
     Raises: UserError, naming a class that has too few rows for that.
     """
     if data.dividing is not None:
-        held, validation, train = in_parts(data.dividing, (spec.holdout, spec.validation), seed)
-        _check_classes(data, train, np.concatenate([validation, held]), "data.split")
-        return Split(train=train, validation=validation, holdout=held)
+        latest, middle, first = in_parts(data.dividing, (spec.holdout, spec.validation), seed)
+        _check_classes(data, first, np.concatenate([middle, latest]), "data.split")
+        return Split(train=first, validation=middle, holdout=latest)
     free = len(data) - data.given_holdout
     rng = np.random.default_rng(seed)
     parts: dict[str, list[Rows]] = {"train": [], "validation": [], "holdout": []}

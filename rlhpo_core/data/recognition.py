@@ -23,6 +23,8 @@ from rlhpo_core.errors import UserError
 #: A text column of which more than this share is numbers or times, and with more different ones than this, is taken for
 #: such with stray text among them. (Few different ones are grades, such as 2, 3, 4, 5more.)
 _MOSTLY, _GRADES = 0.5, 20
+#: Versions of one thing are no more than so many.
+_VERSIONS = 50
 #: Distinct values that are tried before all are.
 _PROBE = 20
 #: Units that measure the same, with what each is in the first: multipliers, which go by case, and units, which do not.
@@ -80,6 +82,8 @@ def recognised(name: str, text: pd.Series, decimal: str | None = None, typed: bo
     if set(distinct.str.strip().str.lower()) <= {"true", "false"}:
         return Reading("boolean")
     plain = conversions.plain_numbers(distinct)
+    if decimal is None and _has_groups(distinct, ".") and not np.isnan(plain).any():
+        raise _two_readings(name, distinct[distinct.str.contains(".", regex=False)].iloc[0])
     if not np.isnan(plain).any() and not (decimal == "," and _has_groups(distinct, ".")):
         return _of_plain_numbers(distinct, typed)
     for read in (_as_times, _as_numbers):
@@ -148,8 +152,8 @@ def _of_plain_numbers(distinct: pd.Series, typed: bool) -> Reading:
             return _time_reading(stripped, _COMPACT)
     if typed and stripped.str.fullmatch(r"\d+").all():
         return Reading("category", note=f"digits such as {stripped.iloc[0]!r} are categories, since the file has text")
-    parts = stripped.str.extract(r"^\d+\.(\d+)$")[0]
-    if parts.notna().all():
+    parts = stripped.str.extract(r"^\d{1,2}\.([1-9]\d*|0)$")[0]
+    if parts.notna().all() and len(stripped) <= _VERSIONS:
         lengths = parts.str.len()
         longest = parts[lengths == lengths.max()]
         # 1.9, 1.10, 1.11: of numbers, a zero at the end is written everywhere or nowhere.
@@ -255,14 +259,18 @@ def _signs(name: str, digits: pd.Series, decimal: str | None) -> tuple[str, str]
         if not grouped[","]:
             return (",", "")
         if decimal is None:
-            raise ColumnError(
-                f"column {name!r}: {core[comma].iloc[0]!r} may be thousands or have decimals; write "
-                '`data.decimal: "."` or `data.decimal: ","` (rlhpo init --decimal)'
-            )
+            raise _two_readings(name, core[comma].iloc[0])
         return (",", "") if decimal == "," else (".", ",")
     if dot.any() and grouped["."] and (many["."] or decimal == ","):
         return (",", ".")
     return None if many["."] else (".", "")
+
+
+def _two_readings(name: str, value: str) -> ColumnError:
+    return ColumnError(
+        f"column {name!r}: {value!r} may be thousands or have decimals; write "
+        '`data.decimal: "."` or `data.decimal: ","` (rlhpo init --decimal)'
+    )
 
 
 def _has_groups(distinct: pd.Series, sign: str) -> bool:

@@ -123,7 +123,7 @@ class Refit:
     """The winner, trained on train + validation and scored once on the holdout, ready to be logged as a model."""
 
     files: Mapping[str, bytes]
-    """File name to content: data in safe formats (UBJ, safetensors, JSON), and code that ``serving`` runs."""
+    """File name to content, in safe formats (UBJ, safetensors, JSON)."""
     serving: Path
     """A self-contained MLflow models-from-code script that loads ``files`` and predicts on raw rows of the data."""
     requirements: tuple[str, ...]
@@ -131,9 +131,11 @@ class Refit:
     input_example: pd.DataFrame
     output_example: pd.DataFrame
     metrics: Mapping[str, float]
-    """All metrics of the task on the holdout."""
+    """The usual metrics of the task on the holdout, and the objective."""
     constant: Mapping[str, float]
     """The same of the best answer that looks at no column: a model that is not better is worth nothing."""
+    modules: tuple[Path, ...] = ()
+    """Self-contained modules that training has used and the serving script loads; the model gets copies of them."""
 
 
 class Baseline(Frozen):

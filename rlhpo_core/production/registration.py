@@ -159,7 +159,8 @@ def save_model(path: Path, refit: Refit, model: Model) -> None:
     """The model's folder, checked: it is loaded once, and has to predict what the trained model did."""
     files = path.parent / "files"
     files.mkdir()
-    for name, data in refit.files.items():
+    artifacts = {**refit.files, **{module.name: module.read_bytes() for module in refit.modules}}
+    for name, data in artifacts.items():
         (files / name).write_bytes(data)
     with warnings.catch_warnings():
         # Advice on type hints and integer columns, for the author of a script and not for its user.
@@ -167,7 +168,7 @@ def save_model(path: Path, refit: Refit, model: Model) -> None:
         mlflow.pyfunc.save_model(
             path,
             python_model=str(refit.serving),
-            artifacts={name: str(files / name) for name in refit.files},
+            artifacts={name: str(files / name) for name in artifacts},
             pip_requirements=list(refit.requirements),
             signature=_signature(refit),
             input_example=refit.input_example,

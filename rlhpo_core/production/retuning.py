@@ -105,8 +105,8 @@ def check(
         send_alerts(spec, model.ledger, abandoned, warn)
     if version is None:
         table, _ = _table(spec, None)
-        reason = "there is no champion yet"
-        return Findings(proceed=True, reason=reason, digest=table.digest, split=_split(spec, table), run=run)
+        none = "there is no champion yet"
+        return Findings(proceed=True, reason=none, digest=table.digest, split=_split(spec, table), run=run)
     with model.served(version) as served:
         champion = served[version]
         table, parts = _table(spec, champion.schema)

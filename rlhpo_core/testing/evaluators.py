@@ -241,7 +241,8 @@ class EvaluatorContract(ABC):
             return
         assert set(refit.metrics) == set(refit.constant)
         assert all(name.endswith(SAFE) for name in refit.files)
-        assert "rlhpo_core" not in _imported(refit.serving)
+        for script in (refit.serving, *refit.modules):
+            assert "rlhpo_core" not in _imported(script)
         assert spec.data is not None
         rows = split(data, spec.data, spec.seed).holdout
         answered = _served(refit, tmp_path / "model").predict(data.raw(rows))
@@ -251,7 +252,7 @@ class EvaluatorContract(ABC):
             output = output[:, 1] if len(data.classes) == 2 else output
             assert set(answered["prediction"]) <= set(data.classes)
         metric = spec.objective.metric
-        served = score(metric, data.target[rows], output, len(data.classes))
+        served = score(metric, data.target[rows], output, len(data.classes), data.weights_of(rows))
         assert math.isclose(served, refit.metrics[metric], rel_tol=1e-4, abs_tol=1e-6)
 
     def test_the_same_winner_is_trained_again(self, tmp_path: Path) -> None:

@@ -198,14 +198,14 @@ class XGBoostEvaluator(Evaluator):
             files={
                 "model.ubj": bytes(booster.save_raw("ubj")),
                 "table.json": json.dumps(self._signature(), indent=1).encode(),
-                # What turns cells into numbers, as it is now: served, it stays the same whatever rlhpo makes of it.
-                "conversions.py": Path(conversions.__file__).read_bytes(),
                 # Not for serving: by what a later retuning reads its table, and what it compares that with.
                 SCHEMA: self.table.schema.model_dump_json().encode(),
                 holdout.PROFILE: drift.profile(self.table).model_dump_json().encode(),
                 holdout.SEEN: holdout.to_bytes(holdout.training_keys(self.table, self.split)),
             },
             serving=Path(__file__).with_name("serving.py"),
+            # What turns cells into numbers, as it is now: served, it stays so whatever rlhpo makes of it.
+            modules=(Path(conversions.__file__),),
             requirements=tuple(f"{name}=={metadata.version(name)}" for name in packages),
             input_example=self.table.raw(rows[:5]),
             output_example=answer(self._predict(booster, rows[:5], linear), self.table.classes),

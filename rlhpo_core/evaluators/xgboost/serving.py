@@ -160,7 +160,7 @@ def categories_of(
         return alike[0] if alike else None
 
     text = pd.Series([category_of(cell) for cell in cells], index=values.index, dtype=object)
-    known = conversions.respelt(text, categories, exact)
+    known: pd.Series = conversions.respelt(text, categories, exact)
     return known.where(known.isin(categories), None).astype(pd.CategoricalDtype(list(categories)))
 
 

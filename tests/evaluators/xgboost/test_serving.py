@@ -25,12 +25,13 @@ from tests.helpers.served_models import credit_with_grades, expected_answers, sa
 from tests.helpers.tables import CONFIG, EXAMPLES, LINEAR, build
 
 
-def serve(folder: Path, files: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def serve(folder: Path, refit: Refit) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """The winner behind the script that MLflow would run."""
     from mlflow.pyfunc import PythonModelContext
 
     from rlhpo_core.evaluators.xgboost.serving import XGBoostTableModel
 
+    files = {**refit.files, **{module.name: module.read_bytes() for module in refit.modules}}
     for name, content in files.items():
         (folder / name).write_bytes(content)
     context = PythonModelContext({name: str(folder / name) for name in files}, None)
@@ -47,10 +48,10 @@ def test_missing_values_and_unseen_categories_are_served(tmp_path: Path) -> None
     refit = build(tmp_path / "gaps.csv").refit(CONFIG)
     rows = refit.input_example.copy()
     rows.loc[0, "purpose"] = "a purpose never seen"
-    served = serve(tmp_path, refit.files)(rows)
+    served = serve(tmp_path, refit)(rows)
     assert served["prediction"].isin([1, 2]).all()
     np.testing.assert_allclose(served[["probability_1", "probability_2"]].sum(axis=1), 1, atol=1e-6)
-    again = serve(tmp_path, refit.files)(refit.input_example)
+    again = serve(tmp_path, refit)(refit.input_example)
     pd.testing.assert_frame_equal(again, refit.output_example, check_exact=False, rtol=1e-5)
 
 
@@ -59,7 +60,7 @@ def test_a_linear_booster_is_served_with_categories_and_gaps(tmp_path: Path) -> 
     raw.loc[::7, "duration"] = np.nan
     raw.to_csv(tmp_path / "gaps.csv", index=False)
     refit = build(tmp_path / "gaps.csv").refit(LINEAR)
-    served = serve(tmp_path, refit.files)(refit.input_example)
+    served = serve(tmp_path, refit)(refit.input_example)
     pd.testing.assert_frame_equal(served, refit.output_example, check_exact=False, rtol=1e-5)
 
 
@@ -70,7 +71,7 @@ def test_awkward_column_names_are_no_hindrance(tmp_path: Path) -> None:
     raw.to_csv(tmp_path / "table.csv", index=False)
     refit = build(tmp_path / "table.csv").refit(CONFIG)
     assert "doors [n]" in refit.input_example
-    served = serve(tmp_path, refit.files)(refit.input_example)
+    served = serve(tmp_path, refit)(refit.input_example)
     pd.testing.assert_frame_equal(served, refit.output_example, check_exact=False, rtol=1e-5)
 
 
@@ -166,11 +167,11 @@ def test_columns_that_are_missing_or_there_twice_are_refused_by_name(credit: Any
         model.predict(rows.drop(columns="purpose"))
     # Two rows: of more MLflow says itself that something is there twice.
     twice = pd.concat([rows, rows[["purpose"]]], axis=1)[:2]
-    for predict in (model.predict, serve(tmp_path, credit[1].files)):
+    for predict in (model.predict, serve(tmp_path, credit[1])):
         with pytest.raises(MlflowException, match=r"column 'purpose' .*there (twice|2 times)"):
             predict(twice)
     with pytest.raises(MlflowException, match="column 'purpose' is not there"):
-        serve(tmp_path, credit[1].files)(rows.drop(columns="purpose"))
+        serve(tmp_path, credit[1])(rows.drop(columns="purpose"))
 
 
 def test_numbers_stand_for_the_one_text_that_looks_like_them() -> None:
@@ -206,7 +207,7 @@ def test_a_column_that_was_blank_in_training_may_hold_anything(tmp_path: Path) -
     raw = pd.read_csv(EXAMPLES / "german_credit.csv").assign(note=None)
     raw.to_csv(tmp_path / "blank.csv", index=False)
     refit = build(tmp_path / "blank.csv").refit(CONFIG)
-    served = serve(tmp_path, refit.files)(refit.input_example.assign(note="paid"))
+    served = serve(tmp_path, refit)(refit.input_example.assign(note="paid"))
     pd.testing.assert_frame_equal(served, refit.output_example, check_exact=False, rtol=1e-5)
 
 
