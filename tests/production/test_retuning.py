@@ -228,7 +228,7 @@ def test_an_evaluator_without_a_model_cannot_be_retuned(folder: Path) -> None:
         "objective": {"metric": "score", "direction": "maximize"},
         "space": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
     }
-    with pytest.raises(UserError, match="registry.model: there is no model to register of a function"):
+    with pytest.raises(UserError, match=r"registry\.model: there is no model to register of a function"):
         parse_study(yaml.safe_dump(fields), "study.yaml")
 
 
