@@ -108,22 +108,22 @@ def build_rounds(shape: Shape) -> BaseComponent:
     return all_rounds
 
 
+def prepare(pods: Pods, store: Late, table_source: Late, log_trials: Late | bool = True) -> dsl.PipelineTask:
+    """Place the first task of a chunk."""
+    kfp_run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if pods.spec is not None else ""
+    data = data_prep(store=store, table_source=table_source, log_trials=log_trials, kfp_run=kfp_run)
+    return pods.place(data, "prepare data")
+
+
 def tune(
-    rounds: BaseComponent,
-    pods: Pods,
-    store: Late,
-    table_source: Late,
-    registry_secret: Late,
-    log_trials: Late | bool = True,
+    rounds: BaseComponent, pods: Pods, store: Late, data: dsl.PipelineTask, registry_secret: Late
 ) -> dsl.PipelineTask:
-    """Place the tasks of a chunk: prepare the data, the rounds, register the winner; returns the last.
+    """Place the other tasks of a chunk: the rounds, and what registers the winner; returns the last.
 
     Args:
         rounds: From ``build_rounds``.
+        data: From ``prepare``.
     """
-    kfp_run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if pods.spec is not None else ""
-    data = data_prep(store=store, table_source=table_source, log_trials=log_trials, kfp_run=kfp_run)
-    pods.place(data, "prepare data")
     turns = rounds(
         store=store,
         run_id=data.outputs["run_id"],

@@ -16,7 +16,7 @@ def data_prep(
     table_source: str = "",
     log_trials: bool = True,
     kfp_run: str = "",
-) -> NamedTuple("Outputs", run_id=str, table_name=str, proposals=list[str], more=str):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", run_id=str, table_name=str, proposals=list[str], more=str, open=str):  # type: ignore[valid-type]
     """Check a study and its table, and provide the state from which the study continues.
 
     Args:
@@ -32,6 +32,7 @@ def data_prep(
         table_name: The table's file name; its suffix says which format it has.
         proposals: The proposals of the round under way, as agent_proposal returns them.
         more: "yes" if there is something to train, "no" if the budget is spent or a stop was asked for.
+        open: "no" if the study is at its end and its winner registered, so that nothing is left to do; else "yes".
     """
     from collections import namedtuple
     from pathlib import Path
@@ -39,5 +40,5 @@ def data_prep(
     from rlhpo_core.kubeflow.steps import tuning
 
     found = tuning.prepare(store, table_source, Path(table.path), Path(state.path), log_trials, kfp_run)
-    outputs = namedtuple("Outputs", ["run_id", "table_name", "proposals", "more"])
-    return outputs(found.run_id, found.table_name, found.proposals, found.more)
+    outputs = namedtuple("Outputs", ["run_id", "table_name", "proposals", "more", "open"])
+    return outputs(found.run_id, found.table_name, found.proposals, found.more, found.open)

@@ -14,7 +14,8 @@ from components import IMAGE
 from components.submit_next.component import submit_next
 from pipelines.compiled import COMPILED_BY, lean
 from pipelines.pods import deadline
-from pipelines.tuning import Shape, build_rounds, tune
+from pipelines.tuning import Shape, build_rounds, prepare, tune
+from rlhpo_core.kubeflow.steps.tuning import MORE
 
 
 def build(shape: Shape) -> BaseComponent:
@@ -57,11 +58,17 @@ def build(shape: Shape) -> BaseComponent:
         """
         pods = shape.pods(image, config_map, store_secret, mlflow_secret)
         study: AbstractContextManager[object] = nullcontext()
+        unfinished: AbstractContextManager[object] = nullcontext()
         if shape.cluster is not None:
             following = submit_next(store=store, kfp_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, further_runs=further_runs)
             pods.place(following, "submit next", alert_secret=alert_secret, token=True)
             study = dsl.ExitHandler(following, name="study")
         with study:
-            tune(all_rounds, pods, store, table_source, registry_secret, log_trials)
+            data = prepare(pods, store, table_source, log_trials)
+            if shape.cluster is not None:
+                # A schedule goes on after the study's end: such a run must not wait for a trial's resources.
+                unfinished = dsl.If(data.outputs["open"] == MORE, name="something to do")
+            with unfinished:
+                tune(all_rounds, pods, store, data, registry_secret)
 
     return lean(hpo_loop)

@@ -15,7 +15,7 @@ from components.retune_decide.component import retune_decide
 from components.retune_end.component import retune_end
 from pipelines.compiled import COMPILED_BY, lean
 from pipelines.pods import deadline
-from pipelines.tuning import Shape, build_rounds, tune
+from pipelines.tuning import Shape, build_rounds, prepare, tune
 from rlhpo_core.kubeflow.steps import retuning
 
 
@@ -66,7 +66,8 @@ def build(shape: Shape) -> BaseComponent:
             checked = retune_check(store=store, table_source=table_source, force=force, kfp_run=run)
             pods.place(checked, "look at the data", alert_secret=alert_secret)
             with dsl.If(checked.outputs["Output"] == retuning.GO, name="something to do"):
-                best = tune(all_rounds, pods, checked.outputs["tuned_store"], table_source, registry_secret)
+                data = prepare(pods, checked.outputs["tuned_store"], table_source)
+                best = tune(all_rounds, pods, checked.outputs["tuned_store"], data, registry_secret)
                 decided = retune_decide(
                     store=checked.outputs["tuned_store"],
                     model_store=store,

@@ -112,7 +112,7 @@ def submit(
     well. The pods read the table themselves: give it an address that they can reach. Credentials are not part of a run;
     they come from the secrets that docs/operations.md names.
     """
-    from rlhpo_core.kubeflow import client
+    from rlhpo_core.kubeflow import client, stopping
     from rlhpo_core.kubeflow.next_run import FURTHER, begin_chain, put_study
 
     if supervise and (run.retune or not go_on):
@@ -127,6 +127,8 @@ def submit(
         parameters, further = _parameters(spec, run, given), 0
         package = _package(kfp, spec, run, given, Path(folder))
         put_study(run.store, spec)
+        files = StudyFiles(open_store(run.store))
+        stopping.free_from_the_dead(kfp, files)
         if not run.retune:
             a_run = _rounds_of_run(spec, run.rounds, run.retune, run.steps)
             runs = math.ceil(_rounds(spec) / a_run)
@@ -134,7 +136,7 @@ def submit(
             further, parameters[FURTHER] = (runs - 1, 2 * runs - 1) if go_on else (0, 0)
         sent = client.submit(kfp, package, spec.name, parameters, run.experiment, service_account=run.service_account)
     if not run.retune:
-        begin_chain(StudyFiles(open_store(run.store)), sent.id)
+        begin_chain(files, sent.id)
     if supervise:
         _supervise(kfp, spec, run, given)
     told = errors if as_json else console
@@ -153,6 +155,8 @@ def submit(
     if as_json:
         typer.echo(json.dumps({**as_data(sent), "further_runs": further}))
     if sent.ended and not sent.succeeded:
+        if not run.retune:
+            stopping.after_death(files, sent.id, lambda line: errors.print(escape(line)))
         raise failure(kfp, sent, artifacts)
 
 

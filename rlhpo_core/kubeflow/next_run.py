@@ -139,6 +139,11 @@ def was_idle(files: StudyFiles) -> bool:
     return files.store.read(_BEGAN) == _count(files)
 
 
+def is_followed(files: StudyFiles, run_id: str) -> bool:
+    """Whether the end of a run has seen to what comes after it: another run, or the end of the chain."""
+    return any(link.after == run_id for link in _links(files).values())
+
+
 def is_over(files: StudyFiles, spec: StudySpec) -> str | None:
     """Why there is nothing left to do; ``None`` while there is, registering the winner included."""
     if files.store.read(_CONCLUDED) != _count(files):

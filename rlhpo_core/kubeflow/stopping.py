@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.kubeflow import client
-from rlhpo_core.kubeflow.connection import Server
+from rlhpo_core.kubeflow import client, next_run
+from rlhpo_core.kubeflow.connection import Server, ServerError, call
 from rlhpo_core.retries import patiently
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import RECORD, StudyFiles
 
@@ -40,9 +41,41 @@ def stop_run(server: Server, run_id: str, tell: Callable[[str], None]) -> None:
     tell(f"run {run_id} is stopped ({ended.state})")
     if run.store:
         try:
-            mark_killed(StudyFiles(open_store(run.store)))
+            files = StudyFiles(open_store(run.store))
+            lease.release(files.store, run_id)
+            mark_killed(files)
         except UserError as error:
             tell(_not_ended(error))
+
+
+def after_death(files: StudyFiles, run_id: str, tell: Callable[[str], None]) -> None:
+    """What the last step of a run would have done that has ended without it: free the study, and end it in MLflow.
+
+    Nothing of that where another run follows, or the end of the chain was told.
+
+    Raises: UserError if the store cannot be reached.
+    """
+    if not next_run.is_followed(files, run_id):
+        lease.release(files.store, run_id)
+        try_to_mark_killed(files, tell)
+
+
+def free_from_the_dead(server: Server, files: StudyFiles) -> None:
+    """Free a study that is held by a run which, as KFP knows, has ended: its steps were killed before they could.
+
+    Raises: UserError if KFP or the store cannot be reached or refuses.
+    """
+    if (holder := lease.holding_run(files.store)) is None:
+        return
+    try:
+        state = call(server, "run_service_get_run", holder).state
+    except ServerError as error:
+        if error.status == 404:
+            # Of another KFP, whose runs nobody here knows.
+            return
+        raise
+    if state in client.ENDED:
+        lease.release(files.store, holder)
 
 
 def try_to_mark_killed(files: StudyFiles, tell: Callable[[str], None]) -> None:

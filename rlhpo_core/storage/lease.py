@@ -98,6 +98,12 @@ def release(store: Store, run: str) -> None:
         lock.give_back()
 
 
+def holding_run(store: Store) -> str | None:
+    """Id of the run that holds the study; ``None`` if none does."""
+    holding = current(store)
+    return holding.name.removeprefix("run ") if holding is not None and holding.name.startswith("run ") else None
+
+
 def refused(store: Store) -> str | None:
     """Why the study cannot be tuned now, for a person to read; ``None`` if it can."""
     holding = current(store)

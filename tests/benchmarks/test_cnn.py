@@ -1,46 +1,32 @@
+"""The benchmark of networks, on pictures that are learnt in moments."""
+
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks import cnn
-from benchmarks.cnn import Task, append, best_by_epoch, read, run, table
+from benchmarks.reported import ImageTask, run_missing
+from benchmarks.traces import load
 from tests.helpers.pictures import as_npz
 
 
-def test_a_run_that_was_cut_off_goes_on_without_training_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = tmp_path / "results"
-    task = Task(as_npz(tmp_path / "corners.npz"), images=90, epochs=1, seed=0)
-    run("random", task, 3, results)
-    (file,) = results.glob("*.jsonl")
-    whole = file.read_text()
-    assert [line.get("trial") for line in read(file)] == [0, 1, 2, None]
-    # The last trial was being written when it was killed.
-    lines = whole.splitlines(keepends=True)
-    file.write_text("".join(lines[:2]) + lines[2][:40])
-    trained: list[object] = []
-    really = cnn._trained
-    monkeypatch.setattr(cnn, "_trained", lambda *given: (trained.append(given[1]), really(*given))[1])
-    run("random", task, 3, results)
-    assert len(trained) == 1
-    again = read(file)
-    assert [line.get("trial") for line in again] == [0, 1, 2, None]
-    assert again[2]["curve"] == json.loads(lines[2])["curve"]
-    assert again[3] == json.loads(lines[3])
-    run("random", task, 3, results)
-    assert len(trained) == 1
-    assert "| corners-90-1 | random | 1 | 3 |" in table(results)
+def test_one_arm_sets_the_time_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = ImageTask(as_npz(tmp_path / "corners.npz"), images=90, epochs=3, seed=0)
+    monkeypatch.setattr(cnn, "CLOCK", "rlhpo+none")
+    run_missing(task, ["rlhpo+none", "rlhpo+asha"], {"rlhpo+asha": "rlhpo+none"}, 6, 2, tmp_path / "results")
+    base, other = sorted(load([tmp_path / "results"]), key=lambda trace: trace["optimiser"], reverse=True)
+    assert (base["trained"], base["stopped"]) == (6, 0)
+    assert other["trained"] == 12 or other["seconds"] >= base["seconds"]
+    assert all(seconds <= base["seconds"] for seconds, _ in other["improvements"])
+    assert all(0 <= trace["holdout"] <= 1 for trace in (base, other))
+    made = cnn.table([base, other])
+    assert "| corners, 90 images, 3 epochs | rlhpo, no stopping | 1 |" in made
+    assert "| corners, 90 images, 3 epochs | rlhpo | 1 |" in made
 
 
-def test_the_best_so_far_counts_epochs_and_passes_over_failures(tmp_path: Path) -> None:
-    lines = [
-        {"trial": 0, "curve": [0.2, 0.5], "error": None},
-        {"trial": 1, "curve": [], "error": "diverged"},
-        {"trial": 2, "curve": [0.4, 0.7], "error": None},
-    ]
-    assert best_by_epoch(lines) == [0.2, 0.5, 0.5, 0.5, 0.7]
-    for line in lines:
-        append(tmp_path / "a.jsonl", line)
-    assert read(tmp_path / "a.jsonl") == lines
+def test_how_fast_trials_are_is_told(tmp_path: Path) -> None:
+    said = cnn.speed(as_npz(tmp_path / "corners.npz"), 90, 1, "cpu", minutes=0.02)
+    assert "trials a minute" in said
+    assert "best error" in said

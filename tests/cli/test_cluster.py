@@ -18,14 +18,18 @@ from pipelines.workflow_size import most_rounds
 from rlhpo_core.cli import cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.errors import UserError
+from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.execution.engines import Steps
 from rlhpo_core.kubeflow import client, next_run
 from rlhpo_core.kubeflow.compiled_pipeline import read_package
 from rlhpo_core.kubeflow.connection import Server
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
-from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.spec import StudySpec, load_study
+from rlhpo_core.tracking.tracker import StudyTracker
 from tests.helpers.kfp_server import KfpServer
+from tests.helpers.mlflow_store import new_store
 from tests.helpers.pictures import as_folder
 from tests.helpers.servers import shared_s3_server
 from tests.helpers.stepwise import DATA, study
@@ -166,12 +170,22 @@ def test_waiting_tells_how_the_run_ended(backend: KfpServer, file: Path, store: 
 
 
 def test_a_run_that_is_terminated_in_kfps_pages_ends_the_waiting_with_words(
-    backend: KfpServer, file: Path, store: str, monkeypatch: pytest.MonkeyPatch
+    backend: KfpServer, file: Path, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its pods are killed before they can say anything: who waits ends the study's run in MLflow."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
+    trackers: list[StudyTracker] = []
+
     def meanwhile(seconds: float) -> None:
-        """Somebody presses the button, and KFP takes its time."""
+        """A step begins the study, somebody presses the button, and KFP takes its time."""
         (run,) = backend.runs.values()
         if run["state"] == "PENDING":
+            files, spec = StudyFiles(open_store(store)), load_study(file)
+            files.claim(StudyRecord(study_id="stepwise-1"))
+            begin_study(files, spec)
+            trackers.append(StudyTracker.open(spec, "stepwise-1", tmp_path))
+            with lease.held_by_run(files.store, run["run_id"]):
+                pass
             client.terminate(Server.of(), run["run_id"])
         else:
             backend.set_state(run["run_id"], "CANCELED")
@@ -183,6 +197,9 @@ def test_a_run_that_is_terminated_in_kfps_pages_ends_the_waiting_with_words(
     assert said == ["stepwise: PENDING", "stepwise: CANCELING", "stepwise: CANCELED"]
     (run_id,) = backend.runs
     assert f"run {run_id} ended as CANCELED" in str(done.exception)
+    (tracker,) = trackers
+    assert tracker.client.get_run(tracker.run_id).info.status == "KILLED"
+    assert lease.refused(open_store(store)) is None
     # Nothing follows, and whoever submits again begins a new chain with the same study.
     assert next_run.supervise(Server.of(), StudyFiles(open_store(store))) == (True, f"run {run_id} was stopped")
     assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "2").exit_code == 0

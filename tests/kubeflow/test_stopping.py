@@ -12,6 +12,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.kubeflow import client, stopping
 from rlhpo_core.kubeflow.connection import Server
+from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.study.spec import parse_study
@@ -50,14 +51,33 @@ def test_a_run_that_is_stopped_ends_everywhere(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     tracker = StudyTracker.open(SPEC, "stepwise-1", tmp_path)
-    backend.states = ["RUNNING", "CANCELING", "FAILED"]
+    with lease.held_by_run(files.store, run):
+        backend.states = ["RUNNING", "CANCELING", "FAILED"]
     told: list[str] = []
     stopping.stop_run(server, run, told.append)
     assert told == [f"run {run} is stopped (FAILED)"]
+    assert lease.refused(files.store) is None, "its steps were killed before they could free the study"
     assert files.stop_requested(), "no other run follows"
     assert MlflowClient(tracker.connection.uri).get_run(tracker.run_id).info.status == "KILLED"
     with pytest.raises(UserError, match="cannot be stopped: it has ended"):
         stopping.stop_run(server, run, told.append)
+
+
+def test_a_study_is_free_of_a_run_that_has_ended_and_of_no_other(
+    backend: KfpServer, server: Server, files: StudyFiles, run: str
+) -> None:
+    with lease.held_by_run(files.store, run):
+        pass
+    stopping.free_from_the_dead(server, files)
+    assert lease.holding_run(files.store) == run, "it goes on"
+    backend.set_state(run, "FAILED")
+    stopping.free_from_the_dead(server, files)
+    assert lease.refused(files.store) is None
+    stopping.free_from_the_dead(server, files)
+    with lease.held_by_run(files.store, "of-another-kfp"):
+        pass
+    stopping.free_from_the_dead(server, files)
+    assert lease.holding_run(files.store) == "of-another-kfp"
 
 
 def test_what_is_out_of_reach_is_told(

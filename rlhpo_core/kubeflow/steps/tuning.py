@@ -67,6 +67,8 @@ class Prepared:
     """Of the round under way, as ``propose`` returns them."""
     more: str
     """MORE, or OVER if there is nothing to train."""
+    open: str
+    """MORE, or OVER if the study is at its end and its winner registered."""
 
 
 def _renewing(step: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
@@ -120,11 +122,13 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
         evaluator.check_space(spec.space)
         data = evaluator.data()
         current = _begun(files, spec, data)
-        run_id = open_run(spec, files, data) if log_trials else ""
+        # A study that is at its end stays FINISHED in MLflow: no later step would close its run again.
+        over = next_run.is_over(files, spec) is not None
+        run_id = open_run(spec, files, data) if log_trials and not over else ""
     state_file.save(current, state)
     if data is not None:
         print(f"{name}: {sum(data.rows.values())} rows, digest {data.digest}", flush=True)
-    return Prepared(run_id, name, *_proposed(files, spec, current))
+    return Prepared(run_id, name, *_proposed(files, spec, current), OVER if over else MORE)
 
 
 @pod.step

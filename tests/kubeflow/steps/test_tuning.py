@@ -95,7 +95,12 @@ def test_the_steps_make_the_trials_that_the_runner_makes(
         chunk.round(number)
     assert chunk.more == tuning.OVER
     assert tuning.propose(chunk.store, chunk.state) == [tuning.NOTHING]
+    assert chunk.prepared.open == tuning.MORE
     assert chunk.end() == "stepwise version 1"
+    # A run that finds the study at its end leaves it so in MLflow, where no later step would.
+    idle = tuning.prepare(chunk.store, "", tmp_path / "table", tmp_path / "state")
+    assert (idle.more, idle.open, idle.run_id) == (tuning.OVER, tuning.OVER, "")
+    assert MlflowClient(tracking).get_run(chunk.prepared.run_id).info.status == "FINISHED"
     folder = StudyFolder(tmp_path / "store")
     trials = folder.whole_history().trials
     assert comparable(trials) == expected
