@@ -11,22 +11,32 @@ from pathlib import Path
 import pytest
 
 from rlhpo_core.storage.study_folder import StudyFolder
-from tests.helpers.command_line import children, client, rlhpo, trials, write_study
+from tests.helpers.command_line import ROOT, children, client, rlhpo, trials, write_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 SPACE = {
-    "act": {"type": "fixed", "value": "score"},
-    "x": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1},
+    "dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1},
     "batch_size": {"type": "int", "low": 32, "high": 512, "step": 32},
     "hidden": {"type": "categorical", "choices": [[64], [64, 64], [128, 64, 32]]},
     "max_features": {"type": "categorical", "choices": [None, "sqrt", "log2"]},
 }
 
 
+JOB = """\
+def train(config, report):
+    assert config["batch_size"] % 32 == 0, config
+    assert isinstance(config["hidden"], list), config
+    assert config["max_features"] in (None, "sqrt", "log2"), config
+    return {"score": len(config["hidden"]) - abs(config["batch_size"] - 256) / 256 - config["dropout"]}
+"""
+
+
 def test_steps_lists_and_nothing_reach_the_function(tmp_path: Path) -> None:
-    path = write_study(tmp_path, "choices", space=SPACE, budget={"trials": 4}, execution={"workers": 1})
-    rlhpo("tune", path, cwd=tmp_path)
+    (tmp_path / "job.py").write_text(JOB)
+    function = {"kind": "function", "function": "job:train"}
+    path = write_study(tmp_path, "choices", evaluator=function, space=SPACE, budget={"trials": 4})
+    rlhpo("tune", path, cwd=tmp_path, RLHPO_ALLOWED_MODULES="job", PYTHONPATH=f"{ROOT}:{tmp_path}")
     done = trials(tmp_path / "runs" / "choices")
     assert len(done) == 4
     for trial in done:
