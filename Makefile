@@ -7,7 +7,7 @@ ENGINE ?= kfp
 MINUTES ?= 30
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.wrong_inputs tools.prior_cards tools.reliability benchmarks.measurements
+GENERATORS := components pipelines.hpo_loop pipelines.retune tools.layers tools.data_page tools.wrong_inputs tools.prior_cards tools.reliability benchmarks.measurements
 
 # Trials and tests run side by side, one thread each; libraries that take all cores would fight over them.
 export OMP_NUM_THREADS ?= 1

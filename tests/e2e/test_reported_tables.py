@@ -110,6 +110,22 @@ def test_renamed_labels_promote_nobody(tmp_path: Path) -> None:
     assert str(client(tmp_path).get_registered_model("flag").aliases["champion"]) == "1"
 
 
+def test_a_folder_of_parts_gives_the_same_trials_with_both_engines(tmp_path: Path) -> None:
+    """kubeflow/kfp-tekton#996, ludwig-ai/ludwig#3396: as Spark writes a table, with a blank in its path."""
+    new_store(tmp_path / "runs")
+    place = tmp_path / "my tables" / "customers.parquet"
+    parts = week(1, 300).assign(day=["2024-05-01", "2024-05-02"] * 150)
+    parts.to_parquet(place, partition_cols=["day"])
+    data = {"path": "my tables/customers.parquet", "target": "churn"}
+    path = study(tmp_path, data=data, objective="accuracy", tuner={"trials_per_round": 2}, registry={})
+    for engine in ("inprocess", "kfp"):
+        rlhpo("tune", path, "--engine", engine, "--out", f"runs/{engine}", cwd=tmp_path)
+    plain, piped = (StudyFolder.open(tmp_path / "runs" / name).history().trials for name in ("inprocess", "kfp"))
+    assert [trial.value for trial in plain] == [trial.value for trial in piped]
+    assert [trial.proposal.config for trial in plain] == [trial.proposal.config for trial in piped]
+    assert len(plain) == 2
+
+
 def test_the_model_takes_rows_as_pandas_reads_them(tmp_path: Path) -> None:
     """Whole numbers are int64 there, and truth values bool; the guide shows this call."""
     new_store(tmp_path / "runs")
