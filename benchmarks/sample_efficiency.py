@@ -26,7 +26,7 @@ PARTS = tuple(
     "rlhpo" + suffix
     for suffix in (
         *("", "-with-ppo", "-without-effects", "-without-carrying", "-without-default", "-sequential"),
-        *("-rounds-of-five", "-without-screening", "-without-model", "-mlp", "-ensemble", "-paper"),
+        *("-rounds-of-five", "-without-screening", "-without-model", "-mlp", "-paper"),
     )
 )
 

@@ -492,3 +492,9 @@ def test_the_image_of_the_cluster_is_that_of_its_runs(
     assert rlhpo("submit", file, "--store", store, *TABLE, "--rounds", "1").exit_code == 0
     (run,) = backend.runs.values()
     assert run["runtime_config"]["parameters"]["image"] == "registry.example.com/rlhpo@sha256:1"
+
+
+def test_the_first_trials_of_a_study_in_the_defaults_are_rounds_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(study(trials=9, tuner={}))
+    assert cluster._rounds_of_run(load_study(path), None, False, Steps.COMPACT) == 6, "five of one, one of four"

@@ -34,7 +34,7 @@ def study(folder: Path, table: pd.DataFrame, model: str, trees: int = 30, **fiel
             "data": {"path": path, "target": "target", "task": "regression", "holdout": 0.4},
             "evaluator": {"kind": "xgboost", "params": {"n_estimators": trees}},
             "objective": "rmse",
-            "space": {"learning_rate": {"type": "float", "low": 0.1, "high": 0.3}},
+            "space": {"learning_rate": {"type": "float", "low": 0.1, "high": 0.2}},
             "prior": "none",
             "execution": {"workers": 1, "threads": 1},
             "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
