@@ -13,21 +13,19 @@ from pathlib import Path
 
 from benchmarks import (
     artefacts,
-    cnn,
     gate_error,
     markdown,
     paper_tables,
     real,
     retune,
     sample_efficiency,
-    stopping,
     transfer,
     warm_start,
 )
 
 FOLDER = Path(__file__).parents[1] / "docs" / "measurements"
 SCRIPTS = (
-    sample_efficiency, transfer, retune, real, paper_tables, gate_error, warm_start, stopping, cnn, artefacts,
+    sample_efficiency, transfer, retune, real, paper_tables, gate_error, warm_start, artefacts,
 )  # fmt: skip
 #: Written by hand, each saying why.
 BY_HAND = ("performance.md",)

@@ -127,11 +127,11 @@ def check(
     with console.status("looking"):
         found = check_study(study, offline)
     for line in found.fine:
-        console.print(Text.assemble(("✓ ", "green"), line))
+        console.print(Text.assemble(("✓ ", "green"), line), soft_wrap=True)
     for line in found.skipped:
-        console.print(Text.assemble(("– ", "yellow"), line))
+        console.print(Text.assemble(("– ", "yellow"), line), soft_wrap=True)
     for line in found.wrong:
-        errors.print(Text.assemble(("✗ ", "bold red"), line))
+        errors.print(Text.assemble(("✗ ", "bold red"), line), soft_wrap=True)
     if found.wrong:
         count = len(found.wrong)
         errors.print(f"{count} {'thing is' if count == 1 else 'things are'} wrong; docs/guide.md describes each field")

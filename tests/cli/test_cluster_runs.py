@@ -52,7 +52,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFiles:
     def opened(uri: str) -> FolderStore:
         return FolderStore(tmp_path / uri.removeprefix("s3://"))
 
-    for module in (object_store, main, stopping):
+    for module in (object_store, stopping):
         monkeypatch.setattr(module, "open_store", opened)
     found = StudyFiles(opened(STORE))
     found.claim(StudyRecord(study_id="stepwise-1"))

@@ -89,7 +89,7 @@ def test_status_tells_what_stopped_trials_have_saved(tmp_path: Path, capsys: pyt
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no such file": ({"data": {"path": "absent.csv", "target": "target"}}, "there is no file"),
-    "empty table": ({"data": {"path": "empty.csv", "target": "target"}}, "cannot read"),
+    "empty table": ({"data": {"path": "empty.csv", "target": "target"}}, "empty.csv is empty"),
     "missing target": ({"data": {"path": "good.csv", "target": "tagret"}}, "did you mean 'target'?"),
     "one class": ({"data": {"path": "one.csv", "target": "target"}}, "one class only"),
     "target with gaps": ({"data": {"path": "gaps.csv", "target": "target"}}, "is missing in 1 of 40 rows"),

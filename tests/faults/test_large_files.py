@@ -44,7 +44,9 @@ def test_a_page_that_is_too_large_is_left_out_with_a_warning_and_costs_nothing_e
     page = "<p>" + "a study in pictures " * 60_000
     time = FakeTime()
     with time.waiting(600):
-        log_report(tracker, Report(page, page * 4, "in short", {"curve": b"small", "slices": b"x" * 1_500_000}))
+        log_report(
+            tracker, Report(page, page * 4, "in short", {"curve": b"small", "slices": b"x" * 1_500_000}, {}, "done")
+        )
         tracker.finish("FINISHED")
     assert (time.now, time.said) == (0.0, []), "waiting would not mend it"
     run = tracker.client.get_run(tracker.run_id)

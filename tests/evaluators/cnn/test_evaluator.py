@@ -12,6 +12,7 @@ from rlhpo_core.evaluators.cnn.evaluator import CNNEvaluator
 from rlhpo_core.evaluators.cnn.training import Training
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Infeasible
+from rlhpo_core.study.spec import CLASSIFICATION_METRICS
 from rlhpo_core.testing.evaluators import KeptInMemory
 from tests.helpers.pictures import SMALL, as_folder, as_npz, build, study
 
@@ -31,7 +32,7 @@ def test_it_learns_and_its_best_epoch_counts(corners: Path) -> None:
     assert len(curve) == 8
     assert evaluation.value == max(curve) > 0.8
     assert evaluation.metrics["best_epoch"] == 1 + curve.index(max(curve))
-    assert set(evaluation.metrics) == {"accuracy", "balanced_accuracy", "auc", "log_loss", "best_epoch"}
+    assert set(evaluation.metrics) == {*CLASSIFICATION_METRICS, "best_epoch"}
     losses: list[float] = []
     lowest = build(corners, "log_loss", epochs=8).evaluate(SMALL, lambda step, value: losses.append(value))
     assert lowest.value == min(losses)

@@ -24,7 +24,7 @@ def test_the_papers_space_is_known() -> None:
         ({"hidden_units": {"type": "int", "low": 1, "high": 9}}, r"space\.hidden_units: .*known are n_estimators"),
         ({"subsample": {"type": "float", "low": 0.5, "high": 1.5}}, r"space\.subsample: 1\.5 is outside"),
         ({"max_depth": {"type": "float", "low": 1, "high": 9}}, r"space\.max_depth: .*use type int"),
-        ({"gamma": {"type": "categorical", "choices": ["a", "b"]}}, r"space\.gamma: 'a' is not a number"),
+        ({"gamma": {"type": "categorical", "choices": ["a", "b"]}}, r"space\.gamma: a is not a number"),
         ({"grow_policy": {"type": "categorical", "choices": ["depthwise", "up"]}}, r"'up' is not one of depthwise"),
         (
             {
