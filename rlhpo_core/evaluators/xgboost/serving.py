@@ -4,9 +4,9 @@ Logged with the model's files and run where it is served, so it imports nothing 
 is the module that training has used (``data.conversions``): the model carries a copy of it.
 """
 
-import importlib.util
 import json
 import numbers
+import types
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -192,12 +192,12 @@ def _cells(name: str, values: pd.Series) -> pd.Series:
 
 
 def _module(path: str) -> Any:
-    """A module of its own for each model: another one that is loaded here may carry another version of it."""
-    spec = importlib.util.spec_from_file_location("rlhpo_conversions", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """A module of its own for each model: another one that is loaded here may carry another version of it.
+
+    Nothing is written beside it: a model's folder may be read-only.
+    """
+    module = types.ModuleType("rlhpo_conversions")
+    exec(compile(Path(path).read_bytes(), path, "exec"), module.__dict__)
     return module
 
 
