@@ -60,7 +60,8 @@ def test_only_wanted_events_are_sent(hook: Hook, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOOK", hook.url)
     assert tell(hook, url=None, url_env="HOOK")[0] is True
     assert len(hook.heard) == 2
-    assert tell(hook, url="file:///etc/passwd")[1] == [
+    monkeypatch.setenv("HOOK", "file:///etc/passwd")
+    assert tell(hook, url=None, url_env="HOOK")[1] == [
         "alert not sent: the address must start with http:// or https://"
     ]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rlhpo_core.evaluators.metrics import score
 from rlhpo_core.production.bootstrap import draws, scores
@@ -27,8 +27,12 @@ def test_weighted_scores_of_classes_are_scikit_learns_on_the_drawn_rows(metric: 
     for value, row in zip(values, weights, strict=True):
         drawn = np.repeat(np.arange(60), row.astype(int))
         shown = output[drawn] if classes > 2 else output[drawn][:, 1]
-        if metric == "auc" and classes > 2:  # our own score rounds once more, which breaks ties
+        # Of more than two classes our own score rounds once more, which breaks ties.
+        if metric == "auc" and classes > 2:
             expected = roc_auc_score(target[drawn], shown, multi_class="ovr", labels=range(classes))
+        elif metric == "average_precision" and classes > 2:
+            present = np.unique(target[drawn]).astype(int)
+            expected = np.mean([average_precision_score(target[drawn] == k, shown[:, k]) for k in present])
         else:
             expected = score(metric, target[drawn], shown, classes)
         assert value == pytest.approx(expected, abs=1e-9)
