@@ -42,11 +42,11 @@ class LearnedStopping(Frozen):
     """Stop a trial whose chance of ending above the best, by its curve and by the reward model, is too small."""
 
     rule: Literal["learned"]
-    epsilon: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    epsilon: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Stop below this chance."""
     grace: Annotated[int, Field(ge=0)] = 0
     """No trial is stopped before this step."""
-    min_trials: Annotated[int, Field(ge=5)] = 8
+    min_trials: Annotated[int, Field(ge=5)] = 5
     """Nor while fewer earlier trials that ran to their end have come as far."""
 
 
