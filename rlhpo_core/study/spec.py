@@ -71,7 +71,7 @@ class ColumnSpec(Frozen):
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
         for name, kind in (("format", "time"), ("decimal", "number"), ("exact", "category")):
-            if name in self.model_fields_set and self.kind != kind:
+            if getattr(self, name) and self.kind != kind:
                 raise ValueError(f"{name} is for columns of kind {kind}, and this one is declared {self.kind}")
         return self
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from rlhpo_core.atomic_files import write_atomically
@@ -128,7 +129,7 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> TunerState
         summaries=tuple(RoundSummary.model_validate({"best": None, **summary}) for summary in summaries),
         inherited=None if inherited is None else _inherited(inherited, _below(tensors, "inherited/")),
         prior=prior,
-        first=document["first"],
+        first=_config(document["first"]),
         promising=tensors["promising"].numpy() if "promising" in tensors else None,
     )
 
@@ -232,7 +233,12 @@ def _inherited(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> Inher
         EarlierTrial(config=config, reward=outcome.get("reward"), weight=outcome["weight"])
         for outcome, config in zip(outcomes, configs, strict=True)
     ]
-    return Inherited(source=document["source"], first=document["first"], trials=tuple(trials))
+    return Inherited(source=document["source"], first=_config(document["first"]), trials=tuple(trials))
+
+
+def _config(found: Mapping[str, Any] | None) -> Config | None:
+    """A configuration from JSON, which has lists where a configuration has tuples."""
+    return None if found is None else TypeAdapter(Config).validate_python(found)
 
 
 def _configs(configs: Sequence[Config], space: SearchSpace) -> tuple[list[str], dict[str, Tensor]]:

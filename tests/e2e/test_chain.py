@@ -133,7 +133,7 @@ def test_either_loop_makes_the_trials_of_one_process(
     # As a schedule does that outlives its study: a look, and neither a round nor a trial.
     idle = cluster.submit(rounds, further=0, steps=steps)
     assert cluster.run() == ["SUCCEEDED"], cluster.engine.errors
-    assert cluster.engine.names(idle) == ["prepare data", "register best", "submit next"]
+    assert cluster.engine.names(idle) == ["prepare data", "submit next"]
 
 
 def test_a_study_longer_than_a_run_is_a_chain_of_runs(cluster: Cluster, expected: list[dict[str, Any]]) -> None:

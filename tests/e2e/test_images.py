@@ -93,6 +93,7 @@ def deployed(folder: Path, epochs: int) -> Path:
         objective="accuracy",
         space={"learning_rate": {"type": "float", "low": 0.04, "high": 0.06}},
         budget={"trials": 2},
+        tuner={"trials_per_round": 2},
         execution={"workers": 1, "threads": 1},
         registry={"model": "corners", "store": "registry", "must_beat_constant": False},
         gate={"margin": 0.0, "latency_ratio": None, "size_ratio": None, "log_loss_increase": None, "min_rows": 20},

@@ -96,7 +96,8 @@ def test_the_study_has_its_pictures_in_mlflow(car: Path, place: Path) -> None:
         for parent in {child.data.tags["mlflow.parentRunId"] for child in children(store, car)}
     ]  # fmt: skip
     pictures = {Path(file.path).name for file in store.list_artifacts(run.info.run_id, "figures")}
-    assert {"progress.png", "parallel_coordinates.png", "importance.png", "predicted_vs_real.png"} <= pictures
+    # So few trials may say nothing of what matters; then importance.png is held back.
+    assert {"progress.png", "parallel_coordinates.png", "predicted_vs_real.png"} <= pictures
     assert {data.dataset.digest for data in run.inputs.dataset_inputs} != set()
     assert run.info.status == "FINISHED"
     assert "holdout.accuracy" in run.data.metrics
