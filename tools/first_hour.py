@@ -35,6 +35,8 @@ _SOURCES = (
 )  # fmt: skip
 _PORT = 5001
 _SECONDS = 600
+#: Variables of this environment that somebody who has just installed rlhpo does not have.
+_NOT_A_USERS = ("MLFLOW_", "RLHPO_", "AWS_", "COLUMNS")
 #: Of the page's sentences, in characters.
 _WIDTH = 120
 #: Lines of output that the page shows.
@@ -135,7 +137,7 @@ def install(folder: Path) -> dict[str, str]:
     (wheel,) = folder.glob("rlhpo-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", str(place), str(wheel)], check=True, cwd=folder)
     shutil.rmtree(source)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RLHPO_", "AWS_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_A_USERS)}
     programs = os.pathsep.join([str(place / "bin"), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
         **kept, "PATH": programs, "PYTHONPATH": str(place), "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1",
