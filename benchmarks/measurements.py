@@ -19,13 +19,14 @@ from benchmarks import (
     real,
     retune,
     sample_efficiency,
+    stopping,
     transfer,
     warm_start,
 )
 
 FOLDER = Path(__file__).parents[1] / "docs" / "measurements"
 SCRIPTS = (
-    sample_efficiency, transfer, retune, real, paper_tables, gate_error, warm_start, artefacts,
+    sample_efficiency, transfer, retune, real, paper_tables, gate_error, warm_start, stopping, artefacts,
 )  # fmt: skip
 #: Written by hand, each saying why.
 BY_HAND = ("performance.md",)

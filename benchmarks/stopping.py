@@ -30,10 +30,6 @@ TPE = ("tpe+none", "tpe+median", "tpe+halving", "tpe+hyperband")
 ARMS = (*RLHPO, *TPE)
 #: What each arm is compared with: its family without stopping.
 BASELINES = {arm: f"{family_of(arm)}+none" for arm in ARMS}
-COMMAND = """
-python -m benchmarks.stopping --data TABLES --tables {tables} --trials {trials} --seeds 3
-python -m benchmarks.stopping --images mnist_small.npz,fashion_mnist_small.npz --trials {trials} --seeds 3
-"""
 
 
 def time_to(trace: traces.Trace, error: float) -> float:
@@ -115,8 +111,6 @@ def _interval(pairs: Sequence[tuple[traces.Trace, traces.Trace]]) -> str:
 def pages() -> dict[str, str]:
     """The page of docs/measurements."""
     found = traces.load([RESULTS])
-    names = sorted({trace["task"].partition("/")[2] for trace in found if trace["task"].startswith("xgboost")})
-    trials = max(trace["trials"] for trace in found if trace["optimiser"] == "rlhpo+none")
     intro = """
 How long a study with stopping trains until it is as good as the same study without ends. Each arm that stops has the
 training time that its family took without stopping, on the same data with the same seed. A run that did not come to
@@ -124,12 +118,19 @@ that error within the time counts with all of it in the third and fourth column,
 whose unit is the time at which the run without stopping came to its last error. Errors are log loss, root mean squared
 error, or the share of images that are wrong; ratios below 1 are better than without stopping.
 """
-    command = COMMAND.format(tables=",".join(names), trials=trials)
-    return {
-        "stopping.md": markdown.page(
-            "Trials that stop early", intro, "stopping", [RESULTS], command, tables(found)
-        )
-    }  # fmt: skip
+    page = markdown.page("Trials that stop early", intro, "stopping", [RESULTS], _command(found), tables(found))
+    return {"stopping.md": page}
+
+
+def _command(found: Sequence[traces.Trace]) -> str:
+    """By which these runs are made."""
+    trials = max(trace["trials"] for trace in found if trace["optimiser"] in BASELINES.values())
+    seeds = 1 + max(trace["seed"] for trace in found)
+    names = sorted({trace["task"].partition("/")[2] for trace in found if trace["task"].startswith("xgboost")})
+    images = "--images mnist_small.npz,fashion_mnist_small.npz"
+    of_images = any(trace["task"].startswith("cnn") for trace in found)
+    kinds = [f"--data TABLES --tables {','.join(names)}"] * bool(names) + [images] * of_images
+    return "\n".join(f"python -m benchmarks.stopping {kind} --trials {trials} --seeds {seeds}" for kind in kinds)
 
 
 def main() -> None:
