@@ -26,7 +26,8 @@ def test_a_model_is_left_alone_promoted_and_rolled_back(place: Place) -> None:
     store = place.store("model")
     model = f"e2e-{store.rsplit('/', 1)[1]}"
     study = write_study(
-        place.folder, "retuned", rounds=1, registry={"model": model}, gate={"margin": 0.02, "min_rows": 100, "latency_ratio": None},
+        place.folder, "retuned", rounds=1, registry={"model": model},
+        gate={"margin": 0.02, "min_rows": 100, "latency_ratio": None},
         data={"path": "table.csv", "target": "label", "holdout": 0.3},
     )  # fmt: skip
     client = place.mlflow()
