@@ -121,7 +121,7 @@ def test_three_scheduled_retunings_in_a_row(tmp_path: Path, hook: Hook) -> None:
     assert "## Decision" in version.description
     parent = store.get_run(version.run_id)
     assert parent.data.tags["rlhpo.decision"] == "promoted"
-    assert "| decision | promoted: rmse" in parent.data.tags["mlflow.note.content"]
+    assert "**Decision:** promoted: rmse" in parent.data.tags["mlflow.note.content"]
     assert parent.data.metrics["gate.gain"] > 0.02
     assert parent.data.metrics["data.moved"] > 0.1
     assert len(children(store, tmp_path / "runs" / "wine-3")) == 4
