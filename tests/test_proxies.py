@@ -62,7 +62,7 @@ def test_mlflow_and_s3_that_are_not_reached_for_a_proxy_say_so(monkeypatch: pyte
     with pytest.raises(UserError, match=named.format("mlflow")) as caught:
         connection.contact(lambda client: client.search_experiments(max_results=1))
     assert caught.value.passing
-    monkeypatch.setattr("rlhpo_core.storage.object_store._ATTEMPTS", 1)
+    monkeypatch.setattr("rlhpo_core.storage.s3_store._ATTEMPTS", 1)
     with pytest.raises(UserError, match=named.format("object-store")) as caught:
         open_store("s3://rlhpo/studies").read("study.yaml")
     assert caught.value.passing

@@ -8,30 +8,24 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import connection as connections
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
 from rlhpo_core.data.schema import TableSchema
 from rlhpo_core.errors import UserError
-from rlhpo_core.execution import cgroup
+from rlhpo_core.execution import cgroup, worker_process
 from rlhpo_core.execution.process_group import Guard
-from rlhpo_core.execution.trial_worker import Message, encode, work
+from rlhpo_core.execution.trial_worker import Message
 from rlhpo_core.seeds import derive_seed
 from rlhpo_core.stopping.watch import Watch
 from rlhpo_core.storage.attempts import MOST_DEATHS
@@ -48,7 +42,6 @@ _GRACE = 3.0
 _HEADROOM = 1 / 16
 #: Seconds that a container is given to show that it has become emptier.
 _RELIEF = 1.0
-_MB = 2**20
 
 
 @dataclass
@@ -124,7 +117,7 @@ class TrialPool:
         limit = cgroup.memory_limit(container)
         self._container = container
         # In MB, as all that follows.
-        self._container_most = None if limit is None else limit * (1 - _HEADROOM) / _MB
+        self._container_most = None if limit is None else limit * (1 - _HEADROOM) / worker_process.MB
         self._relieved = -math.inf
         self._workers: list[_Worker] = []
         self._waiting: deque[_Job] = deque()
@@ -211,14 +204,15 @@ class TrialPool:
                 "trial": proposal.trial_id,
                 "watch": None if watched is None else watched.model_dump(mode="json"),
             }
-            if not self._worn_out(worker) and _send(worker.connection, message):
+            if not self._worn_out(worker) and worker_process.send(worker.connection, message):
                 worker.job = waiting.popleft()
                 if not job.deaths:
                     job.started_at, job.clock = time.time(), time.monotonic()
             else:
                 self._discard(worker)
         for _ in range(min(self._size, len(self._busy()) + len(waiting)) - len(self._workers)):
-            self._workers.append(_start(self._spec, self._schema, self._threads, self._checkpoints))
+            started = worker_process.start(self._spec, self._schema, self._threads, self._checkpoints)
+            self._workers.append(_Worker(*started))
 
     def _worn_out(self, worker: _Worker) -> bool:
         """Whether an idle worker has died, or holds on to so much memory that its next trial would be blamed for it."""
@@ -226,7 +220,7 @@ class TrialPool:
         if limit is None or worker.fresh_memory is None or not worker.process.is_alive():
             return not worker.process.is_alive()
         # Half of what was left for trials. Some growth is common: the first trial imports what later ones need, too.
-        return _memory(worker.process) > (worker.fresh_memory + limit) / 2
+        return worker_process.memory(worker.process) > (worker.fresh_memory + limit) / 2
 
     def _ended(self, on_report: Callable[[Proposal, int, float], object]) -> list[Trial]:
         """Handle messages until a trial ends or _POLL has passed, then look after the workers; the ended trials."""
@@ -257,7 +251,7 @@ class TrialPool:
     def _check_built(self, worker: _Worker, message: Message) -> None:
         if message["kind"] == "failed":
             raise UserError(message["error"])
-        worker.fresh_memory = _memory(worker.process)
+        worker.fresh_memory = worker_process.memory(worker.process)
         limit = self._spec.execution.trial_memory_mb
         if limit is not None and worker.fresh_memory >= limit:
             raise UserError(
@@ -265,7 +259,7 @@ class TrialPool:
                 f"it trains anything, and the limit is {limit} MB; raise it"
             )
         most = self._container_most
-        if most is not None and not self._busy() and (used := _used(self._container)) >= most:
+        if most is not None and not self._busy() and (used := worker_process.used_by(self._container)) >= most:
             raise UserError(
                 f"this container holds {used:.0f} MB before it trains anything, and {most:.0f} MB is the most that it "
                 "may; raise its limit (on a cluster cluster.trial_memory)"
@@ -276,10 +270,10 @@ class TrialPool:
         for worker, job in self._busy():
             if self._cancelled and job.told_to_stop is None:
                 job.told_to_stop = time.monotonic()
-                _send(worker.connection, {"kind": "stop"})
+                worker_process.send(worker.connection, {"kind": "stop"})
             if worker.doomed is None and (excess := _excess(worker, job, self._spec.execution)) is not None:
                 worker.doomed = excess
-                _kill(worker.process)
+                worker_process.kill(worker.process)
         self._relieve_container()
         # A child that a trial has started may hold the pipe of a dead worker open.
         dead = [worker for worker in self._workers if not worker.process.is_alive() and not worker.connection.poll()]
@@ -291,17 +285,17 @@ class TrialPool:
         # What was killed just now gives its memory back in a moment.
         if most is None or not busy or time.monotonic() - self._relieved < _RELIEF:
             return
-        if (used := _used(self._container)) <= most:
+        if (used := worker_process.used_by(self._container)) <= most:
             return
-        worker = max((worker for worker, _ in busy), key=lambda worker: _memory(worker.process))
+        worker = max((worker for worker, _ in busy), key=lambda worker: worker_process.memory(worker.process))
         worker.doomed = (
-            f"used {_memory(worker.process):.0f} MB of memory, {worker.fresh_memory:.0f} MB of it before the trial; "
-            f"this container then held {used:.0f} MB, and {most:.0f} MB is the most that it may; raise its limit (on a "
+            f"used {worker_process.memory(worker.process):.0f} MB of memory, {worker.fresh_memory:.0f} MB of it before "
+            f"the trial; this container then held {used:.0f} MB, and {most:.0f} MB is the most that it may; raise its limit (on a "
             "cluster cluster.trial_memory) or narrow the search space"
         )
         self._relieved = time.monotonic()
-        worker.metrics = {POD_MEMORY: round(most / (1 - _HEADROOM) * _MB / 1e6)}
-        _kill(worker.process)
+        worker.metrics = {POD_MEMORY: round(most / (1 - _HEADROOM) * worker_process.MB / 1e6)}
+        worker_process.kill(worker.process)
 
     def _died(self, worker: _Worker) -> Trial | None:
         """The trial that a dead worker leaves behind, if any; it may go on in another.
@@ -334,7 +328,7 @@ class TrialPool:
         """Let go of a worker: kill it, if it still lives, with whatever its trials have started."""
         self._workers.remove(worker)
         worker.connection.close()
-        _kill(worker.process)
+        worker_process.kill(worker.process)
         worker.process.join()
         worker.guard.release()
 
@@ -384,7 +378,7 @@ def _excess(worker: _Worker, job: _Job, limits: ExecutionSpec) -> str | None:
         return f"ran longer than trial_timeout ({timeout:g} s)"
     if job.told_to_stop is not None and time.monotonic() - job.told_to_stop > _GRACE:
         return "did not heed the request to stop"
-    if limits.trial_memory_mb is not None and (used := _memory(worker.process)) > limits.trial_memory_mb:
+    if limits.trial_memory_mb is not None and (used := worker_process.memory(worker.process)) > limits.trial_memory_mb:
         return (
             f"used {used:.0f} MB of memory, {worker.fresh_memory:.0f} MB of it before the trial; the limit is "
             f"{limits.trial_memory_mb} MB; raise execution.trial_memory_mb or narrow the search space"
@@ -400,78 +394,3 @@ def _exit_reason(code: int | None) -> str:
     names = {number.value: number.name for number in signal.Signals}
     reason = f"the process was killed by {names.get(-code, f'signal {-code}')}"
     return f"{reason} (out of memory?)" if -code == signal.SIGKILL else reason
-
-
-# -- effects on processes ----------------------------------------------------------------------------------------------
-
-
-def _send(connection: Connection, message: Message) -> bool:
-    """Whether there was somebody to send to."""
-    try:
-        connection.send_bytes(encode(message))
-    except OSError:
-        return False
-    return True
-
-
-def _used(container: Path) -> float:
-    """Memory of a container, in MB; where the kernel does not say, that of this process and of all below it."""
-    used = cgroup.memory_used(container)
-    return _resident(os.getpid()) if used is None else used / _MB
-
-
-def _memory(process: SpawnProcess) -> float:
-    """Resident memory of a process and all below it, in MB; pages that they share count for each."""
-    return _resident(process.pid)
-
-
-def _resident(pid: int | None) -> float:
-    total = 0
-    with suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        for member in [root, *root.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                total += member.memory_info().rss
-    return total / _MB
-
-
-def _kill(process: SpawnProcess) -> None:
-    """Kill a process and its children, which are in its group."""
-    assert process.pid is not None
-    # There is no group if it is killed before it could found one.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-
-
-def _start(spec: StudySpec, schema: TableSchema | None, threads: int, checkpoints: str | None) -> _Worker:
-    ours, theirs = multiprocessing.Pipe()
-    schema_json = None if schema is None else schema.model_dump_json()
-    arguments = (theirs, spec.model_dump_json(), schema_json, threads, checkpoints, os.getpid())
-    # Not a daemon: those may have no child processes, which data loaders need.
-    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, name="rlhpo-trial")
-    with _environment(threads):
-        process.start()
-    theirs.close()
-    assert process.pid is not None
-    return _Worker(process, ours, Guard(process.pid))
-
-
-@contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """What a worker inherits: numeric libraries read their number of threads when they are first imported."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    # Ctrl-C goes to all processes of the terminal. A worker is to ignore it, also before it comes to say so itself.
-    # The resource tracker, which the first process starts, would lift the block again.
-    resource_tracker.ensure_running()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(dict.fromkeys(names, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

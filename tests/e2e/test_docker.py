@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.storage.object_store import S3Store
+from rlhpo_core.storage.s3_store import S3Store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec, load_study

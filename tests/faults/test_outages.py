@@ -18,8 +18,9 @@ from rlhpo_core.kubeflow.steps import tuning
 from rlhpo_core.production import promotion
 from rlhpo_core.production.registered_model import RegisteredModel
 from rlhpo_core.retries import patiently
-from rlhpo_core.storage import object_store
-from rlhpo_core.storage.object_store import S3Store, open_store
+from rlhpo_core.storage import s3_store
+from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.s3_store import S3Store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import TrackingSpec, parse_study
@@ -60,7 +61,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RLHPO_ALLOWED_MODULES", "tests")
     # boto3 repeats at once and in real time; here it is the waiting that counts.
-    monkeypatch.setattr(object_store, "_ATTEMPTS", 1)
+    monkeypatch.setattr(s3_store, "_ATTEMPTS", 1)
     network = Network(server.ports["s3.port"])
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", network.url)
     with network.open():

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.storage.object_store import FolderStore, S3Store, Store, check_conditional_writes, open_store
+from rlhpo_core.storage.object_store import FolderStore, Store, check_conditional_writes, open_store
+from rlhpo_core.storage.s3_store import S3Store
 from tests.helpers.servers import S3Server, shared_s3_server
 
 NO_KEYS = [

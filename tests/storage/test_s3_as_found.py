@@ -15,7 +15,8 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.retries import patiently
 from rlhpo_core.storage import object_store
 from rlhpo_core.storage.lock import acquire
-from rlhpo_core.storage.object_store import S3Store, check_conditional_writes, open_store, sure_of
+from rlhpo_core.storage.object_store import check_conditional_writes, open_store, sure_of
+from rlhpo_core.storage.s3_store import S3Store
 from tests.helpers.certificates import self_signed
 from tests.helpers.plain_s3 import PlainS3, serving
 
