@@ -290,8 +290,8 @@ class TrialPool:
         worker = max((worker for worker, _ in busy), key=lambda worker: worker_process.memory(worker.process))
         worker.doomed = (
             f"used {worker_process.memory(worker.process):.0f} MB of memory, {worker.fresh_memory:.0f} MB of it before "
-            f"the trial; this container then held {used:.0f} MB, and {most:.0f} MB is the most that it may; raise its limit (on a "
-            "cluster cluster.trial_memory) or narrow the search space"
+            f"the trial; this container then held {used:.0f} MB, and {most:.0f} MB is the most that it may; raise its "
+            "limit (on a cluster cluster.trial_memory) or narrow the search space"
         )
         self._relieved = time.monotonic()
         worker.metrics = {POD_MEMORY: round(most / (1 - _HEADROOM) * worker_process.MB / 1e6)}
