@@ -351,12 +351,12 @@ class Rlhpo:
 def _initial_state(start: Start, settings: TunerSettings) -> Any:
     """Where a study begins: from nothing, a prior, or an earlier study, whose state is ``earlier.optimiser.state``."""
     from rlhpo_core.priors.store import load_prior
-    from rlhpo_core.tuner import algorithm
+    from rlhpo_core.tuner.state import initial_state
     from rlhpo_core.tuner.warm_start import warm_state
 
     prior = None if start.prior is None else under_names_of(load_prior(str(start.prior)), start.space)
     if start.earlier is None:
-        return algorithm.initial_state("benchmark", start.seed, start.space, "maximize", settings, prior)
+        return initial_state("benchmark", start.seed, start.space, "maximize", settings, prior)
     state = start.earlier.optimiser.state
     return warm_state(state, "benchmark", start.seed, start.space, "maximize", settings, prior=prior)
 

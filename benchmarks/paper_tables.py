@@ -76,6 +76,7 @@ def perform(task: tuple[dict[str, Any], str]) -> dict[str, Any]:
     from rlhpo_core.study.spec import StudySpec
     from rlhpo_core.trial import Trial, TrialStatus
     from rlhpo_core.tuner import algorithm
+    from rlhpo_core.tuner.state import initial_state
 
     torch.set_num_threads(1)
     started = time.process_time()
@@ -98,7 +99,7 @@ def perform(task: tuple[dict[str, Any], str]) -> dict[str, Any]:
         }
     )
     evaluator = XGBoostEvaluator(spec, threads=1)
-    state = algorithm.initial_state("paper-tables", spec.seed, spec.space, spec.objective.direction, spec.tuner)
+    state = initial_state("paper-tables", spec.seed, spec.space, spec.objective.direction, spec.tuner)
     while len(state.history) < TRIALS:
         trials = []
         for proposal in algorithm.propose(state):

@@ -38,6 +38,7 @@ from rlhpo_core.study.tuner_settings import AgentSettings, Kind, PPOSettings, Tu
 from rlhpo_core.trial import Config, Proposal, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm, ppo, reward_model
 from rlhpo_core.tuner.agent import Agent
+from rlhpo_core.tuner.state import initial_state
 
 EPISODES, STEPS, REPEATS = 256, 14, 21
 #: Numbers of trials at which a study's time is told, each the mean of the ROUNDS rounds before: some rounds search the
@@ -68,7 +69,7 @@ def height(config: Config) -> float:
 
 def whole_study(trials: int) -> None:
     """Print the CPU seconds a trial of each step."""
-    state = algorithm.initial_state("time", 0, space_of(STEPS), "maximize", TunerSettings())
+    state = initial_state("time", 0, space_of(STEPS), "maximize", TunerSettings())
     spent: list[list[float]] = []
     print(f"{STEPS} hyperparameters, {state.settings.trials_per_round} trials a round; CPU ms a trial\n")
     print("| trials | propose | observe | fit_reward_model | update_policy | all |\n|---|---|---|---|---|---|")

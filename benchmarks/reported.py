@@ -196,11 +196,11 @@ class Rlhpo:
 
         from rlhpo_core.study.stopping_settings import StoppingSpec
         from rlhpo_core.study.tuner_settings import TunerSettings
-        from rlhpo_core.tuner import algorithm
+        from rlhpo_core.tuner.state import initial_state
 
         self._rule = TypeAdapter(StoppingSpec).validate_python(rule)
         seed = optimisers.seed_of(task.name, task.seed)
-        self._state = algorithm.initial_state("benchmark", seed, task.space, "minimize", TunerSettings())
+        self._state = initial_state("benchmark", seed, task.space, "minimize", TunerSettings())
 
     def trials(self, train: Train) -> None:
         from rlhpo_core.stopping.watch import courses_of, watch_over

@@ -34,7 +34,7 @@ from rlhpo_core.study.production_settings import RetuneSpec
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Proposal, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm
-from rlhpo_core.tuner.algorithm import TunerState, initial_state
+from rlhpo_core.tuner.state import TunerState, initial_state
 from rlhpo_core.tuner.warm_start import warm_state
 
 #: Those with rows enough for two months in which the differences between configurations are more than chance.

@@ -23,7 +23,7 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study import rounds
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.tuner.algorithm import TunerState
+from rlhpo_core.tuner.state import TunerState
 
 #: Seconds between two looks at the study's files.
 _POLL = 0.5

@@ -14,9 +14,9 @@ from rlhpo_core.study.cluster_settings import in_bytes
 from rlhpo_core.study.spec import CLASSIFICATION_METRICS, METRICS, StudySpec, WarmStartSpec
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import POD_MEMORY, Inherited
-from rlhpo_core.tuner import algorithm, prior_mapping
-from rlhpo_core.tuner.algorithm import TunerState
+from rlhpo_core.tuner import prior_mapping
 from rlhpo_core.tuner.prior import Prior
+from rlhpo_core.tuner.state import TunerState, initial_state
 from rlhpo_core.tuner.warm_start import warm_state
 
 
@@ -43,9 +43,7 @@ def _first_state(files: StudyFiles, spec: StudySpec) -> TunerState:
     if earlier is not None and earlier.study is not None:
         return _from_earlier_study(earlier.study, earlier, study_id, spec, prior)
     defaults = evaluator_class(spec.evaluator.kind).defaults(spec)
-    start = algorithm.initial_state(
-        study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner, prior, defaults
-    )
+    start = initial_state(study_id, spec.seed, spec.space, spec.objective.direction, spec.tuner, prior, defaults)
     return start if earlier is None else replace(start, inherited=Inherited(source="", first=earlier.first))
 
 

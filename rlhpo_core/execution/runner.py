@@ -17,7 +17,7 @@ from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Proposal, RoundSummary, Trial
 from rlhpo_core.tuner import algorithm
-from rlhpo_core.tuner.algorithm import TunerState
+from rlhpo_core.tuner.state import TunerState
 
 
 class Listener(Protocol):

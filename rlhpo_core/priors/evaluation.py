@@ -21,6 +21,7 @@ from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.tuner import algorithm, prior_mapping, reward_model
 from rlhpo_core.tuner.prior import Prior
 from rlhpo_core.tuner.reward_model import one_thread
+from rlhpo_core.tuner.state import initial_state
 
 #: After how many picks regret is measured, and which of them the verdict is about.
 PICKS, JUDGED = (1, 5, 10), 5
@@ -66,7 +67,7 @@ def score(prior: Prior, member: InSpace, seed: int) -> Score:
         raise UserError(f"{study.name}: {error}") from error
     features = space.features(study.configs)
     settings = TunerSettings(trials_per_round=max(PICKS))
-    start = algorithm.initial_state(study.name, seed, space, "maximize", settings, prior)
+    start = initial_state(study.name, seed, space, "maximize", settings, prior)
     picks = space.features([proposal.config for proposal in algorithm.propose(start)])
     rng = np.random.default_rng(derive_seed(seed, 0, "evaluation"))
     anywhere = space.features_of_actions(rng.uniform(-1, 1, (ANYWHERE, len(space.steps))))

@@ -34,7 +34,7 @@ from rlhpo_core.trial import FiniteFloat, History, Trial, trial_id
 
 # A trial's pod reads no state, and is spared the import of torch.
 if TYPE_CHECKING:
-    from rlhpo_core.tuner.algorithm import TunerState
+    from rlhpo_core.tuner.state import TunerState
 
 #: Keys of the study's files, as the module's docstring has them.
 SPEC = "study.yaml"

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlhpo_core import tensor_document
 from rlhpo_core.arrays import Floats
 from rlhpo_core.errors import UserError
 from rlhpo_core.frozen import Frozen
@@ -34,7 +35,6 @@ from rlhpo_core.space.parameters import describe_domain
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.tuner_settings import AgentSettings
 from rlhpo_core.trial import Config
-from rlhpo_core.tuner import tensor_document
 from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.gaussian_process import Expected
 

@@ -16,16 +16,17 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from rlhpo_core import tensor_document
 from rlhpo_core.atomic_files import write_atomically
 from rlhpo_core.errors import UserError
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config, EarlierTrial, History, Inherited, Proposal, RoundSummary, Trial, Value, trial_id
-from rlhpo_core.tuner import ppo, prior_mapping, reward_model, tensor_document
+from rlhpo_core.tuner import ppo, prior_mapping, reward_model
 from rlhpo_core.tuner import prior as prior_file
 from rlhpo_core.tuner.agent import Agent
-from rlhpo_core.tuner.algorithm import TunerState
 from rlhpo_core.tuner.columns import from_columns, to_columns
+from rlhpo_core.tuner.state import TunerState
 
 #: Of the document and the names of the tensors.
 FORMAT_VERSION = 5

@@ -17,8 +17,8 @@ from rlhpo_core.stopping.lessons import taught_rewards, taught_weight
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config, Direction, EarlierTrial, Inherited
 from rlhpo_core.tuner import algorithm, ppo
-from rlhpo_core.tuner.algorithm import TunerState
 from rlhpo_core.tuner.prior import Prior
+from rlhpo_core.tuner.state import TunerState, initial_state
 
 #: A trial is worth half when the data has moved by this (mean population stability index).
 HALVED_BY = 0.1
@@ -55,7 +55,7 @@ def warm_state(
     if earlier.history.direction != direction:
         raise UserError(f"warm_start: study {earlier.study_id} was to {earlier.history.direction} its objective")
     _check_names(earlier.space, space, earlier.study_id)
-    fresh = algorithm.initial_state(study_id, seed, space, direction, settings, prior)
+    fresh = initial_state(study_id, seed, space, direction, settings, prior)
     trials = _carried(earlier, space, 0.5 ** (moved / HALVED_BY))
     best = earlier.history.best()
     if first is not None and not _lies_in(first, space):

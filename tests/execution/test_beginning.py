@@ -14,7 +14,7 @@ from rlhpo_core.storage.study_files import StudyRecord
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import StudySpec, load_study
 from rlhpo_core.trial import POD_MEMORY, TrialStatus
-from rlhpo_core.tuner.algorithm import initial_state
+from rlhpo_core.tuner.state import initial_state
 from rlhpo_core.tuner.state_file import to_bytes
 from tests.helpers.studies import CUBE, after_rounds, bowl, small_settings
 

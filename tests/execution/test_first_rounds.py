@@ -22,6 +22,7 @@ from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import load_study
 from rlhpo_core.trial import Config
 from rlhpo_core.tuner import algorithm
+from rlhpo_core.tuner.state import initial_state
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECORDED = Path(__file__).parents[1] / "fixtures" / "first-rounds.json"
@@ -50,9 +51,7 @@ def first_round(name: str) -> tuple[SearchSpace, list[Config]]:
     spec = load_study(EXAMPLES / f"{example}.yaml", changes)
     prior = prior_of(spec, EXAMPLES)
     defaults = evaluator_class(spec.evaluator.kind).defaults(spec)
-    start = algorithm.initial_state(
-        "first", spec.seed, spec.space, spec.objective.direction, spec.tuner, prior, defaults
-    )
+    start = initial_state("first", spec.seed, spec.space, spec.objective.direction, spec.tuner, prior, defaults)
     return spec.space, [proposal.config for proposal in algorithm.propose(start)]
 
 

@@ -12,6 +12,7 @@ from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Direction, History, Proposal, RoundSummary, Stop, Trial, TrialStatus, sign
 from rlhpo_core.tuner import algorithm
+from rlhpo_core.tuner.state import initial_state
 from tests.helpers.studies import RICH_SPACE, random_actions
 
 Study = tuple[StudySpec, History, tuple[RoundSummary, ...]]
@@ -62,7 +63,7 @@ def tuned(direction: Direction, rounds: int = 7) -> Study:
     budget = {"trials": 60, "cost": {"limit": 9, "per_trial_hour": 36}}
     tuner = {"trials_per_round": 5, "train_policy": True}
     spec = make_spec(RICH_SPACE, direction, budget=budget, tuner=tuner)
-    state = algorithm.initial_state("id", spec.seed, spec.space, spec.objective.direction, spec.tuner)
+    state = initial_state("id", spec.seed, spec.space, spec.objective.direction, spec.tuner)
     whole = state.history
     for _ in range(rounds):
         trials = []

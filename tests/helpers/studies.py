@@ -12,7 +12,7 @@ from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config, Proposal, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm
-from rlhpo_core.tuner.algorithm import TunerState
+from rlhpo_core.tuner.state import TunerState
 
 _NUMBERS = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False)
 

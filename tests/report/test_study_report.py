@@ -10,7 +10,7 @@ from rlhpo_core.report.study_report import failure_report, log_report, make_repo
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.tracking.tracker import StudyTracker
-from rlhpo_core.tuner import algorithm
+from rlhpo_core.tuner.state import initial_state
 from tests.helpers.html_page import Page
 from tests.helpers.reported_studies import history_of, line_space, make_spec
 from tests.helpers.studies import CUBE, after_rounds, bowl
@@ -47,7 +47,7 @@ def finished(folder: Path) -> StudyFolder:
     winner = Winner(trial_id="t", holdout={"auc": 0.875}, registered="churn version 3")
     record = StudyRecord(study_id="a-study-1", seconds=61.0, winner=winner, decision="promoted: it is better")
     files = StudyFolder.create(folder, spec, record)
-    first = algorithm.initial_state("a-study-1", spec.seed, spec.space, "maximize", spec.tuner)
+    first = initial_state("a-study-1", spec.seed, spec.space, "maximize", spec.tuner)
     files.write_state(after_rounds(first, bowl, 2))
     return files
 
@@ -85,7 +85,7 @@ def test_a_report_says_what_the_files_hold_and_is_logged_whole(tmp_path: Path) -
 def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
     spec = make_spec(line_space(1))
     files = StudyFolder.create(tmp_path / "study", spec, StudyRecord.new(spec))
-    files.write_state(algorithm.initial_state("id", spec.seed, spec.space, "maximize", spec.tuner))
+    files.write_state(initial_state("id", spec.seed, spec.space, "maximize", spec.tuner))
     report = make_report(files, spec)
     assert report.figures == {}
     assert "none: no trial has completed" in report.note

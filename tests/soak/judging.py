@@ -22,7 +22,7 @@ from rlhpo_core.tracking.connection import all_runs
 from rlhpo_core.tracking.content import RUN_STATUS
 from rlhpo_core.tracking.registry import aliases_of_model
 from rlhpo_core.trial import Trial
-from rlhpo_core.tuner.algorithm import TunerState
+from rlhpo_core.tuner.state import TunerState
 from tests.helpers.comparison import comparable
 from tests.helpers.retuned_models import registered_model
 from tests.soak import networks

@@ -23,6 +23,7 @@ from rlhpo_core.study.spec import StudySpec, dump_study, parse_study
 from rlhpo_core.tracking import content
 from rlhpo_core.trial import Proposal, Trial, TrialStatus, shown
 from rlhpo_core.tuner import algorithm, state_file
+from rlhpo_core.tuner.state import initial_state
 
 SPACE = """
 batch: {type: int, low: 32, high: 512, step: 32}
@@ -104,7 +105,7 @@ def test_a_study_of_them_runs_is_kept_and_is_shown(tmp_path: Path, monkeypatch: 
     assert parse_study(dump_study(spec), "x") == spec
     assert hash(spec.space) == hash(SearchSpace.model_validate(json.loads(json.dumps(spec.space.model_dump()))))
     function = FunctionEvaluator(spec, threads=1)
-    state = algorithm.initial_state("id", 0, spec.space, "maximize", spec.tuner)
+    state = initial_state("id", 0, spec.space, "maximize", spec.tuner)
     for _ in range(3):
         done = []
         for proposal in algorithm.propose(state):

@@ -22,7 +22,7 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study.spec import BudgetSpec, ExecutionSpec, ObjectiveSpec, StudySpec
 from rlhpo_core.trial import Proposal, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm
-from rlhpo_core.tuner.algorithm import TunerState
+from rlhpo_core.tuner.state import TunerState
 from rlhpo_core.tuner.state_file import to_bytes
 from tests.helpers.servers import S3Server, shared_s3_server
 

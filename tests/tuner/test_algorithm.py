@@ -17,7 +17,7 @@ from rlhpo_core.stopping.lessons import UNKNOWN
 from rlhpo_core.study.tuner_settings import ScreeningSettings, TunerSettings
 from rlhpo_core.trial import Config, Stop, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm, state_file
-from rlhpo_core.tuner.algorithm import TunerState, initial_state
+from rlhpo_core.tuner.state import TunerState, best_reward, initial_state
 from rlhpo_core.tuner.warm_start import warm_state
 from tests.helpers.studies import CUBE, RICH_SPACE, VARIANTS, after_rounds, bowl, rich, small_settings, trials_of
 
@@ -97,7 +97,7 @@ def test_the_global_random_state_and_the_number_of_threads_are_neither_used_nor_
 _ELSEWHERE = """
 import hashlib
 from rlhpo_core.tuner import state_file
-from rlhpo_core.tuner.algorithm import initial_state
+from rlhpo_core.tuner.state import initial_state
 from tests.helpers.studies import RICH_SPACE, VARIANTS, after_rounds, rich
 
 for name in {names!r}:
@@ -211,7 +211,7 @@ def test_the_most_promising_candidates_are_carried_on() -> None:
     assert state.promising is not None
     assert state.promising.shape == (6, 4)
     assert state.model is not None
-    best = algorithm._best_reward(state)
+    best = best_reward(state)
     anywhere = CUBE.features_of_actions(np.random.default_rng(0).uniform(-1, 1, (200, 4)))
     worth = state.model.worth("log_ei", CUBE.features_of_actions(state.promising), best, noisy=False)
     assert worth.min() > np.median(state.model.worth("log_ei", anywhere, best, noisy=False))
@@ -493,7 +493,7 @@ def test_a_stopped_trial_is_never_what_is_to_be_improved_upon() -> None:
     state = after_a_round(lambda trials: [*trials[:7], stopped(trials[7], 5.0, 1e-6)])
     best = state.history.best()
     assert best is not None
-    assert algorithm._best_reward(state) == state.history.reward(best)
+    assert best_reward(state) == state.history.reward(best)
     assert algorithm.update_policy(state).summaries[-1].best == best.value
 
 

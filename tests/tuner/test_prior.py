@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from rlhpo_core import tensor_document
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors import portfolio
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Proposal, Trial, TrialStatus
-from rlhpo_core.tuner import algorithm, state_file, tensor_document
+from rlhpo_core.tuner import algorithm, state_file
 from rlhpo_core.tuner.prior import FORMAT_VERSION, Prior, describe, embed, from_bytes, hidden
+from rlhpo_core.tuner.state import initial_state
 from tests.helpers.priors import SPACE, cost, height, taught_prior, timed_prior
 from tests.helpers.studies import after_rounds
 
@@ -77,8 +79,8 @@ def test_the_card_in_words_has_ranges_and_both_portfolios() -> None:
 
 def test_the_first_proposals_are_where_earlier_studies_were_good() -> None:
     prior = taught_prior()
-    taught = algorithm.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior)
-    fresh = algorithm.initial_state("s", 0, SPACE, "maximize", SETTINGS)
+    taught = initial_state("s", 0, SPACE, "maximize", SETTINGS, prior)
+    fresh = initial_state("s", 0, SPACE, "maximize", SETTINGS)
     best = max(height(proposal.config) for proposal in algorithm.propose(taught))
     assert best > 0.6
     assert best > max(height(proposal.config) for proposal in algorithm.propose(fresh))
@@ -89,19 +91,19 @@ def test_a_study_begins_with_the_portfolio_whatever_its_rounds() -> None:
     prior = taught_prior()
     first = list(prior.portfolio)
     assert 1 < len(first) <= 5
-    state = algorithm.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior)
+    state = initial_state("s", 0, SPACE, "maximize", SETTINGS, prior)
     whole = [trial.config for trial in after_rounds(state, height, 2).history.trials]
     np.testing.assert_allclose(SPACE.encode(whole[: len(first)]), SPACE.encode(first), atol=1e-5)
     assert len({str(config) for config in whole}) == 6, "what is screened after it is something else"
     assert prior.portfolio_ignoring_time == prior.portfolio, "these studies did not tell how long their trials took"
     bare = replace(prior, portfolio=())
-    assert algorithm.propose(algorithm.initial_state("s", 0, SPACE, "maximize", SETTINGS, bare))[0].config != whole[0]
+    assert algorithm.propose(initial_state("s", 0, SPACE, "maximize", SETTINGS, bare))[0].config != whole[0]
 
 
 def test_a_study_with_a_prior_goes_on_bit_for_bit() -> None:
     prior = taught_prior()
-    whole = after_rounds(algorithm.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior), height, 3)
-    half = after_rounds(algorithm.initial_state("s", 0, SPACE, "maximize", SETTINGS, prior), height, 1)
+    whole = after_rounds(initial_state("s", 0, SPACE, "maximize", SETTINGS, prior), height, 3)
+    half = after_rounds(initial_state("s", 0, SPACE, "maximize", SETTINGS, prior), height, 1)
     restored = after_rounds(state_file.from_bytes(state_file.to_bytes(half)), height, 2)
     assert state_file.to_bytes(restored) == state_file.to_bytes(whole)
 
@@ -114,7 +116,7 @@ def trials_of_four_rounds(
 ) -> list[Trial]:
     """Of three trials each, if a usual training run takes so many seconds; ``first`` replaces the first round."""
     bare = replace(prior, portfolio=(), portfolio_ignoring_time=())
-    state = algorithm.initial_state("s", seed, SPACE, "maximize", settings, bare)
+    state = initial_state("s", seed, SPACE, "maximize", settings, bare)
     for _ in range(4):
         trials = [
             Trial(
@@ -141,7 +143,7 @@ def test_what_takes_long_is_tried_less() -> None:
     spared, ignoring_time = timed_prior().portfolio, timed_prior().portfolio_ignoring_time
     assert max(map(cost, spared)) < portfolio.TOLERANCE
     assert sum(map(cost, spared)) < sum(map(cost, ignoring_time))
-    anyway = algorithm.initial_state(
+    anyway = initial_state(
         "s", 0, SPACE, "maximize", SETTINGS.model_copy(update={"cost_tolerance": None}), timed_prior()
     )
     first = [proposal.config for proposal in algorithm.propose(anyway)]

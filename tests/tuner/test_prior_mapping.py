@@ -10,8 +10,9 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.priors.store import builtin_names, load_prior
 from rlhpo_core.space.search_space import SearchSpace, builtin_space, load_space
 from rlhpo_core.study.tuner_settings import AgentSettings, TunerSettings
-from rlhpo_core.tuner import algorithm, prior_mapping
+from rlhpo_core.tuner import prior_mapping
 from rlhpo_core.tuner.agent import Agent
+from rlhpo_core.tuner.state import initial_state
 from tests.helpers.priors import SPACE, height, taught_prior
 from tests.helpers.studies import after_rounds
 
@@ -31,7 +32,7 @@ y: {type: float, low: 0.01, high: 0.1, log: true}
     found = prior_mapping.expectation(prior, narrow)(narrow.features_of_actions(actions))
     wanted = prior.expect(SPACE.features(theirs))
     np.testing.assert_allclose(found.mean, wanted.mean, atol=1e-5, rtol=1e-4)
-    state = after_rounds(algorithm.initial_state("s", 0, narrow, "maximize", SETTINGS, prior), height, 2)
+    state = after_rounds(initial_state("s", 0, narrow, "maximize", SETTINGS, prior), height, 2)
     assert len(state.history) == 6
     carried = [config for config in prior.portfolio if config["kind"] == "a" and 0.5 <= float(config["x"]) <= 0.9]
     assert len(prior_mapping.portfolio(prior, narrow, 0, ignoring_time=False)) <= len(carried)

@@ -5,8 +5,8 @@ import torch
 
 from rlhpo_core.space.search_space import load_space
 from rlhpo_core.tuner import algorithm
-from rlhpo_core.tuner.algorithm import initial_state
 from rlhpo_core.tuner.screening import perturbed
+from rlhpo_core.tuner.state import initial_state
 from tests.helpers.studies import CUBE, after_rounds, bowl, small_settings
 
 

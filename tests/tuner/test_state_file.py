@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from rlhpo_core import tensor_document
 from rlhpo_core.errors import UserError
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import EarlierTrial, History, Inherited, Proposal, RoundSummary, Trial, trial_id
-from rlhpo_core.tuner import algorithm, state_file, tensor_document
-from rlhpo_core.tuner.algorithm import TunerState, initial_state
+from rlhpo_core.tuner import algorithm, state_file
+from rlhpo_core.tuner.state import TunerState, initial_state
 from rlhpo_core.tuner.state_file import from_bytes, load, save, to_bytes
 from tests.helpers.studies import (
     RICH_SPACE,

@@ -11,7 +11,7 @@ from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config
 from rlhpo_core.tuner import algorithm
-from rlhpo_core.tuner.algorithm import TunerState, initial_state
+from rlhpo_core.tuner.state import TunerState, initial_state
 from rlhpo_core.tuner.state_file import from_bytes, to_bytes
 from rlhpo_core.tuner.warm_start import HALVED_BY, warm_state
 from tests.helpers.studies import CUBE, RICH_SPACE, VARIANTS, after_rounds, bowl, rich, small_settings

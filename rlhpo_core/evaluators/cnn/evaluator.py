@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from rlhpo_core import tensor_document
 from rlhpo_core.arrays import Floats
 from rlhpo_core.data import drift, holdout
 from rlhpo_core.data.images.dataset import IMAGE, Images, load_images
@@ -40,7 +41,6 @@ from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.evaluator_specs import CNNSpec
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Config, Scalar, sign
-from rlhpo_core.tuner import tensor_document
 
 #: What a checkpoint is called in its file, and the version of its content.
 _KIND, _VERSION = "rlhpo-cnn-checkpoint", 1

@@ -44,7 +44,7 @@ from rlhpo_core.trial import History, Proposal, Trial
 
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it: each has a process of its own.
 if TYPE_CHECKING:
-    from rlhpo_core.tuner.algorithm import TunerState
+    from rlhpo_core.tuner.state import TunerState
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rlhpo_core import tensor_document
 from rlhpo_core.evaluators.cnn.evaluator import CNNEvaluator
 from rlhpo_core.evaluators.cnn.network import architecture
 from rlhpo_core.evaluators.cnn.parameters import DEFAULTS
 from rlhpo_core.evaluators.cnn.training import Training
-from rlhpo_core.tuner import tensor_document
 from tests.helpers.pictures import SMALL, as_npz, build
 
 CONFIG = {**DEFAULTS, **SMALL}

@@ -13,7 +13,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.xgboost.evaluator import TargetUnit, XGBoostEvaluator
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.trial import Trial
-from rlhpo_core.tuner.algorithm import initial_state
+from rlhpo_core.tuner.state import initial_state
 from tests.helpers.studies import after_rounds, small_settings
 from tests.helpers.tables import CONFIG, LINEAR, build, quiet
 

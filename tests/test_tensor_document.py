@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from rlhpo_core.tuner import tensor_document
+from rlhpo_core import tensor_document
 
 DOCUMENT = {"format_version": 3, "name": "größe", "list": [1, 2.5, None, True]}
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(1.5, dtype=torch.float64), "none": torch.zeros(0, 4)}
