@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table as Grid
 from rich.text import Text
 
 from rlhpo_core import __version__
-from rlhpo_core.cli import cluster as cli_cluster
-from rlhpo_core.cli import cluster_runs as cli_cluster_runs
 from rlhpo_core.cli import prior as cli_prior
 from rlhpo_core.cli import production as cli_production
+from rlhpo_core.cli import studies
+from rlhpo_core.cli.cluster import commands as cli_cluster
+from rlhpo_core.cli.cluster import runs as cli_cluster_runs
 from rlhpo_core.cli.options import (
     INTERRUPTED,
     RUNS,
@@ -48,10 +48,7 @@ from rlhpo_core.kubeflow import pod_settings
 # `--help` should not wait for it, nor should trial workers, each of which imports this module again.
 if TYPE_CHECKING:
     from rlhpo_core.cli.session import Result
-    from rlhpo_core.storage.study_files import StudyFiles
-    from rlhpo_core.storage.study_folder import StudyFolder
     from rlhpo_core.study.spec import StudySpec
-    from rlhpo_core.trial import History
 
 app = typer.Typer(
     help="Tune hyperparameters with few real trainings, by model-based reinforcement learning.\n\n"
@@ -191,34 +188,11 @@ def status(
 
     Of a study on a cluster (`rlhpo status s3://…`), also what its latest run does, or why it failed.
     """
-    from rlhpo_core.storage.study_folder import StudyFolder, studies
-
     if "://" in place:
-        from rlhpo_core.storage.object_store import open_store
-        from rlhpo_core.storage.study_files import StudyFiles
-
-        _print_study(StudyFiles(open_store(place)), "")
+        studies.show_store(place)
         cli_cluster_runs.print_runs_of(place, artifacts)
-        return
-    folder = Path(place)
-    if StudyFolder(folder).study_file.exists():
-        opened = StudyFolder(folder)
-        _print_study(opened, _state(opened, opened.spec(), opened.history_of_files()))
-        return
-    folders = list(studies(folder))
-    if not folders:
-        raise UserError(f"no studies in {folder}; `rlhpo tune STUDY.yaml` starts one")
-    grid = Grid("study", "state", "trials", "failed", "stopped", "best", "winner", box=None, header_style="bold")
-    damaged: list[UserError] = []
-    for each in folders:
-        try:
-            grid.add_row(escape(str(each.path)), *_row(each))
-        except UserError as error:
-            grid.add_row(escape(str(each.path)), "damaged")
-            damaged.append(error)
-    console.print(grid)
-    if damaged:
-        raise UserError("\n".join(map(str, damaged)))
+    else:
+        studies.show(Path(place))
 
 
 @app.command()
@@ -242,7 +216,7 @@ def report(
 
     opened = [StudyFolder.open(folder) for folder in folders]
     if len(opened) > 1:
-        _compare(opened, html, csv)
+        studies.compare(opened, html, csv)
         return
     from rlhpo_core.cli import session
 
@@ -256,23 +230,6 @@ def report(
         check_free_or(csv, "trial,round,status", "table of trials")
         write_file(csv, trials_csv(study.spec(), study.history()).encode(), force=True)
         console.print(f"trials: {escape(str(csv))}")
-
-
-def _compare(studies: list[StudyFolder], html: Path | None, csv: Path | None) -> None:
-    """Print studies side by side, and write their page. Raises: UserError if they have different objectives."""
-    from rlhpo_core.report.comparison import HEADER, compare
-
-    if csv is not None:
-        raise UserError("--csv: the trials of one study alone are written as a table; name one folder")
-    compared = compare([(str(study.path), study) for study in studies])
-    grid = Grid(*HEADER, box=None, header_style="bold")
-    for row in compared.rows:
-        grid.add_row(*map(escape, row))
-    console.print(grid)
-    if html is not None:
-        check_free_or(html, "<!doctype html", "HTML page")
-        write_file(html, compared.html.encode(), force=True)
-        console.print(f"comparison: {escape(str(html))}")
 
 
 @app.command()
@@ -438,7 +395,7 @@ def _conclude(result: Result, spec: StudySpec) -> None:
     folder = escape(str(result.folder.path))
     console.print(Text(f"\n{result.reason}", style="bold"))
     if result.best is not None:
-        _print_best(result.folder, spec)
+        studies.print_best(result.folder, spec)
     if result.finished:
         console.print(f"report     {folder}/report.html")
     console.print(f"MLflow     {escape(result.page)}", soft_wrap=True)
@@ -450,74 +407,3 @@ def _conclude(result: Result, spec: StudySpec) -> None:
     if not result.logged:
         console.print(f"\nMLflow misses a part; when it is back: [bold]rlhpo resume {folder}[/]")
         raise typer.Exit(1)
-
-
-def _print_study(folder: StudyFiles, state: str) -> None:
-    from rlhpo_core.stopping.saved import Saved
-
-    spec = folder.spec()
-    history = _history(folder)
-    seconds = int(folder.record().seconds)
-    console.print(f"[bold]{escape(spec.name)}[/] {state}".rstrip())
-    console.print(f"trials     {len(history)} of {spec.budget.trials}, {_failed(history)} failed, in {seconds} s")
-    if (saved := Saved.of(history)) is not None:
-        console.print(f"stopped    {saved.described()}", soft_wrap=True)
-    if history.best() is not None:
-        _print_best(folder, spec)
-
-
-def _history(study: StudyFiles) -> History:
-    """Of a folder, by its trials' files, without waiting for torch; of a store, by its state, which is one request."""
-    from rlhpo_core.storage.object_store import FolderStore
-
-    return study.history_of_files() if isinstance(study.store, FolderStore) else study.history()
-
-
-def _print_best(folder: StudyFiles, spec: StudySpec) -> None:
-    from rlhpo_core.trial import shown
-
-    best, winner = _history(folder).best(), folder.record().winner
-    assert best is not None
-    console.print(
-        f"best       {spec.objective.metric} [bold cyan]{best.value:.6g}[/] (trial {best.proposal.number + 1})"
-    )
-    for name, value in best.config.items():
-        text = f"{value:.6g}" if isinstance(value, float) else shown(value)
-        console.print(f"           {escape(name)}: {escape(text)}")
-    if winner is not None and winner.trial_id == best.trial_id:
-        scores = ", ".join(f"{name} {value:.5g}" for name, value in winner.holdout.items())
-        console.print(f"holdout    {scores}")
-        if winner.warning is not None:
-            console.print(f"[bold red]warning[/]    {escape(winner.warning)}")
-        why = "the study names no registry.model" if spec.registry.model is None else "see registry.must_beat_constant"
-        console.print(f"registered {escape(winner.registered or f'no ({why})')}")
-
-
-def _row(study: StudyFolder) -> tuple[str, ...]:
-    """What the list of studies says of one, after its folder."""
-    spec, history, winner = study.spec(), _history(study), study.record().winner
-    best = history.best()
-    return (
-        _state(study, spec, history),
-        f"{len(history)}/{spec.budget.trials}",
-        str(_failed(history)),
-        str(sum(trial.stop is not None for trial in history.trials)),
-        "–" if best is None else f"{spec.objective.metric} {best.value:.5g}",
-        (winner.registered or ("of no use" if winner.warning else "refitted")) if winner is not None else "–",
-    )
-
-
-def _state(folder: StudyFolder, spec: StudySpec, history: History) -> str:
-    from rlhpo_core.study.budget import spent
-
-    if folder.busy():
-        return "running"
-    if spent(spec.budget, history, folder.record().seconds) is None:
-        return "interrupted"
-    return "finished" if history.best() is not None else "failed"
-
-
-def _failed(history: History) -> int:
-    from rlhpo_core.trial import TrialStatus
-
-    return sum(trial.status in (TrialStatus.FAILED, TrialStatus.INFEASIBLE) for trial in history.trials)

@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from pipelines.workflow_size import most_rounds
-from rlhpo_core.cli import cluster
+from rlhpo_core.cli.cluster import commands as cluster
 from rlhpo_core.cli.main import app
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.beginning import begin_study

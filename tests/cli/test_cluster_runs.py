@@ -10,7 +10,8 @@ import pytest
 from kfp import compiler
 from typer.testing import CliRunner, Result
 
-from rlhpo_core.cli import cluster_runs, main
+from rlhpo_core.cli import main
+from rlhpo_core.cli.cluster import runs as cluster_runs
 from rlhpo_core.execution.beginning import begin_study
 from rlhpo_core.kubeflow import client, pods, schedules, stopping
 from rlhpo_core.kubeflow.connection import Server

@@ -15,8 +15,8 @@ from rich.markup import escape
 
 from rlhpo_core.addresses import PRIOR_FILE
 from rlhpo_core.cli.checkout import pipelines_module
-from rlhpo_core.cli.cluster_options import ClusterSettings, Settings, parsed_settings
-from rlhpo_core.cli.cluster_runs import Artifacts, AsJson, Watch, as_data, failure
+from rlhpo_core.cli.cluster.options import ClusterSettings, Settings, parsed_settings
+from rlhpo_core.cli.cluster.runs import Artifacts, AsJson, Watch, as_data, failure
 from rlhpo_core.cli.options import Force, ServerOptions, StudyFile, console, errors, grouped, seconds, write_file
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.engines import RunUnderWay, Steps

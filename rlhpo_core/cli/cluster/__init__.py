@@ -1,0 +1,1 @@
+"""The command line's part for a cluster."""
