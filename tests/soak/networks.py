@@ -31,6 +31,7 @@ from rlhpo_core import atomic_files
 from rlhpo_core.evaluators.cnn.parameters import DEFAULTS
 from rlhpo_core.evaluators.cnn.training import Training
 from tests.helpers.pictures import as_npz
+from tests.soak.effects import replace
 
 #: Passes over the images in each trial.
 EPOCHS = 6
@@ -173,14 +174,14 @@ def watch(folder: Path, kill: Kill | None, key: str | None, mark: Path) -> None:
             die()
         flush(file, data)
 
-    Training.__init__ = begun  # type: ignore[assignment, method-assign]
-    Training.run_epoch = noted  # type: ignore[method-assign]
-    os.link = of_files(os.link, 1, PLACES[2], PLACES[3])
-    os.replace = of_files(os.replace, 1, PLACES[2], PLACES[3])
-    os.unlink = of_files(os.unlink, 0, *_REMOVALS)
-    atomic_files._flush = half
+    replace(Training, __init__=begun, run_epoch=noted)
+    replace(
+        os, link=of_files(os.link, 1, PLACES[2], PLACES[3]), replace=of_files(os.replace, 1, PLACES[2], PLACES[3]),
+        unlink=of_files(os.unlink, 0, *_REMOVALS),
+    )  # fmt: skip
+    replace(atomic_files, _flush=half)
     if kill is not None and not kill.unnamed:
-        atomic_files._create_unnamed = lambda path, data: False
+        replace(atomic_files, _create_unnamed=lambda path, data: False)
 
 
 def _digest(tensors: Mapping[str, Any]) -> str:

@@ -27,14 +27,14 @@ from typing import Any
 
 from rlhpo_core.cli import main as command_line
 from rlhpo_core.errors import UserError
-from rlhpo_core.execution import trial_pool, trial_worker
+from rlhpo_core.execution import trial_worker, worker_process
 from rlhpo_core.production import promotion
 from rlhpo_core.report import study_report
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.lock import locked
 from tests.helpers.mlflow_store import new_store
 from tests.soak import networks
-from tests.soak.effects import ANY_MOMENT, FILLER, Armed, Effects, number_of
+from tests.soak.effects import ANY_MOMENT, FILLER, Armed, Effects, number_of, replace
 from tests.soak.network import Proxy, Sky
 from tests.soak.plan import DISK, S3, SERVER, Setup
 
@@ -188,8 +188,8 @@ class Run:
         _become(self.folder, self.environment, self.folder / LOG)
         _fork_workers(self.folder / TRAINED)
         _draw_nothing()
-        promotion.locked = partial(locked, expiry=LOCK_EXPIRY)
-        lease.RUN_EXPIRY = LOCK_EXPIRY
+        replace(promotion, locked=partial(locked, expiry=LOCK_EXPIRY))
+        replace(lease, RUN_EXPIRY=LOCK_EXPIRY)
         if self.setup.study == networks.STUDY:
             kill, key = self.kill or (None, None)
             networks.watch(self.folder, kill, key, self.folder / networks.MARK)
@@ -344,16 +344,20 @@ def _fork_workers(trained: Path) -> None:
             end.close()
         trial_worker.work(connection, *arguments)
 
-    trial_worker._evaluate = noted
+    replace(trial_worker, _evaluate=noted)
     forking = multiprocessing.get_context("fork")
-    trial_pool.work = work
-    trial_pool.multiprocessing = SimpleNamespace(Pipe=pipe, get_context=lambda kind: forking)
+    replace(
+        worker_process, work=work,
+        multiprocessing=SimpleNamespace(Pipe=pipe, get_context=lambda kind: forking),
+    )  # fmt: skip
 
 
 def _draw_nothing() -> None:
     """A report without pictures: drawing them is most of the work, and no promise is about how they look."""
-    study_report.draw_figures = lambda *arguments: {"progress.png": b"\x89PNG\r\n\x1a\n"}
-    study_report.charts = SimpleNamespace(charts=lambda *arguments: {}, script=lambda: "")
+    replace(
+        study_report, draw_figures=lambda *arguments: {"progress.png": b"\x89PNG\r\n\x1a\n"},
+        charts=SimpleNamespace(charts=lambda *arguments: {}, script=lambda: ""),
+    )  # fmt: skip
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
