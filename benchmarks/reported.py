@@ -200,6 +200,7 @@ class Rlhpo:
 
         self._rule = TypeAdapter(StoppingSpec).validate_python(rule)
         seed = optimisers.seed_of(task.name, task.seed)
+        self._last_step = task.evaluator.last_step
         self._state = initial_state("benchmark", seed, task.space, "minimize", TunerSettings())
 
     def trials(self, train: Train) -> None:
@@ -215,9 +216,13 @@ class Rlhpo:
                 reports: list[tuple[int, float]] = []
                 stops: list[Stop] = []
 
-                def stop(step: int, error: float, watch=watch, reports=reports, stops=stops) -> bool:  # type: ignore[no-untyped-def]
+                last_step = self._last_step(dict(proposal.config))
+
+                def stop(  # type: ignore[no-untyped-def]
+                    step: int, error: float, watch=watch, reports=reports, stops=stops, last_step=last_step
+                ) -> bool:
                     reports.append((step, error))
-                    found = None if watch is None else watch.stop(reports)
+                    found = None if watch is None else watch.stop(reports, last_step)
                     stops.extend([found] if found is not None else [])
                     return found is not None
 

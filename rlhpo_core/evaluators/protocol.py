@@ -225,6 +225,13 @@ class Evaluator(Protocol):
         """
         ...
 
+    def last_step(self, config: Config) -> int | None:
+        """The step at which a training of this configuration ends at the latest; ``None`` if nothing tells it before.
+
+        A rule that stops trials early expects less of a short training than of a long one.
+        """
+        return None
+
     def baseline(self) -> Baseline | None:
         """What trials have to beat; ``None`` if this kind of evaluator knows no defaults. Trains once."""
         return None

@@ -86,7 +86,7 @@ def work(
             # A request to stop may arrive just after the trial has ended: there is nothing left to stop.
             if message["kind"] == "evaluate":
                 watch = None if message["watch"] is None else Watch.model_validate(message["watch"])
-                report = _Reporter(connection, watch)
+                report = _Reporter(connection, watch, evaluator.last_step(message["config"]))
                 clock = time.monotonic()
                 checkpoint = NO_CHECKPOINT if store is None else StoredCheckpoint(store, message["trial"])
                 end = _attempt(partial(_evaluate, evaluator, message, report, checkpoint))
@@ -109,9 +109,10 @@ def _die_with(parent: int) -> None:
 class _Reporter:
     """Sends reports to the parent, and raises StopTrial from when the parent has asked for it, or the rule says so."""
 
-    def __init__(self, connection: Connection, watch: Watch | None) -> None:
+    def __init__(self, connection: Connection, watch: Watch | None, last_step: int | None) -> None:
         self._connection = connection
         self._watch = watch
+        self._last_step = last_step
         self._curve: list[tuple[int, float]] = []
         self._stop = False
         self.stop: Stop | None = None
@@ -122,7 +123,7 @@ class _Reporter:
         self._connection.send_bytes(encode({"kind": "report", "step": step, "value": value}))
         if self._watch is not None and self.stop is None and math.isfinite(value):
             self._curve.append((step, value))
-            self.stop = self._watch.stop(self._curve)
+            self.stop = self._watch.stop(self._curve, self._last_step)
         if self._connection.poll():
             # The parent has nothing else to say during a trial.
             self._connection.recv_bytes()

@@ -22,6 +22,8 @@ class Course(Frozen):
     """(step, reward), the steps ascending; at least one point."""
     final: FiniteFloat | None = None
     """The reward that it ended with; ``None`` if it was stopped, or is still under way."""
+    last_step: int | None = None
+    """Of one under way: at which it will end at the latest; ``None`` if that is not known."""
     expected: tuple[FiniteFloat, FiniteFloat] | None = None
     """Mean and standard deviation that the reward model predicted of its configuration before it was trained."""
 
@@ -33,6 +35,11 @@ class Course(Frozen):
     def step(self) -> int:
         """The last step."""
         return self.curve[-1][0]
+
+    @property
+    def end(self) -> int | None:
+        """The step at which it has ended, or will; ``None`` if that is not known."""
+        return self.step if self.final is not None else self.last_step
 
     def at(self, step: int) -> float | None:
         """The last reward that was reported at or before a step; ``None`` before the first."""

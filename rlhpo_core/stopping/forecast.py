@@ -1,8 +1,9 @@
 """What a trial will end with, by its curve so far and by what became of earlier trials' curves from there on.
 
-The remaining gain (final reward − reward at the step) is regressed on the reward at the step and on the gain over the
-second half of the way there. Only those trials count that had come about as far in reward: a few that diverged would
-decide about all. How wrong the regression is follows from trials that it is not fitted to.
+The remaining gain (final reward − reward at the step) is regressed on the reward at the step, on the gain over the
+second half of the way there, absolute and as a share of all that was gained, and on how much longer the training goes
+on, where that is known. Only those trials count that had come about as far in reward: a few that diverged would decide
+about all. How wrong the regression is follows from trials that it is not fitted to.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from rlhpo_core.stopping.course import Course
 
 #: Earlier trials below which nothing is said.
 LEAST = 5
-#: Ridge of the regression, for features of unit variance: as much as one trial in which they play no part.
-RIDGE = 1.0
+#: Ridge of the regression, for features of unit variance: a tenth of a trial in which they play no part (decision 11).
+RIDGE = 0.1
 #: Features beyond so many standard deviations count as this many.
 FARTHEST = 3.0
 
@@ -54,6 +55,8 @@ def by_curve(earlier: Sequence[Course], trial: Course, least: int = LEAST) -> Fo
         return None
     own = _features(trial, trial.step)
     rows = np.array([_features(other, trial.step) for other in others])
+    known = np.isfinite(own) & np.isfinite(rows).all(axis=0)
+    own, rows = own[known], rows[:, known]
     finals = np.array([other.final for other in others], dtype=np.float64)
     near = np.argsort(np.abs(rows[:, 0] - own[0]), kind="stable")[: max(least, LEAST, len(others) // 2)]
     gain, deviation = _regression(rows[near], finals[near] - rows[near, 0], own)
@@ -84,22 +87,27 @@ def with_model(forecast: Forecast, earlier: Sequence[Course], trial: Course) -> 
     return Forecast(forecast.mean + share * (mean - forecast.mean), deviation, forecast.freedom)
 
 
-def _features(course: Course, step: int) -> tuple[float, float]:
-    """The reward at a step, and how much of it was gained over the second half of the steps there."""
-    here = course.at(step)
+def _features(course: Course, step: int) -> Floats:
+    """The reward at a step, what was gained over the second half of the steps there and its share of all gains, and the
+    logarithm of how many times as long the whole training is (4,); NaN for what is not known.
+    """
+    here, first, halfway = course.at(step), course.curve[0][1], course.at(step // 2)
     assert here is not None
-    halfway = course.at(step // 2)
-    return here, here - (course.curve[0][1] if halfway is None else halfway)
+    late = here - (first if halfway is None else halfway)
+    share = late / abs(here - first) if here != first else 0.0
+    # Steps may begin at 0.
+    longer = math.nan if course.end is None else math.log(max(1.0, (1 + course.end) / (1 + step)))
+    return np.array([here, late, share, longer])
 
 
-def _regression(rows: Floats, gains: Floats, own: tuple[float, float]) -> tuple[float, float]:
-    """Mean and standard deviation of the gain at ``own`` (2,), by ridge regression of gains (n,) on rows (n, 2)."""
-    count = len(rows)
+def _regression(rows: Floats, gains: Floats, own: Floats) -> tuple[float, float]:
+    """Mean and standard deviation of the gain at ``own`` (k,), by ridge regression of gains (n,) on rows (n, k)."""
+    count, features = rows.shape
     centre, scale = rows.mean(axis=0), rows.std(axis=0)
     scale[scale <= 1e-12 * np.abs(rows).max()] = np.inf
     z = (rows - centre) / scale
-    here = np.clip((np.array(own) - centre) / scale, -FARTHEST, FARTHEST)
-    inverse = np.linalg.inv(z.T @ z + RIDGE * np.eye(2))
+    here = np.clip((own - centre) / scale, -FARTHEST, FARTHEST)
+    inverse = np.linalg.inv(z.T @ z + RIDGE * np.eye(features))
     slopes = inverse @ z.T @ (gains - gains.mean())
     leverages = 1 / count + np.einsum("ij,jk,ik->i", z, inverse, z)
     left_out = (gains - gains.mean() - z @ slopes) / (1 - leverages)

@@ -58,7 +58,7 @@ class Watch(Frozen):
     expected: tuple[FiniteFloat, FiniteFloat] | None = None
     """What the reward model predicted of the trial, as ``Course.expected``."""
 
-    def stop(self, curve: Sequence[Point]) -> Stop | None:
+    def stop(self, curve: Sequence[Point], last_step: int | None = None) -> Stop | None:
         """Whether to stop at the last report; ``None`` to go on.
 
         A trial is left alone beyond the steps to which earlier ones went: it may be about to end, and nothing would be
@@ -66,12 +66,13 @@ class Watch(Frozen):
 
         Args:
             curve: (step, value) so far, in the objective's units, finite.
+            last_step: At which the trial will end, if that is known.
         """
         points = rewarded(curve, self.direction)
         # A report of a step that was reported before is no news.
         if not points or points[-1][0] != curve[-1][0]:
             return None
-        trial = Course(curve=points, expected=self.expected)
+        trial = Course(curve=points, expected=self.expected, last_step=last_step)
         if not forecast.beyond(self.earlier, trial.step):
             return None
         reason = rule_of(self.settings)(self.earlier, trial, self._shown)

@@ -42,7 +42,7 @@ class LearnedStopping(Frozen):
     """Stop a trial whose chance of ending above the best, by its curve and by the reward model, is too small."""
 
     rule: Literal["learned"]
-    epsilon: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    epsilon: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
     """Stop below this chance."""
     grace: Annotated[int, Field(ge=0)] = 0
     """No trial is stopped before this step."""

@@ -130,6 +130,8 @@ class EvaluatorContract(ABC):
         steps = [step for step, _ in curve]
         assert len(steps) >= 2, "the learning curve has fewer than two points"
         assert steps == sorted(set(steps))
+        last = self.built(tmp_path).last_step(self.config)
+        assert last is None or max(steps[-1], evaluation.step or 0) <= last, "it went beyond its last_step"
         assert all(math.isfinite(value) for _, value in curve)
         assert math.isfinite(evaluation.value)
         assert all(math.isfinite(value) for value in evaluation.metrics.values())

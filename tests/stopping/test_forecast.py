@@ -44,6 +44,19 @@ def test_intervals_hold_what_they_say() -> None:
     assert 0.7 < np.mean(inside) < 0.95
 
 
+def test_a_training_that_ends_sooner_is_expected_to_end_lower() -> None:
+    """Of equal curves, each earlier trial ended at a step of its own."""
+    earlier = [ended(rising(0.8, 0.1, steps=steps)) for steps in (12, 15, 20, 25, 30, 40, 50, 60)]
+    short, long, unknown = (
+        by_curve(earlier, under_way(rising(0.8, 0.1)[:8], last_step=last)) for last in (13, 55, None)
+    )
+    assert short is not None
+    assert long is not None
+    assert unknown is not None
+    assert short.mean < unknown.mean < long.mean
+    assert max(short.deviation, long.deviation) < unknown.deviation
+
+
 def test_trials_that_diverged_do_not_decide() -> None:
     diverged = [ended([(1, -1e6), (2, -1e9), (20, -1e9)])] * 4
     plain, with_them = (by_curve([*many(20), *more], under_way(rising(0.7)[:5])) for more in ([], diverged))

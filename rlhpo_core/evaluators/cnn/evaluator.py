@@ -182,6 +182,10 @@ class CNNEvaluator(Evaluator):
             constant=constant_scores(self.images, rows, self.split.holdout),
         )
 
+    def last_step(self, config: Config) -> int:
+        """The study's number of epochs."""
+        return self.settings.epochs
+
     def _train(
         self, config: Mapping[str, Scalar], layers: Sequence[Layer], report: Reporter, checkpoint: Checkpoint
     ) -> _Course:

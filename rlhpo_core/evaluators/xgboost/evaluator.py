@@ -257,6 +257,10 @@ class XGBoostEvaluator(Evaluator):
             booster = xgb.train(params, train_matrix, booster.best_iteration + 1, verbose_eval=False)
         return booster, measure(self.table, validation, self._undone(booster.predict(watched)), self.metric)
 
+    def last_step(self, config: Config) -> int:
+        """The number of boosting rounds."""
+        return self._native(config)[1]
+
     def _native(self, config: Config) -> tuple[dict[str, Any], int]:
         """XGBoost's parameters and the number of boosting rounds."""
         given: dict[str, Any] = {
