@@ -24,6 +24,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.tracking.address import experiment_page, run_page
 from tests.helpers.command_line import ROOT, rlhpo
 from tests.helpers.servers import MlflowServer
 
@@ -124,7 +125,12 @@ class Review:
 
     @property
     def run(self) -> str:
-        return f"{self.home}/#/experiments/{self.experiment}/runs/{self.run_id}"
+        return run_page(self.home, self.experiment, self.run_id)
+
+    def part(self, name: str) -> str:
+        """A tab of the run's page."""
+        page, _, mode = self.run.partition("?")
+        return f"{page}/{name}?{mode}"
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +143,7 @@ def review(server: MlflowServer, study: StudyFolder) -> Review:
 def test_the_list_of_runs_has_the_study_with_its_trials_folded_away(
     browser: WebDriver, review: Review, pictures: Path
 ) -> None:
-    page = f"{review.home}/#/experiments/{review.experiment}/runs"
+    page = experiment_page(review.home, review.experiment)
     shown = see(browser, page, "loop", "16 matching runs", picture=pictures / "runs.png")
     assert "trial-001" not in shown
 
@@ -145,7 +151,10 @@ def test_the_list_of_runs_has_the_study_with_its_trials_folded_away(
 def test_the_studys_page_says_what_was_tuned_and_what_came_of_it(
     browser: WebDriver, review: Review, pictures: Path
 ) -> None:
-    shown = see(browser, review.run, "Child runs", "trial-015", "Registered models", picture=pictures / "study.png")
+    shown = see(browser, review.run, "Child runs", "trial-015", "Registered models")
+    assert "Best accuracy" in shown, "what came of it is seen before anything is clicked"
+    browser.find_element(By.XPATH, "//button[contains(., 'Show more')]").click()
+    shown = wait_for(browser, "Show less", picture=pictures / "study.png")
     note = MlflowClient(review.home).get_run(review.run_id).data.tags["mlflow.note.content"]
     (best,) = [line for line in note.splitlines() if line.startswith("| best |")]
     for fact in ("10 hyperparameters of XGBoost, on car.csv", "15 of 15 trials", best.split("|")[2].strip()):
@@ -155,14 +164,14 @@ def test_the_studys_page_says_what_was_tuned_and_what_came_of_it(
 
 
 def test_the_studys_curves_are_drawn(browser: WebDriver, review: Review, pictures: Path) -> None:
-    see(browser, f"{review.run}/model-metrics", "best", "holdout.accuracy")
+    see(browser, review.part("model-metrics"), "best", "holdout.accuracy")
     WebDriverWait(browser, 120).until(lambda _: charts(browser) >= 3)
     browser.save_screenshot(str(pictures / "curves.png"))
 
 
 @pytest.mark.parametrize("name", ["progress", "importance", "parallel_coordinates", "slices", "timeline"])
 def test_the_pictures_can_be_looked_at(browser: WebDriver, review: Review, pictures: Path, name: str) -> None:
-    see(browser, f"{review.run}/artifacts/figures/{name}.png", f"{name}.png")
+    see(browser, review.part(f"artifacts/figures/{name}.png"), f"{name}.png")
     width = "return Math.max(0, ...[...document.images].filter(i => i.complete).map(i => i.naturalWidth))"
     WebDriverWait(browser, 120).until(lambda _: browser.execute_script(width) > 700)
     browser.save_screenshot(str(pictures / f"artifact-{name}.png"))
