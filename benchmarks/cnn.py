@@ -23,13 +23,14 @@ from benchmarks import markdown, traces
 from benchmarks.reported import ImageTask, possible, run, run_missing
 
 RESULTS = markdown.RESULTS / "cnn"
-ARMS = ("rlhpo+none", "rlhpo+asha", "random+none", "tpe+median", "random+halving")
+ARMS = ("rlhpo+none", "rlhpo+asha", "rlhpo+learned", "random+none", "tpe+median", "random+halving")
 #: Whose trials set the time: it must not depend on rlhpo's version.
 CLOCK = "random+none"
 BASELINES = {arm: CLOCK for arm in ARMS if arm != CLOCK}
 NAMES = {
     "rlhpo+none": "rlhpo, no stopping",
-    "rlhpo+asha": "rlhpo",
+    "rlhpo+asha": "rlhpo, asha",
+    "rlhpo+learned": "rlhpo, learned",
     "random+none": "random search",
     "tpe+median": "TPE, median pruner",
     "random+halving": "ASHA",
