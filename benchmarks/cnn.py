@@ -36,7 +36,7 @@ NAMES = {
     "random+halving": "ASHA",
 }
 #: Errors on the validation and the test images, all images of the set: table 4 of the paper.
-PAPER = {"mnist": (0.0051, 0.0085), "fashion_mnist": (0.1065, 0.1075)}
+PAPER = {"MNIST": (0.0051, 0.0085), "Fashion-MNIST": (0.1065, 0.1075)}
 COMMAND = "python -m benchmarks.cnn --images mnist_small.npz,fashion_mnist_small.npz --trials 24 --epochs 8 --seeds 3"
 
 
@@ -55,7 +55,7 @@ def table(found: Sequence[traces.Trace]) -> str:
                 rows.append([task.partition("/")[2], NAMES[arm], len(of_arm), *_cells(of_arm, base)])
     head = [
         "data", "method", "seeds", "error at a quarter of the time", "at half", "at its end", "holdout error", "trials",
-        "stopped", "s of training", "s in all",
+        "stopped", "CPU s of training", "CPU s in all",
     ]  # fmt: skip
     return markdown.table(head, rows)
 
@@ -65,10 +65,10 @@ def _cells(of_arm: Sequence[traces.Trace], base: dict[int, float]) -> list[str]:
         [_error(trace, part * base[trace["seed"]]) for trace in of_arm] for part in (0.25, 0.5, 1.0)
     ]  # fmt: skip
     holdout = [trace["holdout"] for trace in of_arm]
-    mean = {name: np.mean([trace[name] for trace in of_arm]) for name in ("trained", "stopped", "seconds", "wall")}
+    mean = {name: np.mean([trace[name] for trace in of_arm]) for name in ("trained", "stopped", "seconds", "cpu_total")}
     return [
         *(f"{np.mean(errors):.4f}" for errors in at[:2]), _ranged(at[2]), _ranged(holdout), f"{mean['trained']:.0f}",
-        f"{mean['stopped']:.0f}", f"{mean['seconds']:.0f}", f"{mean['wall']:.0f}",
+        f"{mean['stopped']:.0f}", f"{mean['seconds']:.0f}", f"{mean['cpu_total']:.0f}",
     ]  # fmt: skip
 
 
@@ -84,12 +84,13 @@ def _ranged(values: Sequence[float]) -> str:
 
 def pages() -> dict[str, str]:
     """The page of docs/measurements."""
-    paper = ", ".join(f"{name.replace('_', '-')} {own:.4f} ({test:.4f})" for name, (own, test) in PAPER.items())
+    paper = ", ".join(f"{name} {own:.4f} ({test:.4f})" for name, (own, test) in PAPER.items())
     intro = f"""
 Networks on MNIST and Fashion-MNIST: 2,500 images of each, drawn by the seed, at most 8 epochs a trial, on one thread.
-The 24 trials of random search set the training time; the others have as much. In brackets the range over seeds. The
-paper trained on all 60,000 images: validation error (test error) {paper}. With a twenty-fourth of
-the images the errors are not comparable, the order of the methods is.
+The 24 trials of random search set the training time; the others have as much. In brackets the range over seeds.
+The paper trained on all 60,000 images: validation error (test error)
+{paper}. With a twenty-fourth of the images the errors cannot be
+compared with these.
 """
     return {
         "cnn.md": markdown.page(

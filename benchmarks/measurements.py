@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import (
     artefacts,
+    cnn,
     gate_error,
     markdown,
     paper_tables,
@@ -26,7 +27,7 @@ from benchmarks import (
 
 FOLDER = Path(__file__).parents[1] / "docs" / "measurements"
 SCRIPTS = (
-    sample_efficiency, transfer, retune, real, paper_tables, gate_error, warm_start, stopping, artefacts,
+    sample_efficiency, transfer, retune, real, paper_tables, gate_error, warm_start, stopping, cnn, artefacts,
 )  # fmt: skip
 #: Written by hand, each saying why.
 BY_HAND = ("performance.md",)

@@ -7,7 +7,7 @@
 XGBoost on tables, networks on images; rlhpo with each of its rules, and Optuna's TPE with its MedianPruner,
 SuccessiveHalvingPruner and HyperbandPruner, if Optuna is installed. First each of the two is run without stopping. The
 arms that stop then get the same training time, on the same data with the same seed, and may make up to --more times as
-many trials with it.
+many trials with it. The page has images from the runs of ``benchmarks.cnn``.
 
 Runs are kept as lines of JSON, one file an arm; those that are there are not made again.
 """
@@ -21,15 +21,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import markdown, traces
+from benchmarks import cnn, markdown, traces
 from benchmarks.reported import RULES, ImageTask, TableTask, Task, family_of, possible, run_missing
 
 RESULTS = markdown.RESULTS / "stopping"
 RLHPO = tuple(f"rlhpo+{rule}" for rule in RULES)
 TPE = ("tpe+none", "tpe+median", "tpe+halving", "tpe+hyperband")
 ARMS = (*RLHPO, *TPE)
+#: Of ``benchmarks.cnn``.
+RANDOM = ("random+none", "random+halving")
 #: What each arm is compared with: its family without stopping.
-BASELINES = {arm: f"{family_of(arm)}+none" for arm in ARMS}
+BASELINES = {arm: f"{family_of(arm)}+none" for arm in (*ARMS, *RANDOM)}
 
 
 def time_to(trace: traces.Trace, error: float) -> float:
@@ -49,7 +51,7 @@ def tables(found: Sequence[traces.Trace]) -> list[str]:
     return [
         made
         for kind, title in kinds.items()
-        for family in (RLHPO, TPE)
+        for family in (RLHPO, TPE, RANDOM)
         if (made := _table(title, family, {key: run for key, run in runs.items() if key[1].startswith(f"{kind}/")}))
     ]
 
@@ -110,15 +112,19 @@ def _interval(pairs: Sequence[tuple[traces.Trace, traces.Trace]]) -> str:
 
 def pages() -> dict[str, str]:
     """The page of docs/measurements."""
-    found = traces.load([RESULTS])
+    own = traces.load([RESULTS])
     intro = """
 How long a study with stopping trains until it is as good as the same study without ends. Each arm that stops has the
 training time that its family took without stopping, on the same data with the same seed. A run that did not come to
 that error within the time counts with all of it in the third and fourth column, and with twice the time in the fifth,
 whose unit is the time at which the run without stopping came to its last error. Errors are log loss, root mean squared
-error, or the share of images that are wrong; ratios below 1 are better than without stopping.
+error, or the share of images that are wrong; ratios below 1 are better than without stopping. The runs on images are
+those of [networks on images](cnn.md), where all have the time of 24 trials of random search.
 """
-    page = markdown.page("Trials that stop early", intro, "stopping", [RESULTS], _command(found), tables(found))
+    found = [*own, *traces.load([cnn.RESULTS])]
+    page = markdown.page(
+        "Trials that stop early", intro, "stopping", [RESULTS, cnn.RESULTS], _command(own), tables(found)
+    )
     return {"stopping.md": page}
 
 
