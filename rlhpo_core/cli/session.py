@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from rich.console import Console
@@ -27,12 +27,10 @@ from rlhpo_core.execution.engines import Engine
 from rlhpo_core.execution.progress import LiveProgress
 from rlhpo_core.execution.resources import threads, workers
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.production import alerts, retuning
-from rlhpo_core.production.endings import recording_failure
-from rlhpo_core.production.ledger import Record
-from rlhpo_core.production.registered_model import RegisteredModel
+from rlhpo_core.production import alerts
 from rlhpo_core.production.winner import register_winner
-from rlhpo_core.report.study_report import failure_report, log_report, make_report
+from rlhpo_core.report.causes import failure_report
+from rlhpo_core.report.study_report import log_report, make_report
 from rlhpo_core.retries import BRIEFLY, patiently
 from rlhpo_core.storage.lock import Lock, LostLock
 from rlhpo_core.storage.study_files import StudyRecord, Winner
@@ -43,6 +41,12 @@ from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker, UnfinishedRunError
 from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
+
+# A study that is no retuning is spared what compares data and models (scipy.stats, scikit-learn).
+if TYPE_CHECKING:
+    from rlhpo_core.production import retuning
+    from rlhpo_core.production.ledger import Record
+    from rlhpo_core.production.registered_model import RegisteredModel
 
 #: The page in a study's folder.
 REPORT = "report.html"
@@ -181,6 +185,10 @@ def retune(
     Raises: UserError as ``start`` does, and if the registered model or its ledger cannot be reached. A failure is
     recorded, and an alert sent, before it is raised.
     """
+    from rlhpo_core.production import retuning
+    from rlhpo_core.production.endings import recording_failure
+    from rlhpo_core.production.registered_model import RegisteredModel
+
     torch.set_num_threads(1)
     model = RegisteredModel.of_study(spec, path.resolve().parent)
 
@@ -212,6 +220,8 @@ def _decide_about_winner(
     warn: Callable[[str], None],
 ) -> Record | None:
     """Let the gate decide about a finished study's winner; its run and its report say what came of it."""
+    from rlhpo_core.production import retuning
+
     tracker = StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
     data = build_evaluator(spec, threads(spec.execution), folder.schema()).data()
     if data is not None:
@@ -246,9 +256,13 @@ def _digest(data: DataDescription | None) -> str | None:
 
 
 def _open_tracker(folder: StudyFolder, spec: StudySpec, phases: Phases, retunes: bool = False) -> StudyTracker:
+    name = None
+    if retunes:
+        from rlhpo_core.production import retuning
+
+        name = retuning.run_name(folder.path.resolve().name)
     # All studies of a folder share one local MLflow store.
     with phases.phase("opening MLflow", "(a new local store takes some seconds)"):
-        name = retuning.run_name(folder.path.resolve().name) if retunes else None
         return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent, name)
 
 

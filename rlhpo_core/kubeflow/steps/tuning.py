@@ -350,7 +350,7 @@ def conclude(store: str, table: Path, table_name: str) -> str:
     from rlhpo_core.evaluators.kinds import build_evaluator
     from rlhpo_core.kubeflow import next_run
     from rlhpo_core.production.winner import register_winner
-    from rlhpo_core.report.study_report import failure_report
+    from rlhpo_core.report.causes import failure_report
     from rlhpo_core.tracking.tracker import StudyTracker
 
     files = files_of(store)
