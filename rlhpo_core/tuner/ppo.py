@@ -16,7 +16,6 @@ from torch import Tensor
 from rlhpo_core.study.tuner_settings import PPOSettings
 from rlhpo_core.tuner.agent import Agent, Rollout, masked_mean
 
-
 #: What Adam keeps of each parameter, by the parameter's place: its number of steps, and two running means of its shape.
 #: A state has these and no optimizer: the first that a process makes has torch import its compiler, for over a second.
 Moments = Mapping[int, Mapping[str, Tensor]]

@@ -22,8 +22,8 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config, EarlierTrial, History, Inherited, Proposal, RoundSummary, Trial, Value, trial_id
-from rlhpo_core.tuner import prior_mapping, reward_model
 from rlhpo_core.tuner import prior as prior_file
+from rlhpo_core.tuner import prior_mapping, reward_model
 from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.columns import from_columns, to_columns
 from rlhpo_core.tuner.state import TunerState

@@ -4,7 +4,6 @@ from rlhpo_core.report.figures import CAPTIONS
 from rlhpo_core.report.page import Ending, html_report, study_note
 from rlhpo_core.report.sensitivity import analyse
 from rlhpo_core.space.search_space import SearchSpace
-from rlhpo_core.trial import TrialStatus
 from tests.helpers.html_page import Page
 from tests.helpers.reported_studies import Study, history_of, line_space, make_spec
 

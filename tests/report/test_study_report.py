@@ -12,7 +12,7 @@ from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.tuner.state import initial_state
 from tests.helpers.html_page import Page
-from tests.helpers.reported_studies import history_of, line_space, make_spec
+from tests.helpers.reported_studies import line_space, make_spec
 from tests.helpers.studies import CUBE, after_rounds, bowl
 
 
