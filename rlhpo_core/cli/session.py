@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -30,7 +31,7 @@ from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.production import alerts
 from rlhpo_core.production.winner import register_winner
 from rlhpo_core.report.causes import failure_report
-from rlhpo_core.report.study_report import log_report, make_report
+from rlhpo_core.report.study_report import get_ready, log_report, make_report
 from rlhpo_core.retries import BRIEFLY, patiently
 from rlhpo_core.storage.lock import Lock, LostLock
 from rlhpo_core.storage.study_files import StudyRecord, Winner
@@ -286,7 +287,7 @@ def _conduct(
     with _Interrupts(display.warn) as interrupts:
         try:
             _log_inputs(tracker, evaluator, folder.state().prior, console)
-            with display, phases.phase("tuning", quiet=True):
+            with display, phases.phase("tuning", quiet=True), _meanwhile(get_ready):
                 outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts, lock)
             interrupts.check()
             lock.check()
@@ -371,6 +372,17 @@ def _tune(
     pool = TrialPool(spec, count, threads(spec.execution), folder.schema(), folder.address)
     with pool, interrupts.heeded(pool.cancel):
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0 or lock.lost)
+
+
+@contextmanager
+def _meanwhile(task: Callable[[], object]) -> Iterator[None]:
+    """A context beside which a task is done: while trials train, this process mostly waits."""
+    thread = Thread(target=task)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _conclude(

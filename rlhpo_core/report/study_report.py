@@ -36,6 +36,11 @@ class Report:
     """How far it has come, for a person to read."""
 
 
+def get_ready() -> None:
+    """Import what draws, which takes a second or more, so that ``make_report`` need not."""
+    from rlhpo_core.report import charts, page  # noqa: F401
+
+
 def make_report(files: StudyFiles, spec: StudySpec) -> Report:
     """The report of a study as far as it has come.
 
