@@ -36,6 +36,8 @@ from rlhpo_core.retries import BRIEFLY, patiently
 from rlhpo_core.storage.lock import Lock, LostLock
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study import rounds
+from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.connection import CONTACT
 from rlhpo_core.tracking.listener import TrackingListener
@@ -109,7 +111,7 @@ def start(
     existed, data = path.exists() and not numbered, evaluator.data()
     create = StudyFolder.create_numbered if numbered else StudyFolder.create
     folder = create(path, spec, StudyRecord.new(spec, _digest(data)), None if data is None else data.schema)
-    with folder.locked() as lock:
+    with folder.locked() as lock, _pool(folder, spec, engine, rounds.size(spec.tuner, 0)) as pool:
         try:
             begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, phases, retunes)
@@ -121,7 +123,23 @@ def start(
             # Nothing has happened in it: the next attempt should find the place free.
             folder.discard(keep_folder=existed)
             raise
-        return _conduct(folder, spec, evaluator, tracker, phases, engine, lock)
+        return _conduct(folder, spec, evaluator, tracker, phases, pool, lock)
+
+
+@contextmanager
+def _pool(folder: StudyFolder, spec: StudySpec, engine: Engine, at_first: int) -> Iterator[TrialPool | None]:
+    """What trains the trials in this process; its workers load the data while MLflow is opened.
+
+    Args:
+        at_first: Trials of the round under way.
+    """
+    if engine is Engine.KFP:
+        yield None
+        return
+    count = min(workers(spec.execution), spec.tuner.trials_per_round)
+    with TrialPool(spec, count, threads(spec.execution), folder.schema(), folder.address) as pool:
+        pool.begin(at_first)
+        yield pool
 
 
 def _tell_beginning(folder: StudyFolder, evaluator: Evaluator, phases: Phases) -> None:
@@ -153,8 +171,10 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
             evaluator = build_evaluator(spec, threads(spec.execution), folder.schema())
             evaluator.check_space(spec.space)
             folder.check_table(_digest(evaluator.data()))
-        begin_study(folder, spec)
-        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, phases), phases, engine, lock)
+        state = begin_study(folder, spec)
+        over = spent(spec.budget, state.history, folder.record().seconds) is not None
+        with _pool(folder, spec, engine, 0 if over else rounds.size(spec.tuner, state.round)) as pool:
+            return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, phases), phases, pool, lock)
 
 
 @dataclass(frozen=True)
@@ -273,7 +293,7 @@ def _conduct(
     evaluator: Evaluator,
     tracker: StudyTracker,
     phases: Phases,
-    engine: Engine,
+    pool: TrialPool | None,
     lock: Lock,
 ) -> Result:
     """Tune with the display and MLflow as listeners, then conclude.
@@ -288,7 +308,7 @@ def _conduct(
         try:
             _log_inputs(tracker, evaluator, folder.state().prior, console)
             with display, phases.phase("tuning", quiet=True), _meanwhile(get_ready):
-                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts, lock)
+                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], pool, interrupts, lock)
             interrupts.check()
             lock.check()
             best = folder.history().best()
@@ -358,18 +378,20 @@ def _tune(
     spec: StudySpec,
     tracking_uri: str,
     listeners: Sequence[runner.Listener],
-    engine: Engine,
+    pool: TrialPool | None,
     interrupts: _Interrupts,
     lock: Lock,
 ) -> runner.Outcome:
-    """Run the loop until the budget is spent, the study is interrupted, or somebody else has taken over."""
-    if engine is Engine.KFP:
+    """Run the loop until the budget is spent, the study is interrupted, or somebody else has taken over.
+
+    Args:
+        pool: Ended with the loop; ``None`` for the pipeline by KFP's local runner.
+    """
+    if pool is None:
         # It looks at the count itself, and kills the pipeline at 2.
         with interrupts.heeded(lambda: None):
             level = lambda: 2 if lock.lost else interrupts.count  # noqa: E731
             return local_pipeline.run(folder, spec, tracking_uri, listeners, level)
-    count = min(workers(spec.execution), spec.tuner.trials_per_round)
-    pool = TrialPool(spec, count, threads(spec.execution), folder.schema(), folder.address)
     with pool, interrupts.heeded(pool.cancel):
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0 or lock.lost)
 
