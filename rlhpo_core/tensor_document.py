@@ -20,12 +20,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+
+# Whoever takes a glance at a document is spared the import of torch.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Name of the checksum in the document of a file.
 _DIGEST = "sha256"
@@ -39,6 +40,8 @@ def write(kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tensor])
         document: What JSON can hold, with a ``format_version``.
         tensors: By name, in any order and layout.
     """
+    from safetensors.torch import save
+
     contiguous = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
     signed = {**document, _DIGEST: _digest(document, contiguous)}
     # One entry only: safetensors writes several in any order.
@@ -54,10 +57,11 @@ def read(kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises: ValueError if the content is damaged, of another kind, or has no ``format_version`` or checksum.
     """
+    from safetensors.torch import load
+
     try:
         tensors = load(data)
-        length = int.from_bytes(data[:8], "little")
-        document = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][kind])
+        document = json.loads(_metadata(data)[kind])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(str(error)) from error
     if not isinstance(document, dict) or "format_version" not in document:
@@ -70,8 +74,31 @@ def read(kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return document, {name: tensor.clone() for name, tensor in tensors.items()}
 
 
+def glance(data: bytes) -> dict[str, Any] | None:
+    """The document alone, whatever it is, without a look at its checksum; ``None`` if there is none.
+
+    Args:
+        data: As for ``read``.
+    """
+    try:
+        (text,) = _metadata(data).values()
+        document = json.loads(text)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """Of a safetensors file."""
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return metadata
+
+
 def _digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 in hexadecimal of the document, and of each tensor's name, type, shape and bytes."""
+    import torch
+
     found = hashlib.sha256(json.dumps(document).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())

@@ -39,3 +39,12 @@ def test_another_kind_and_a_document_without_a_version_are_refused() -> None:
         tensor_document.read("kind", save(TENSORS))
     with pytest.raises(ValueError, match="no format version"):
         tensor_document.read("kind", tensor_document.write("kind", {"name": "x"}, TENSORS))
+
+
+def test_a_glance_gives_the_document_and_of_other_bytes_nothing() -> None:
+    data = tensor_document.write("kind", DOCUMENT, TENSORS)
+    document = tensor_document.glance(data)
+    assert document is not None
+    assert document.items() >= DOCUMENT.items()
+    for other in (b"", data[:50], save(TENSORS), save(TENSORS, metadata={"kind": "1"}), b"\xff" * 90):
+        assert tensor_document.glance(other) is None

@@ -14,16 +14,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhpo_core.cli.checkout import pipelines_module
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution.process_group import Guard
-from rlhpo_core.execution.runner import Listener, Outcome
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.study import rounds
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
-from rlhpo_core.tuner.state import TunerState
+
+# The process of a chunk, which this module is as well, is spared the import of torch.
+if TYPE_CHECKING:
+    from rlhpo_core.execution.runner import Listener, Outcome
+    from rlhpo_core.tuner.state import TunerState
 
 #: Seconds between two looks at the study's files.
 _POLL = 0.5
@@ -47,6 +51,8 @@ def run(
 
     Raises: UserError if the pipeline fails, with the end of its log.
     """
+    from rlhpo_core.execution.runner import Outcome
+
     pipelines_module("tuning")
     folder.clear_stop()
     watch = _Watch(folder, listeners)

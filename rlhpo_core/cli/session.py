@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import FrameType, TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from rich.console import Console
@@ -27,22 +28,28 @@ from rlhpo_core.execution.engines import Engine
 from rlhpo_core.execution.progress import LiveProgress
 from rlhpo_core.execution.resources import threads, workers
 from rlhpo_core.execution.trial_pool import TrialPool
-from rlhpo_core.production import alerts, retuning
-from rlhpo_core.production.endings import recording_failure
-from rlhpo_core.production.ledger import Record
-from rlhpo_core.production.registered_model import RegisteredModel
+from rlhpo_core.production import alerts
 from rlhpo_core.production.winner import register_winner
-from rlhpo_core.report.study_report import failure_report, log_report, make_report
+from rlhpo_core.report.causes import failure_report
+from rlhpo_core.report.study_report import get_ready, log_report, make_report
 from rlhpo_core.retries import BRIEFLY, patiently
 from rlhpo_core.storage.lock import Lock, LostLock
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study import rounds
+from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.connection import CONTACT
 from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker, UnfinishedRunError
 from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
+
+# A study that is no retuning is spared what compares data and models (scipy.stats, scikit-learn).
+if TYPE_CHECKING:
+    from rlhpo_core.production import retuning
+    from rlhpo_core.production.ledger import Record
+    from rlhpo_core.production.registered_model import RegisteredModel
 
 #: The page in a study's folder.
 REPORT = "report.html"
@@ -104,7 +111,7 @@ def start(
     existed, data = path.exists() and not numbered, evaluator.data()
     create = StudyFolder.create_numbered if numbered else StudyFolder.create
     folder = create(path, spec, StudyRecord.new(spec, _digest(data)), None if data is None else data.schema)
-    with folder.locked() as lock:
+    with folder.locked() as lock, _pool(folder, spec, engine, rounds.size(spec.tuner, 0)) as pool:
         try:
             begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, phases, retunes)
@@ -116,7 +123,23 @@ def start(
             # Nothing has happened in it: the next attempt should find the place free.
             folder.discard(keep_folder=existed)
             raise
-        return _conduct(folder, spec, evaluator, tracker, phases, engine, lock)
+        return _conduct(folder, spec, evaluator, tracker, phases, pool, lock)
+
+
+@contextmanager
+def _pool(folder: StudyFolder, spec: StudySpec, engine: Engine, at_first: int) -> Iterator[TrialPool | None]:
+    """What trains the trials in this process; its workers load the data while MLflow is opened.
+
+    Args:
+        at_first: Trials of the round under way.
+    """
+    if engine is Engine.KFP:
+        yield None
+        return
+    count = min(workers(spec.execution), spec.tuner.trials_per_round)
+    with TrialPool(spec, count, threads(spec.execution), folder.schema(), folder.address) as pool:
+        pool.begin(at_first)
+        yield pool
 
 
 def _tell_beginning(folder: StudyFolder, evaluator: Evaluator, phases: Phases) -> None:
@@ -148,8 +171,10 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
             evaluator = build_evaluator(spec, threads(spec.execution), folder.schema())
             evaluator.check_space(spec.space)
             folder.check_table(_digest(evaluator.data()))
-        begin_study(folder, spec)
-        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, phases), phases, engine, lock)
+        state = begin_study(folder, spec)
+        over = spent(spec.budget, state.history, folder.record().seconds) is not None
+        with _pool(folder, spec, engine, 0 if over else rounds.size(spec.tuner, state.round)) as pool:
+            return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, phases), phases, pool, lock)
 
 
 @dataclass(frozen=True)
@@ -181,6 +206,10 @@ def retune(
     Raises: UserError as ``start`` does, and if the registered model or its ledger cannot be reached. A failure is
     recorded, and an alert sent, before it is raised.
     """
+    from rlhpo_core.production import retuning
+    from rlhpo_core.production.endings import recording_failure
+    from rlhpo_core.production.registered_model import RegisteredModel
+
     torch.set_num_threads(1)
     model = RegisteredModel.of_study(spec, path.resolve().parent)
 
@@ -212,6 +241,8 @@ def _decide_about_winner(
     warn: Callable[[str], None],
 ) -> Record | None:
     """Let the gate decide about a finished study's winner; its run and its report say what came of it."""
+    from rlhpo_core.production import retuning
+
     tracker = StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent)
     data = build_evaluator(spec, threads(spec.execution), folder.schema()).data()
     if data is not None:
@@ -246,9 +277,13 @@ def _digest(data: DataDescription | None) -> str | None:
 
 
 def _open_tracker(folder: StudyFolder, spec: StudySpec, phases: Phases, retunes: bool = False) -> StudyTracker:
+    name = None
+    if retunes:
+        from rlhpo_core.production import retuning
+
+        name = retuning.run_name(folder.path.resolve().name)
     # All studies of a folder share one local MLflow store.
     with phases.phase("opening MLflow", "(a new local store takes some seconds)"):
-        name = retuning.run_name(folder.path.resolve().name) if retunes else None
         return StudyTracker.open(spec, folder.record().study_id, folder.path.resolve().parent, name)
 
 
@@ -258,7 +293,7 @@ def _conduct(
     evaluator: Evaluator,
     tracker: StudyTracker,
     phases: Phases,
-    engine: Engine,
+    pool: TrialPool | None,
     lock: Lock,
 ) -> Result:
     """Tune with the display and MLflow as listeners, then conclude.
@@ -272,8 +307,8 @@ def _conduct(
     with _Interrupts(display.warn) as interrupts:
         try:
             _log_inputs(tracker, evaluator, folder.state().prior, console)
-            with display, phases.phase("tuning", quiet=True):
-                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts, lock)
+            with display, phases.phase("tuning", quiet=True), _meanwhile(get_ready):
+                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], pool, interrupts, lock)
             interrupts.check()
             lock.check()
             best = folder.history().best()
@@ -343,20 +378,33 @@ def _tune(
     spec: StudySpec,
     tracking_uri: str,
     listeners: Sequence[runner.Listener],
-    engine: Engine,
+    pool: TrialPool | None,
     interrupts: _Interrupts,
     lock: Lock,
 ) -> runner.Outcome:
-    """Run the loop until the budget is spent, the study is interrupted, or somebody else has taken over."""
-    if engine is Engine.KFP:
+    """Run the loop until the budget is spent, the study is interrupted, or somebody else has taken over.
+
+    Args:
+        pool: Ended with the loop; ``None`` for the pipeline by KFP's local runner.
+    """
+    if pool is None:
         # It looks at the count itself, and kills the pipeline at 2.
         with interrupts.heeded(lambda: None):
             level = lambda: 2 if lock.lost else interrupts.count  # noqa: E731
             return local_pipeline.run(folder, spec, tracking_uri, listeners, level)
-    count = min(workers(spec.execution), spec.tuner.trials_per_round)
-    pool = TrialPool(spec, count, threads(spec.execution), folder.schema(), folder.address)
     with pool, interrupts.heeded(pool.cancel):
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0 or lock.lost)
+
+
+@contextmanager
+def _meanwhile(task: Callable[[], object]) -> Iterator[None]:
+    """A context beside which a task is done: while trials train, this process mostly waits."""
+    thread = Thread(target=task)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _conclude(

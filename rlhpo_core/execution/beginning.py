@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import evaluator_class
@@ -12,12 +13,15 @@ from rlhpo_core.storage.object_store import FolderStore, open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.cluster_settings import in_bytes
 from rlhpo_core.study.spec import CLASSIFICATION_METRICS, METRICS, StudySpec, WarmStartSpec
-from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import POD_MEMORY, Inherited
 from rlhpo_core.tuner import prior_mapping
 from rlhpo_core.tuner.prior import Prior
 from rlhpo_core.tuner.state import TunerState, initial_state
 from rlhpo_core.tuner.warm_start import warm_state
+
+# MLflow is slow to import, and few priors are registered there.
+if TYPE_CHECKING:
+    from rlhpo_core.tracking.connection import Connection
 
 
 def begin_study(files: StudyFiles, spec: StudySpec) -> TunerState:
@@ -78,12 +82,18 @@ def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:
     if spec.prior == "none" or spec.tuner.mode == "random":
         return None
     if spec.prior != "auto":
-        return find_prior(spec.prior, lambda: Connection.of(spec.tracking, local_mlflow))
+        return find_prior(spec.prior, lambda: _connection(spec, local_mlflow))
     if spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
         return None
     # Those that come with rlhpo are named after the kind of evaluator that they were learnt with.
     names = [name for name in builtin_names() if name.startswith(f"{spec.evaluator.kind}-")]
     return next((prior for name in names if prior_mapping.fits(prior := load_prior(name), spec.space)), None)
+
+
+def _connection(spec: StudySpec, local_mlflow: Path) -> Connection:
+    from rlhpo_core.tracking.connection import Connection
+
+    return Connection.of(spec.tracking, local_mlflow)
 
 
 def objective_remark(prior: Prior, spec: StudySpec) -> str | None:

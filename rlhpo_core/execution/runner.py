@@ -106,11 +106,12 @@ def _train(
     Fewer than there are proposals if the study was interrupted, ran out of time or money, or only fails.
     """
     trials = [trial for proposal in proposals if (trial := files.trial(proposal.trial_id))]
+    history = state.history.extended(trials)
     # A round is the unit in which the policy learns; lack of improvement does not end it early.
     budget = spec.budget.model_copy(update={"patience": None})
 
     def stop() -> bool:
-        return interrupted() or spent(budget, state.history.extended(_in_order(trials)), seconds()) is not None
+        return interrupted() or spent(budget, history, seconds()) is not None
 
     def report(proposal: Proposal, step: int, value: float) -> None:
         for listener in listeners:
@@ -124,6 +125,7 @@ def _train(
                 trial = files.write_trial(finished)
                 files.write_record(files.record().model_copy(update={"seconds": seconds()}))
             trials.append(trial)
+            history = history.extended([trial])
             for listener in listeners:
                 listener.trial_finished(trial)
         # Where only failures made it stop, a trial at hand may have succeeded since: then the round goes on.

@@ -143,6 +143,16 @@ class TrialPool:
         """Whether ``cancel`` was called."""
         return self._cancelled
 
+    def begin(self, number: int) -> None:
+        """Start workers ahead of the trials, so that they build the evaluator while something else is done.
+
+        Args:
+            number: How many there are to be, at most as many as the pool has.
+        """
+        for _ in range(min(number, self._size) - len(self._workers)):
+            started = worker_process.start(self._spec, self._schema, self._threads, self._checkpoints)
+            self._workers.append(_Worker(*started))
+
     def cancel(self) -> None:
         """End the pool's work for good; may be called from a signal handler or another thread.
 
@@ -210,9 +220,7 @@ class TrialPool:
                     job.started_at, job.clock = time.time(), time.monotonic()
             else:
                 self._discard(worker)
-        for _ in range(min(self._size, len(self._busy()) + len(waiting)) - len(self._workers)):
-            started = worker_process.start(self._spec, self._schema, self._threads, self._checkpoints)
-            self._workers.append(_Worker(*started))
+        self.begin(len(self._busy()) + len(waiting))
 
     def _worn_out(self, worker: _Worker) -> bool:
         """Whether an idle worker has died, or holds on to so much memory that its next trial would be blamed for it."""

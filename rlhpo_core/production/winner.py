@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rlhpo_core.evaluators.protocol import Evaluator, Refit
-from rlhpo_core.production import registration
 from rlhpo_core.storage.study_files import StudyFiles, Winner
 from rlhpo_core.study.spec import ObjectiveSpec, StudySpec
 from rlhpo_core.tracking.tracker import StudyTracker
@@ -43,6 +42,8 @@ def register_winner(
     if model is None or not _may_be_registered(winner, spec):
         tracker.log_metrics({f"holdout.{name}": value for name, value in winner.holdout.items()})
     else:
+        from rlhpo_core.production import registration
+
         version = registration.register(tracker, model, refit, best, spec, files.address)
         winner = winner.model_copy(update={"registered": f"{version.name} version {version.version}"})
         files.write_record(files.record().model_copy(update={"winner": winner}))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from rlhpo_core import __version__
 from rlhpo_core.report import markdown
+from rlhpo_core.report.causes import count_causes
 from rlhpo_core.report.figures import CAPTIONS, POOR_R2
 from rlhpo_core.report.plotting import formatted, number_of
 from rlhpo_core.report.sensitivity import MIN_TRIALS, Sensitivity, analyse
@@ -131,11 +132,6 @@ def html_report(
         sections.append(_SORT)
     body = "\n".join(filter(None, sections))
     return _PAGE.format(title=_h(spec.name), policy=policy, script=script if charts else "", body=body)
-
-
-def count_causes(trials: Iterable[Trial]) -> Counter[tuple[TrialStatus, str]]:
-    """How many of the trials ended with which status and for which cause, the last line of the error."""
-    return Counter((trial.status, trial.cause or "no reason given") for trial in trials)
 
 
 # -- facts, as plain text --------------------------------------------------------------------------------------------

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rlhpo_core.report import charts, page
-from rlhpo_core.report.figures import figures as draw_figures
-from rlhpo_core.report.sensitivity import analyse
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.address import is_server
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.trial import History
+
+# What draws is slow to import (matplotlib, plotly): whoever tunes first needs it at the end.
+if TYPE_CHECKING:
+    from rlhpo_core.report import page
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,20 @@ class Report:
     """How far it has come, for a person to read."""
 
 
+def get_ready() -> None:
+    """Import what draws, which takes a second or more, so that ``make_report`` need not."""
+    from rlhpo_core.report import charts, page  # noqa: F401
+
+
 def make_report(files: StudyFiles, spec: StudySpec) -> Report:
     """The report of a study as far as it has come.
 
     Raises: UserError if a file of the study is missing or cannot be read.
     """
+    from rlhpo_core.report import charts, page
+    from rlhpo_core.report.figures import figures as draw_figures
+    from rlhpo_core.report.sensitivity import analyse
+
     history, summaries = files.whole_history(), files.state().summaries
     record = files.record()
     ending = page.Ending(
@@ -93,10 +104,3 @@ def log_report(tracker: StudyTracker, report: Report) -> None:
     # Its script is 5 MB, and what stands before a server often takes 1 MB; `rlhpo report --html` writes the page anew.
     if not is_server(tracker.connection.uri):
         tracker.log_artifact_bytes("interactive.html", report.interactive.encode())
-
-
-def failure_report(history: History) -> str:
-    """The five commonest causes, a line each, in a study in which no trial succeeded."""
-    causes = page.count_causes(history.trials).most_common(5)
-    lines = [f"  {count} × {cause}" for (_, cause), count in causes]
-    return f"none of the {len(history)} trials succeeded:\n" + "\n".join(lines)

@@ -230,6 +230,11 @@ def tag_entities(tags: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(name, value.replace("\0", "")[:_MAX_TAG_LENGTH]) for name, value in tags.items()]
 
 
+def taken(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags by name, with their values as ``tag_entities`` has them."""
+    return {tag.key: tag.value for tag in tag_entities(tags)}
+
+
 def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
     """The items in their order, in parts of ``size``; the last may be shorter."""
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.tracking.tracker import StudyTracker, WithCurve
@@ -12,6 +12,9 @@ from rlhpo_core.trial import History, Proposal, RoundSummary, Trial
 
 #: Seconds between attempts to reach a server that is away.
 PROBE_EVERY = 15.0
+#: Seconds in which the study's own curves are written once within a round, however many trials end: that takes about as
+#: long as to write a trial.
+POINTS_EVERY = 5.0
 
 
 class TrackingListener:
@@ -46,6 +49,10 @@ class TrackingListener:
         """Whether something is left to write."""
         self._trials = {trial.trial_id: trial.without_curve() for trial in history.trials}
         self._summaries = {summary.round: summary for summary in summaries}
+        self._behind = dict(self._trials)
+        """Those of which it is not known that they are written."""
+        self._points_at = -math.inf
+        """When the study's own curves were last written, by the monotonic clock."""
         self._offline_since: float | None = None
         self._probed = -math.inf
 
@@ -56,8 +63,8 @@ class TrackingListener:
         """Curves are logged with the trial's end: a trial that is run again leaves no half of one."""
 
     def trial_finished(self, trial: Trial) -> None:
-        """Log the trial, and whatever is still missing."""
-        self._trials[trial.trial_id] = trial.without_curve()
+        """Log the trial, and whatever is still missing; the study's own curves every few seconds."""
+        self._trials[trial.trial_id] = self._behind[trial.trial_id] = trial.without_curve()
         self._catch_up(now=False)
 
     def round_finished(self, summary: RoundSummary) -> None:
@@ -83,23 +90,29 @@ class TrackingListener:
         return not self.pending
 
     def _known(self) -> tuple[History, list[RoundSummary]]:
-        trials = sorted(self._trials.values(), key=lambda trial: trial.proposal.number)
-        history = History(direction=self.tracker.spec.objective.direction, trials=tuple(trials))
-        return history, [self._summaries[round_] for round_ in sorted(self._summaries)]
+        return self._history(self._trials), [self._summaries[round_] for round_ in sorted(self._summaries)]
+
+    def _history(self, trials: Mapping[str, Trial]) -> History:
+        return History(direction=self.tracker.spec.objective.direction).extended(list(trials.values()))
 
     def _catch_up(self, now: bool) -> None:
         self.pending = True
         if self._offline_since is not None and not now and time.monotonic() - self._probed < self.probe_every:
             return
+        points = now or time.monotonic() - self._points_at >= POINTS_EVERY
         try:
-            count = self.tracker.sync(*self._known(), self.with_curve)
+            known = self._known() if points else (self._history(self._behind), [])
+            count = self.tracker.sync(*known, self.with_curve, points)
         except UserError as error:
             self._probed = time.monotonic()
             if self._offline_since is None:
                 self._offline_since = self._probed
                 self.warn(f"{error}\nTuning goes on; the rest is logged when MLflow is back, or by `rlhpo resume`.")
             return
-        self.pending = False
+        self._behind.clear()
+        self.pending = not points
+        if points:
+            self._points_at = time.monotonic()
         if self._offline_since is not None:
             minutes = (time.monotonic() - self._offline_since) / 60
             self._offline_since = None

@@ -218,23 +218,25 @@ class StudyTracker:
     def log_round(self, summary: RoundSummary) -> bool:
         """Add the round to the study's curves; false if it is there already."""
         with self._writing():
-            return self._log_round(summary)
+            return self._log_points(History(direction=self.spec.objective.direction), [summary]) > 0
 
     @_waited_out
-    def sync(self, history: History, summaries: Sequence[RoundSummary], with_curve: WithCurve = itself) -> int:
+    def sync(
+        self, history: History, summaries: Sequence[RoundSummary], with_curve: WithCurve = itself, points: bool = True
+    ) -> int:
         """Write whatever is missing; returns the number of trials that were written.
 
         Args:
             with_curve: Asked for those trials only that are to be written.
+            points: Whether the study's own curves are to be written, too; without, some of its trials will do.
         """
         if self._logged is None:
             with self.connection.open(timeout=CONTACT):
                 self.client.get_run(self.run_id)
         with self._writing():
             count = sum(self._log_trial(trial, with_curve) for trial in history.trials)
-            self._log_best(history)
-            for summary in summaries:
-                self._log_round(summary)
+            if points:
+                self._log_points(history, summaries)
         return count
 
     def complete(
@@ -337,42 +339,33 @@ class StudyTracker:
         if trial.trial_id in written.ended:
             return False
         trial = with_curve(trial)
-        run_id = written.begun.get(trial.trial_id)
+        run_id, tags = written.begun.get(trial.trial_id), {**self.tags, **content.trial_tags(trial)}
         if run_id is None:
+            # With all of its tags at once: to add them to a run takes MLflow several times as long.
             identity = {"rlhpo.run": "trial", "rlhpo.trial_id": trial.trial_id, "mlflow.parentRunId": self.run_id}
             run = self.client.create_run(
                 self.experiment_id,
                 content.millis(trial.started_at),
-                {**identity, **content.source_tags()},
+                content.taken({**identity, **content.source_tags(), **tags}),
                 f"trial-{trial.proposal.number + 1:03d}",
             )
-            run_id = run.info.run_id
-        self._log(
-            run_id,
-            content.trial_metrics(trial, self.spec),
-            content.trial_params(trial),
-            {**self.tags, **content.trial_tags(trial)},
-        )
+            run_id, tags = run.info.run_id, {}
+        self._log(run_id, content.trial_metrics(trial, self.spec), content.trial_params(trial), tags)
         self.client.set_terminated(run_id, content.RUN_STATUS[trial.status], content.ended_at(trial))
         written.ended.add(trial.trial_id)
         return True
 
-    def _log_best(self, history: History) -> None:
-        """Best value after each trial, up to the first that is still running."""
-        written = self._known()
-        metrics = content.best_metrics(history, after=written.best)
-        if metrics:
-            self._log(self.run_id, metrics)
-            written.best = metrics[-1].step
-
-    def _log_round(self, summary: RoundSummary) -> bool:
-        written = self._known()
-        step = summary.round + 1
-        if step in written.rounds:
-            return False
-        self._log(self.run_id, content.round_metrics(summary, content.millis(time.time())))
-        written.rounds.add(step)
-        return True
+    def _log_points(self, history: History, summaries: Sequence[RoundSummary]) -> int:
+        """Best value after each trial, up to the first that is still running, and the rounds; how many of them."""
+        written, now = self._known(), content.millis(time.time())
+        best = content.best_metrics(history, after=written.best)
+        fresh = [summary for summary in summaries if summary.round + 1 not in written.rounds]
+        rounds = [metric for summary in fresh for metric in content.round_metrics(summary, now)]
+        if best or rounds:
+            self._log(self.run_id, [*best, *rounds])
+        written.best = best[-1].step if best else written.best
+        written.rounds.update(summary.round + 1 for summary in fresh)
+        return len(fresh)
 
     def _known(self) -> Logged:
         if self._logged is None:

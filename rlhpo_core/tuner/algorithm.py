@@ -21,7 +21,6 @@ from torch import Tensor
 from rlhpo_core.arrays import Floats
 from rlhpo_core.seeds import derive_seed
 from rlhpo_core.study import rounds
-from rlhpo_core.study.tuner_settings import PPOSettings
 from rlhpo_core.trial import Proposal, RoundSummary, Trial, trial_id
 from rlhpo_core.tuner import ppo, prior_mapping, reward_model
 from rlhpo_core.tuner.agent import Agent, divergence
@@ -243,27 +242,21 @@ def update_policy(state: TunerState) -> TunerState:
         raise ValueError(f"round {state.round} has no trials yet: observe before you update")
     best = state.history.best()
     summary = RoundSummary(round=state.round, trials=len(state.history), best=best.value if best else None)
-    agent, optimizer, trains = state.agent, state.optimizer, state.settings.trains_policy
-    if trains and state.settings.mode != "random":
-        agent = copy.deepcopy(agent)
-        optimizer = _copy_optimizer(optimizer, agent, state.settings.ppo)
-        entropy = _learn_from_trials(agent, optimizer, state, trials)
-        summary = summary.model_copy(update={"entropy": entropy})
+    agent, moments = state.agent, state.moments
     if state.settings.mode == "mbrl_sdp":
         summary = _with_quality(summary, state.model)
-    if trains and state.settings.mode == "mbrl_sdp":
-        summary = _model_phase(agent, optimizer, state, summary)
+    if state.settings.trains_policy and state.settings.mode != "random":
+        agent = copy.deepcopy(agent)
+        optimizer = ppo.make_optimizer(agent, state.settings.ppo, moments)
+        entropy = _learn_from_trials(agent, optimizer, state, trials)
+        summary = summary.model_copy(update={"entropy": entropy})
+        if state.settings.mode == "mbrl_sdp":
+            summary = _model_phase(agent, optimizer, state, summary)
+        moments = ppo.moments_of(optimizer)
     # The tuner has no use for curves, of which each may hold thousands of points: from here on, the files have them.
     history = state.history.model_copy(update={"trials": tuple(t.without_curve() for t in state.history.trials)})
     summaries = (*state.summaries, summary)
-    return replace(state, round=state.round + 1, history=history, agent=agent, optimizer=optimizer, summaries=summaries)
-
-
-def _copy_optimizer(optimizer: torch.optim.Adam, agent: Agent, settings: PPOSettings) -> torch.optim.Adam:
-    """An optimizer over a copied agent with a copy of the same moments."""
-    copied = ppo.make_optimizer(agent, settings)
-    copied.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    return copied
+    return replace(state, round=state.round + 1, history=history, agent=agent, moments=moments, summaries=summaries)
 
 
 def _learn_from_trials(

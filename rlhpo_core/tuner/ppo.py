@@ -6,16 +6,33 @@ episode serves all its steps. There is no critic: the tuner gives advantages rel
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rlhpo_core.study.tuner_settings import PPOSettings
 from rlhpo_core.tuner.agent import Agent, Rollout, masked_mean
 
+#: What Adam keeps of each parameter, by the parameter's place: its number of steps, and two running means of its shape.
+#: A state has these and no optimizer: the first that a process makes has torch import its compiler, for over a second.
+Moments = Mapping[int, Mapping[str, Tensor]]
 
-def make_optimizer(agent: Agent, settings: PPOSettings) -> torch.optim.Adam:
-    """Adam over the agent's parameters, without moments."""
-    return torch.optim.Adam(agent.parameters(), lr=settings.learning_rate, eps=1e-5)
+
+def make_optimizer(agent: Agent, settings: PPOSettings, moments: Moments | None = None) -> torch.optim.Adam:
+    """Adam over the agent's parameters, with a copy of these moments; without any if they are not given."""
+    optimizer = torch.optim.Adam(agent.parameters(), lr=settings.learning_rate, eps=1e-5)
+    if moments:
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(dict(moments))})
+    return optimizer
+
+
+def moments_of(optimizer: torch.optim.Adam) -> Moments:
+    """What the optimizer has come to; it is not to be used any more."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {place: {name: torch.as_tensor(moment) for name, moment in found.items()} for place, found in state.items()}
 
 
 def update(

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from rlhpo_core.arrays import Floats
 from rlhpo_core.seeds import derive_seed
@@ -30,7 +29,7 @@ QUICK = 0.01
 
 @dataclass(frozen=True)
 class TunerState:
-    """All that survives between steps. ``agent`` and ``optimizer`` are never changed in place once in a state."""
+    """All that survives between steps. ``agent`` and ``moments`` are never changed in place once in a state."""
 
     study_id: str
     seed: int
@@ -43,8 +42,8 @@ class TunerState:
     history: History
     """Trials of earlier rounds without their curves."""
     agent: Agent
-    optimizer: torch.optim.Adam
-    """Of the agent's parameters."""
+    moments: ppo.Moments
+    """Of the optimizer of the agent's parameters; empty until the policy has learnt."""
     model: RewardModel | None
     """F, fitted to the history up to ``model_trials``; ``None`` before there is one."""
     model_trials: int
@@ -107,7 +106,7 @@ def initial_state(
         round=0,
         history=History(direction=direction),
         agent=agent,
-        optimizer=ppo.make_optimizer(agent, settings.ppo),
+        moments={},
         model=model,
         model_trials=0,
         summaries=(),

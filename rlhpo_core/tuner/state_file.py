@@ -22,8 +22,8 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config, EarlierTrial, History, Inherited, Proposal, RoundSummary, Trial, Value, trial_id
-from rlhpo_core.tuner import ppo, prior_mapping, reward_model
 from rlhpo_core.tuner import prior as prior_file
+from rlhpo_core.tuner import prior_mapping, reward_model
 from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.columns import from_columns, to_columns
 from rlhpo_core.tuner.state import TunerState
@@ -46,8 +46,8 @@ def to_bytes(state: TunerState) -> bytes:
     Raises: ValueError if a trial is not of the state's study.
     """
     tensors = {f"agent/{name}": tensor for name, tensor in state.agent.state_dict().items()}
-    for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(moment) for name, moment in moments.items()}
+    for index, moments in state.moments.items():
+        tensors |= {f"optimizer/{index}/{name}": moment for name, moment in moments.items()}
     model = None
     if state.model is not None:
         tensors |= {f"model/{name}": tensor for name, tensor in state.model.state().items()}
@@ -105,12 +105,10 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> TunerState
     space = SearchSpace.model_validate(document["space"])
     agent = Agent(space, settings.agent, one_step=settings.mode == "rl_doc", seed=0)
     agent.load_state_dict(_below(tensors, "agent/"))
-    optimizer = ppo.make_optimizer(agent, settings.ppo)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer/").items():
         index, moment = name.split("/")
         moments.setdefault(int(index), {})[moment] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     model = document["model"]
     prior = prior_file.from_document(document["prior"], _below(tensors, "prior/")) if "prior" in document else None
     expect = None if prior is None else prior_mapping.expectation(prior, space)
@@ -124,7 +122,7 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> TunerState
         round=document["round"],
         history=_history(document, _below(tensors, "history/")),
         agent=agent,
-        optimizer=optimizer,
+        moments=moments,
         model=None if model is None else reward_model.from_state(model["kind"], _below(tensors, "model/"), expect),
         model_trials=0 if model is None else model["trials"],
         summaries=tuple(RoundSummary.model_validate({"best": None, **summary}) for summary in summaries),

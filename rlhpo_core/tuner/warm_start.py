@@ -16,7 +16,7 @@ from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.stopping.lessons import taught_rewards, taught_weight
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Config, Direction, EarlierTrial, Inherited
-from rlhpo_core.tuner import algorithm, ppo
+from rlhpo_core.tuner import algorithm
 from rlhpo_core.tuner.prior import Prior
 from rlhpo_core.tuner.state import TunerState, initial_state
 
@@ -124,8 +124,4 @@ def _same_agent(then: TunerSettings, now: TunerSettings) -> bool:
 
 def _with_policy(state: TunerState, earlier: TunerState) -> TunerState:
     """With the policy and its optimizer's moments; the learning rate is the new study's."""
-    agent = copy.deepcopy(earlier.agent)
-    optimizer = ppo.make_optimizer(agent, state.settings.ppo)
-    moments = copy.deepcopy(earlier.optimizer.state_dict()["state"])
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return replace(state, agent=agent, optimizer=optimizer)
+    return replace(state, agent=copy.deepcopy(earlier.agent), moments=earlier.moments)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -188,3 +190,12 @@ def test_a_failure_at_the_end_of_a_study_is_left_to_whoever_reports(
 ) -> None:
     chunks(Process(rounds(folder, 2), 1))
     assert local_pipeline.run(folder, SPEC, "", []).finished
+
+
+def test_neither_a_chunk_nor_a_step_begins_with_the_import_of_torch_or_mlflow() -> None:
+    for module in ("rlhpo_core.cli.local_pipeline", "rlhpo_core.kubeflow.steps.tuning"):
+        program = (
+            f"import sys, {module}; print(*[name for name in ('torch', 'mlflow', 'pandas') if name in sys.modules])"
+        )
+        found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        assert found.stdout.strip() == "", module

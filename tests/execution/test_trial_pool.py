@@ -75,6 +75,18 @@ def test_trials_complete_with_value_metrics_curve_and_times(pool: TrialPool) -> 
     assert sorted(reports) == [(i, step, step * i / 8) for i in range(5) for step in range(3)]
 
 
+def test_workers_that_were_begun_take_the_trials() -> None:
+    others = set(workers())
+    with TrialPool(spec(), workers=2, threads=1) as pool:
+        pool.begin(1)
+        (begun,) = set(workers()) - others
+        assert run(pool, proposal(0, "score", x=0.5))[0].status is TrialStatus.COMPLETE
+        assert set(workers()) - others == {begun}
+        pool.begin(9)
+        assert len(set(workers()) - others) == 2
+    assert set(workers()) == others
+
+
 def test_trials_run_at_the_same_time(pool: TrialPool, tmp_path: Path) -> None:
     one, other = str(tmp_path / "one"), str(tmp_path / "other")
     trials = run(pool, proposal(0, "meet", mine=one, other=other), proposal(1, "meet", mine=other, other=one))

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 from rlhpo_core.report.figures import CAPTIONS
-from rlhpo_core.report.page import Ending, count_causes, html_report, study_note
+from rlhpo_core.report.page import Ending, html_report, study_note
 from rlhpo_core.report.sensitivity import analyse
 from rlhpo_core.space.search_space import SearchSpace
-from rlhpo_core.trial import TrialStatus
 from tests.helpers.html_page import Page
 from tests.helpers.reported_studies import Study, history_of, line_space, make_spec
 
@@ -83,16 +82,6 @@ def test_the_page_needs_nothing_outside_itself(study: Study, pngs: dict[str, byt
         assert caption in text
     assert text.count("MemoryError: too deep") >= 4
     assert "holdout auc" in text
-
-
-def test_causes_are_counted_by_status_and_last_line() -> None:
-    errors = ["Traceback\n  line 3\nValueError: too deep", "Traceback\n  line 9\nValueError: too deep", "  ", None]
-    outcomes = [{"status": "failed", "error": error} for error in errors] + [{"status": "infeasible", "error": "NaN"}]
-    assert count_causes(history_of(make_spec(line_space(1)), outcomes).trials) == {
-        (TrialStatus.FAILED, "ValueError: too deep"): 2,
-        (TrialStatus.FAILED, "no reason given"): 2,
-        (TrialStatus.INFEASIBLE, "NaN"): 1,
-    }
 
 
 def test_what_came_of_it_stands_in_the_first_three_lines() -> None:

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from rlhpo_core.report.figures import CAPTIONS
-from rlhpo_core.report.study_report import failure_report, log_report, make_report
+from rlhpo_core.report.study_report import log_report, make_report
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
 from rlhpo_core.tracking.tracker import StudyTracker
 from rlhpo_core.tuner.state import initial_state
 from tests.helpers.html_page import Page
-from tests.helpers.reported_studies import history_of, line_space, make_spec
+from tests.helpers.reported_studies import line_space, make_spec
 from tests.helpers.studies import CUBE, after_rounds, bowl
 
 
@@ -89,14 +89,3 @@ def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
     report = make_report(files, spec)
     assert report.figures == {}
     assert "none: no trial has completed" in report.note
-
-
-def test_the_commonest_causes_of_failure_come_first() -> None:
-    errors = ["rare", *["Traceback …\nValueError: too deep"] * 3, None, None]
-    history = history_of(make_spec(line_space(1)), [{"status": "failed", "error": error} for error in errors])
-    assert failure_report(history).splitlines() == [
-        "none of the 6 trials succeeded:",
-        "  3 × ValueError: too deep",
-        "  2 × no reason given",
-        "  1 × rare",
-    ]

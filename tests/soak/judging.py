@@ -259,7 +259,7 @@ def _digest(state: TunerState) -> str:
     for name, tensor in state.agent.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
     # What was read from a file comes in any order.
-    for _, moments in sorted(state.optimizer.state_dict()["state"].items()):
+    for _, moments in sorted(state.moments.items()):
         for name in sorted(moments):
             digest.update(moments[name].numpy().tobytes())
     digest.update(f"{state.round} {[summary.trials for summary in state.summaries]}".encode())

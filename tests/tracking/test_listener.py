@@ -81,3 +81,21 @@ def test_while_offline_mlflow_is_left_alone_between_probes(
     listener.round_finished(RoundSummary(round=1, trials=3, best=0.8))
     assert not listener.pending
     assert len(children(tracker)) == 3
+
+
+def test_within_a_round_the_studys_curves_are_written_every_few_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlhpo_core.tracking.listener.POINTS_EVERY", float("inf"))
+    tracker = StudyTracker.open(make_spec("points"), "toy-1", tmp_path)
+    trials = make_history(4).trials
+    listener = TrackingListener(tracker, History(direction="minimize"), (), pytest.fail, files_of(trials))
+    for trial in trials:
+        listener.trial_finished(trial)
+    assert listener.pending
+    assert len(children(tracker)) == 4, "trials are there at once"
+    assert [step for step, _ in points(tracker, tracker.run_id, "best")] == [1]
+    listener.round_finished(RoundSummary(round=0, trials=4, best=0.7))
+    assert not listener.pending
+    assert [step for step, _ in points(tracker, tracker.run_id, "best")] == [1, 2, 3, 4]
+    assert points(tracker, tracker.run_id, "round.trials") == [(1, 4.0)]

@@ -447,11 +447,11 @@ def test_the_gate_waits_for_trials() -> None:
 
 def test_a_copied_optimizer_goes_on_with_its_moments() -> None:
     state = after_rounds(start(VARIANTS["rl_sdp paper"]), rich, 2)
-    moments = copy.deepcopy(state.optimizer.state_dict()["state"])
+    moments = copy.deepcopy(state.moments)
     later = after_rounds(state, rich, 1)
-    steps = [float(found["step"]) for found in later.optimizer.state_dict()["state"].values()]
+    steps = [float(found["step"]) for found in later.moments.values()]
     assert set(steps) == {3.0 * state.settings.ppo.epochs}
-    for index, found in state.optimizer.state_dict()["state"].items():
+    for index, found in state.moments.items():
         assert torch.equal(found["exp_avg"], moments[index]["exp_avg"])
 
 

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -351,3 +353,19 @@ if __name__ == "__main__":
     FIXTURE.parent.mkdir(exist_ok=True)
     FIXTURE.write_bytes(to_bytes(after_rounds(first, rich, 3)))
     print(FIXTURE, FIXTURE.stat().st_size, "bytes, format", state_file.FORMAT_VERSION)
+
+
+def test_a_round_without_ppo_does_without_torchs_compiler() -> None:
+    """To import it takes longer than all else that a step of the pipeline does."""
+    program = (
+        "import sys\n"
+        "from rlhpo_core.study.tuner_settings import TunerSettings\n"
+        "from rlhpo_core.tuner import algorithm, state_file\n"
+        "from rlhpo_core.tuner.state import initial_state\n"
+        "from tests.helpers.studies import RICH_SPACE, after_rounds, rich\n"
+        "begun = initial_state('id', 0, RICH_SPACE, 'maximize', TunerSettings())\n"
+        "state = state_file.from_bytes(state_file.to_bytes(after_rounds(begun, rich, 3)))\n"
+        "print(len(algorithm.propose(state)), 'torch._dynamo' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == ["1", "False"]

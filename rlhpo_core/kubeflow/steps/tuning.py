@@ -51,6 +51,8 @@ R = TypeVar("R")
 
 #: Takes the place of a proposal when the budget is spent: a loop over no items would fail.
 NOTHING = ""
+#: Trials whose files are read in less time than torch is imported.
+_FEW = 100
 #: Whether another round follows: what the pipeline's conditions compare with.
 MORE, OVER = "yes", "no"
 
@@ -135,17 +137,21 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
 def propose(store: str, state: Path) -> list[str]:
     """The round's proposals as JSON; ``[NOTHING]`` once the budget is spent or a stop was asked for.
 
-    They are made once for a round: whoever comes to it again finds them in the store.
+    They are made once for a round, by ``prepare`` or by the ``update_policy`` of the round before, which have the state
+    in memory: whoever comes to the round finds them in the store, and is mostly spared the import of torch.
 
     Args:
         state: The tuner's state at the start of the round.
 
     Raises: UserError if the study's files or the state cannot be read.
     """
+    files = files_of(store)
+    spec = files.spec()
+    if (made := _made_before(files, spec, state)) is not None:
+        return made
     from rlhpo_core.tuner import state_file
 
-    files = files_of(store)
-    proposals, _ = _proposed(files, files.spec(), state_file.load(state))
+    proposals, _ = _proposed(files, spec, state_file.load(state))
     return proposals
 
 
@@ -264,7 +270,7 @@ class RoundEnd:
 @pod.step
 @_renewing
 def update_policy(store: str, run_id: str, previous: Path, state: Path) -> RoundEnd:
-    """Move the policy, end the round, and put the state into the store.
+    """Move the policy, end the round, and put the state, and the proposals of the next round, into the store.
 
     Without trials in the round, the state stays as it was.
 
@@ -297,7 +303,8 @@ def update_policy(store: str, run_id: str, previous: Path, state: Path) -> Round
         catch_up(spec, files, run_id)
     summary = latest.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
     values = {name: float(value) for name, value in summary.items()}
-    return RoundEnd(_more(files, spec, latest.history), values)
+    _, more = _proposed(files, spec, latest)
+    return RoundEnd(more, values)
 
 
 @dataclass(frozen=True)
@@ -350,7 +357,7 @@ def conclude(store: str, table: Path, table_name: str) -> str:
     from rlhpo_core.evaluators.kinds import build_evaluator
     from rlhpo_core.kubeflow import next_run
     from rlhpo_core.production.winner import register_winner
-    from rlhpo_core.report.study_report import failure_report
+    from rlhpo_core.report.causes import failure_report
     from rlhpo_core.tracking.tracker import StudyTracker
 
     files = files_of(store)
@@ -414,8 +421,36 @@ def _proposed(files: StudyFiles, spec: StudySpec, state: TunerState) -> tuple[li
     made = proposals.read(files.store, state.round)
     if made is None:
         made = proposals.claim(files.store, state.round, algorithm.propose(state))
-    left = spec.budget.trials - len(state.history)
-    return [_for_kfp(proposal) for proposal in made[:left]], MORE
+    return _handed_out(spec, len(state.history), made), MORE
+
+
+def _made_before(files: StudyFiles, spec: StudySpec, state: Path) -> list[str] | None:
+    """As ``propose``, if the round's proposals are in the store and few trials came before it; ``None`` otherwise.
+
+    The trials' files then tell whether the budget is spent. Nothing here takes the import of torch.
+    """
+    from rlhpo_core import tensor_document
+    from rlhpo_core.storage import proposals
+
+    document = tensor_document.glance(state.read_bytes()) if state.is_file() else None
+    try:
+        round_, known = int(document["round"]), int(document["history"]["trials"])  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return None  # To read it whole says what is wrong with it.
+    if known > _FEW or (made := proposals.read(files.store, round_)) is None:
+        return None
+    history = files.history_of_files()
+    earlier = tuple(trial for trial in history.trials if trial.proposal.round < round_)
+    if len(earlier) != known:
+        return None
+    if _more(files, spec, history.model_copy(update={"trials": earlier})) == OVER:
+        return [NOTHING]
+    return _handed_out(spec, known, made)
+
+
+def _handed_out(spec: StudySpec, trials: int, made: Sequence[Proposal]) -> list[str]:
+    """Of a round's proposals those for which budget is left after so many trials."""
+    return [_for_kfp(proposal) for proposal in made[: spec.budget.trials - trials]]
 
 
 def _for_kfp(proposal: Proposal) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -188,6 +191,39 @@ def test_a_step_stands_alone_with_no_more_than_a_study_file(tracking: str, tmp_p
     assert Trial.model_validate_json((tmp_path / "trial").read_text()) == found
     assert StudyFolder(tmp_path / "alone").trial(found.trial_id) == found
     assert list((tmp_path / "store" / "trials").glob("*")) == []
+
+
+def test_proposals_that_were_made_are_handed_out_without_torch(tracking: str, tmp_path: Path) -> None:
+    chunk = Chunk(study(name="handed-out"), tmp_path / "store", tmp_path / "chunk")
+    program = (
+        "import sys; from pathlib import Path; from rlhpo_core.kubeflow.steps import tuning\n"
+        "print(*tuning.propose(sys.argv[1], Path(sys.argv[2])), sep='\\n'); sys.exit('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, chunk.store, str(chunk.state)]
+    handed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert handed == chunk.prepared.proposals
+    files = StudyFolder(tmp_path / "store")
+    files.request_stop()
+    assert tuning.propose(chunk.store, chunk.state) == [tuning.NOTHING]
+    files.clear_stop()
+    # Whoever finds none makes the same.
+    files.store.delete("proposals/000000.json")
+    assert tuning.propose(chunk.store, chunk.state) == handed
+
+
+def test_the_end_of_a_round_makes_the_next_rounds_proposals(workers: None, tracking: str, tmp_path: Path) -> None:
+    chunk = Chunk(study(name="made-ahead"), tmp_path / "store", tmp_path / "chunk")
+    chunk.round(0)
+    made = StudyFolder(tmp_path / "store").store.read("proposals/000001.json")
+    assert made is not None
+    handed = tuning.propose(chunk.store, chunk.state)
+    assert [Proposal.model_validate_json(text) for text in handed] == [
+        Proposal.model_validate_json(json.dumps(one)) for one in json.loads(made)
+    ]
+    # A state of a round that its files do not go with is read whole.
+    for key in StudyFolder(tmp_path / "store").store.keys("trials/"):
+        StudyFolder(tmp_path / "store").store.delete(key)
+    assert tuning.propose(chunk.store, chunk.state) == handed
 
 
 def test_without_a_study_in_the_store_a_step_says_so(tracking: str, tmp_path: Path) -> None:
