@@ -22,7 +22,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import DataDescription, Evaluator
 from rlhpo_core.execution import runner
-from rlhpo_core.execution.beginning import begin_study, objective_remark
+from rlhpo_core.execution.beginning import baseline_of, begin_study, objective_remark
 from rlhpo_core.execution.engines import Engine
 from rlhpo_core.execution.progress import LiveProgress
 from rlhpo_core.execution.resources import threads, workers
@@ -43,6 +43,7 @@ from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker, UnfinishedRunError
 from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
+from rlhpo_core.tuner.state import TunerState
 
 #: The page in a study's folder.
 REPORT = "report.html"
@@ -106,9 +107,11 @@ def start(
     folder = create(path, spec, StudyRecord.new(spec, _digest(data)), None if data is None else data.schema)
     with folder.locked() as lock:
         try:
-            begin_study(folder, spec)
+            begun = begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, phases, retunes)
-            _tell_beginning(folder, evaluator, phases)
+            for note in () if data is None else data.notes:
+                console.print(note, markup=False, soft_wrap=True)
+            _tell_baseline(folder, evaluator, begun, phases)
         except UnfinishedRunError as error:
             # Without the folder nobody would ever end that run.
             raise UserError(f"{error}\nOnce that is mended: rlhpo resume {folder.path}") from error
@@ -119,15 +122,11 @@ def start(
         return _conduct(folder, spec, evaluator, tracker, phases, engine, lock)
 
 
-def _tell_beginning(folder: StudyFolder, evaluator: Evaluator, phases: Phases) -> None:
-    """Say how the data was read, and what trials have to beat, which the study's record keeps."""
-    data = evaluator.data()
-    for note in () if data is None else data.notes:
-        phases.console.print(note, markup=False, soft_wrap=True)
+def _tell_baseline(folder: StudyFolder, evaluator: Evaluator, begun: TunerState, phases: Phases) -> None:
+    """Say what trials have to beat, which is measured if that has not been done."""
     with phases.phase("training with the library's defaults"):
-        baseline = evaluator.baseline()
+        baseline = baseline_of(folder, evaluator, begun)
     if baseline is not None:
-        folder.write_record(folder.record().model_copy(update={"baseline": baseline}))
         phases.console.print(baseline.text, markup=False, soft_wrap=True)
 
 
@@ -148,7 +147,8 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
             evaluator = build_evaluator(spec, threads(spec.execution), folder.schema())
             evaluator.check_space(spec.space)
             folder.check_table(_digest(evaluator.data()))
-        begin_study(folder, spec)
+        begun = begin_study(folder, spec)
+        _tell_baseline(folder, evaluator, begun, phases)
         return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, phases), phases, engine, lock)
 
 
