@@ -37,6 +37,7 @@ from rlhpo_core.retries import BRIEFLY, patiently
 from rlhpo_core.storage.lock import Lock, LostLock
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.storage.tables import at_hand
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.tracking.connection import CONTACT
 from rlhpo_core.tracking.listener import TrackingListener
@@ -81,6 +82,7 @@ def start(
     evaluator: Evaluator | None = None,
     phases: Phases | None = None,
     retunes: bool = False,
+    local: StudySpec | None = None,
 ) -> Result:
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
@@ -92,15 +94,19 @@ def start(
         evaluator: The study's, as ``check.prepared`` has built it; it is built if it is not given.
         phases: Those that have been before.
         retunes: Whether it is one of many about a model, whose run is named by its folder and the date.
+        local: The study with its data on this machine; the data is fetched if it is not given.
 
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail. The folder is
     removed again if nothing has happened in it yet, and there is no run of the study in MLflow.
     """
     torch.set_num_threads(1)
     phases = phases or Phases(console)
+    if local is None:
+        with at_hand(spec) as local:
+            return start(spec, path, console, engine, schema, numbered, evaluator, phases, retunes, local)
     if evaluator is None:
         with phases.phase("reading the data"):
-            evaluator = build_evaluator(spec, threads(spec.execution), schema)
+            evaluator = build_evaluator(local, threads(spec.execution), schema)
             evaluator.check_space(spec.space)
     existed, data = path.exists() and not numbered, evaluator.data()
     create = StudyFolder.create_numbered if numbered else StudyFolder.create
@@ -119,7 +125,7 @@ def start(
             # Nothing has happened in it: the next attempt should find the place free.
             folder.discard(keep_folder=existed)
             raise
-        return _conduct(folder, spec, evaluator, tracker, phases, engine, lock)
+        return _conduct(folder, spec, local, evaluator, tracker, phases, engine, lock)
 
 
 def _tell_baseline(folder: StudyFolder, evaluator: Evaluator, begun: TunerState, phases: Phases) -> None:
@@ -141,15 +147,14 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
     """
     torch.set_num_threads(1)
     folder, phases = StudyFolder.open(path), Phases(console)
-    with folder.locked() as lock:
-        spec = folder.spec()
+    with folder.locked() as lock, at_hand(spec := folder.spec()) as local:
         with phases.phase("reading the data"):
-            evaluator = build_evaluator(spec, threads(spec.execution), folder.schema())
+            evaluator = build_evaluator(local, threads(spec.execution), folder.schema())
             evaluator.check_space(spec.space)
             folder.check_table(_digest(evaluator.data()))
         begun = begin_study(folder, spec)
         _tell_baseline(folder, evaluator, begun, phases)
-        return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, phases), phases, engine, lock)
+        return _conduct(folder, spec, local, evaluator, _open_tracker(folder, spec, phases), phases, engine, lock)
 
 
 @dataclass(frozen=True)
@@ -187,20 +192,21 @@ def retune(
     def warn(text: str) -> None:
         console.print(text, style="yellow", markup=False)
 
-    with recording_failure(spec, model.ledger, warn):
+    with recording_failure(spec, model.ledger, warn), at_hand(spec) as local:
         with console.status("comparing the data and scoring the champion"), patiently(BRIEFLY):
-            findings = retuning.check(spec, model, force, warn)
+            findings = retuning.check(local, model, force, warn)
         if not findings.proceed:
             return Retuned(findings, None, None)
         console.print(findings.reason, markup=False)
         tuned = retuning.tuned_spec(spec, findings)
         with patiently(BRIEFLY):
             schema = None if findings.champion is None else model.schema(findings.champion)
-        result = start(tuned, path, console, engine, schema, numbered, retunes=True)
+        there = retuning.tuned_spec(local, findings)
+        result = start(tuned, path, console, engine, schema, numbered, retunes=True, local=there)
         if not result.finished:
             return Retuned(findings, result, None)
         with console.status("comparing the winner with the champion"), patiently(BRIEFLY):
-            record = _decide_about_winner(spec, model, result.folder, findings, warn)
+            record = _decide_about_winner(local, model, result.folder, findings, warn)
     return Retuned(findings, result, record)
 
 
@@ -255,6 +261,7 @@ def _open_tracker(folder: StudyFolder, spec: StudySpec, phases: Phases, retunes:
 def _conduct(
     folder: StudyFolder,
     spec: StudySpec,
+    local: StudySpec,
     evaluator: Evaluator,
     tracker: StudyTracker,
     phases: Phases,
@@ -262,6 +269,9 @@ def _conduct(
     lock: Lock,
 ) -> Result:
     """Tune with the display and MLflow as listeners, then conclude.
+
+    Args:
+        local: The study with its data on this machine.
 
     Raises: UserError if no trial has succeeded; LostLock if somebody else has taken over.
     """
@@ -273,7 +283,9 @@ def _conduct(
         try:
             _log_inputs(tracker, evaluator, folder.state().prior, console)
             with display, phases.phase("tuning", quiet=True):
-                outcome = _tune(folder, spec, tracker.connection.uri, [display, mirror], engine, interrupts, lock)
+                outcome = _tune(
+                    folder, spec, local, tracker.connection.uri, [display, mirror], engine, interrupts, lock
+                )
             interrupts.check()
             lock.check()
             best = folder.history().best()
@@ -341,6 +353,7 @@ def _log_inputs(tracker: StudyTracker, evaluator: Evaluator, prior: Prior | None
 def _tune(
     folder: StudyFolder,
     spec: StudySpec,
+    local: StudySpec,
     tracking_uri: str,
     listeners: Sequence[runner.Listener],
     engine: Engine,
@@ -354,7 +367,7 @@ def _tune(
             level = lambda: 2 if lock.lost else interrupts.count  # noqa: E731
             return local_pipeline.run(folder, spec, tracking_uri, listeners, level)
     count = min(workers(spec.execution), spec.tuner.trials_per_round)
-    pool = TrialPool(spec, count, threads(spec.execution), folder.schema(), folder.address)
+    pool = TrialPool(local, count, threads(spec.execution), folder.schema(), folder.address)
     with pool, interrupts.heeded(pool.cancel):
         return runner.run(folder, spec, pool, listeners, lambda: interrupts.count > 0 or lock.lost)
 

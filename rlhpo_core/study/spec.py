@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from rlhpo_core import addresses
 from rlhpo_core.errors import UserError, describe, suggestion
@@ -45,6 +46,8 @@ REGRESSION_METRICS = (
     "r2", "rmse", "mae", "mape", "pinball_10", "pinball_25", "pinball_50", "pinball_75", "pinball_90",
 )  # fmt: skip
 
+#: Begins an address; a path that was made of one has lost slashes.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 StoreAddress = Annotated[str, AfterValidator(addresses.as_store)]
@@ -90,7 +93,8 @@ class DataSpec(Frozen):
     """A table or images, and how they are divided. The holdout is used once, after tuning, to score the winner."""
 
     path: Path
-    """CSV, Parquet or NPZ, or a folder of class folders with images; relative to the study file."""
+    """CSV, Parquet or NPZ, a folder of Parquet parts, or one of class folders with images; relative to the study file,
+    or an address in an object store (``s3://bucket/key``)."""
     target: str | None = None
     """Column to predict. NPZ files with ``x_train``/``y_train`` need none, nor do folders of images."""
     image: str | None = None
@@ -132,6 +136,33 @@ class DataSpec(Frozen):
         if isinstance(columns := named.get("columns"), dict):
             named["columns"] = {str(name) if type(name) is int else name: kind for name, kind in columns.items()}
         return named
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _check_address(cls, path: Any) -> Any:
+        """An address in the one form that a path may have without losing what it says."""
+        if not isinstance(path, str | Path) or (begin := _ADDRESS.match(text := str(path))) is None:
+            return path
+        if isinstance(path, Path):
+            slashes = ":///" if begin[1].lower() == "file" else "://"
+            text = begin[1] + slashes + text[begin.end() :]
+        address = addresses.as_store(text, "data")
+        return Path(unquote(address.removeprefix("file://"))) if address.startswith("file:") else Path(address)
+
+    @field_serializer("path")
+    def _written(self, path: Path) -> str:
+        return self.address or str(path)
+
+    @property
+    def address(self) -> str | None:
+        """Where the data lies in an object store, ``s3://bucket/key``; ``None`` if it lies in a file system."""
+        text = self.path.as_posix()
+        return f"s3://{text.removeprefix('s3:/')}" if text.startswith("s3:/") else None
+
+    @property
+    def source(self) -> str:
+        """Its address, or its path."""
+        return self.address or str(self.path)
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -373,7 +404,7 @@ def located(spec: StudySpec, base: Path) -> StudySpec:
         base: The file's folder.
     """
     changes: dict[str, Any] = {}
-    if spec.data is not None:
+    if spec.data is not None and spec.data.address is None:
         changes["data"] = spec.data.model_copy(update={"path": (base / spec.data.path).resolve()})
     if spec.warm_start is not None and spec.warm_start.study is not None and "://" not in spec.warm_start.study:
         earlier = str((base / spec.warm_start.study).resolve())

@@ -25,7 +25,6 @@ from rlhpo_core.kubeflow import pod
 from rlhpo_core.kubeflow.steps.study import (
     catch_up,
     died,
-    fetch_table,
     files_of,
     keep,
     log_trial,
@@ -38,6 +37,7 @@ from rlhpo_core.storage import lease
 from rlhpo_core.storage.attempts import marked
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
+from rlhpo_core.storage.tables import fetch_table
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History, Proposal, Trial
@@ -116,7 +116,7 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
     next_run.note_beginning(files)
     spec, name = files.spec(), ""
     if spec.data is not None:
-        name = fetch_table(table_source or str(spec.data.path), table)
+        name = fetch_table(table_source or spec.data.source, table)
     else:
         table.write_bytes(b"")
     # Trains with the library's defaults at most, and its pod has no accelerator.
