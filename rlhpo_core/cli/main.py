@@ -376,6 +376,7 @@ def main() -> None:
 
 #: Typer's words for values that do not fit an option, and ours.
 _OPTION_WORDS = (
+    (r"Value error, ", ""),
     (r"Input should be a valid integer.*", "this is not a whole number"),
     (r"Input should be a valid number.*", "this is not a number"),
     (r"Input should be greater than or equal to (\S+)", r"it must be at least \1"),

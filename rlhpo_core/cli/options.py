@@ -133,6 +133,7 @@ def seconds(text: str, option: str) -> float:
 
 def write_file(path: Path, data: bytes, force: bool) -> None:
     """Write a file that a command was asked for. Raises: UserError if there is one and ``force`` was not given."""
+    _no_folder(path)
     try:
         if force:
             write_atomically(path, data)
@@ -140,6 +141,11 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
             raise occupied(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
+
+
+def _no_folder(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it, such as {path / 'FILE'}")
 
 
 def check_free_or(path: Path, beginning: str, what: str) -> None:
@@ -151,6 +157,7 @@ def check_free_or(path: Path, beginning: str, what: str) -> None:
 
     Raises: UserError if something else is there.
     """
+    _no_folder(path)
     try:
         with path.open("rb") as file:
             ours = file.read(100).lstrip().lower().startswith(beginning.encode())

@@ -16,7 +16,7 @@ from rlhpo_core.data.images.sources import holds_images
 from rlhpo_core.data.labelled import Labelled
 from rlhpo_core.data.profile import ColumnLine, copies, profiled, telling
 from rlhpo_core.data.table import Table, load_table
-from rlhpo_core.errors import UserError
+from rlhpo_core.errors import UserError, suggestion
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Baseline
 from rlhpo_core.space.search_space import builtin_names
@@ -117,6 +117,12 @@ def study_file(data: DataSpec, folder: Path, space: str | None = None, address: 
 
 def _of_table(data: DataSpec, place: str, shown: str, space: str | None) -> FirstStudy:
     file = read_file(data)
+    for name in data.drop:
+        if name not in file.frame:
+            hint = suggestion(name, map(str, file.frame.columns))
+            raise UserError(f"--drop: {shown} has no column {name!r}{hint}")
+        if name == data.target:
+            raise UserError(f"--drop: {name!r} is the target (--target); name one that is not to be used")
     lines = profiled(file, data)
     problems = [f"column {line.name!r} {line.why}" for line in lines if line.treatment == "refused"]
     table, measured = None, None

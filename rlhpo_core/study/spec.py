@@ -368,7 +368,9 @@ def load_study(path: Path, overrides: dict[str, Any] | None = None) -> StudySpec
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read the study file {path}: it is no text in UTF-8; save it as that") from error
+    except OSError as error:
         raise UserError(f"cannot read the study file {path}: {error}") from error
     return parse_study(text, str(path), path.parent, overrides)
 
