@@ -86,10 +86,9 @@ def in_words(problem: Mapping[str, Any], known: Iterable[str] = (), inner: Itera
     if kind in _BOUNDS:
         return f"{_BOUNDS[kind]} {next(iter(context.values()))}, and not {shown}"
     if kind in ("string_too_long", "string_too_short"):
-        most = kind == "string_too_long"
-        limit = context["max_length" if most else "min_length"]
-        count = f"{len(value)} characters" if isinstance(value, str) else shown
-        return f"{shown} has {count}, and may have {'at most' if most else 'no fewer than'} {limit}"
+        words, limit = ("at most", "max_length") if kind == "string_too_long" else ("at least", "min_length")
+        count = context[limit]
+        return f"{shown} has {len(str(value))} characters, and not {words} {count} character{'' if count == 1 else 's'}"
     if kind == "too_short" and context.get("actual_length") == 0:
         return "is empty; it needs at least one entry"
     return str(problem["msg"]).removeprefix("Value error, ")

@@ -88,7 +88,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("`budget: {trials: many}`", "'many' is not a whole number", {"budget": {"trials": "many"}}),
         Row("`budget: {trials: 0}`", "budget.trials: must be at least 1", {"budget": {"trials": 0}}),
         Row("`name: my study`", "name: 'my study' is not a name", {"name": "my study"}),
-        Row("a name of 300 letters", "has 300 characters, and may have at most 100", {"name": "x" * 300}),
+        Row("a name of 300 letters", "has 300 characters, and not at most 100 characters", {"name": "x" * 300}),
         Row("`execution: {device: gpu}`", "did you mean 'cuda'?", {"execution": {"device": "gpu"}}),
         Row("`seed: -1`", "seed: must be at least 0", {"seed": -1}),
         Row("`execution: {trial_timeout: 5 minutes}`", "write for example 90s", {

@@ -46,8 +46,6 @@ REGRESSION_METRICS = (
     "r2", "rmse", "mae", "mape", "pinball_10", "pinball_25", "pinball_50", "pinball_75", "pinball_90",
 )  # fmt: skip
 
-#: Begins an address; a path that was made of one has lost slashes.
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 StoreAddress = Annotated[str, AfterValidator(addresses.as_store)]
@@ -141,7 +139,7 @@ class DataSpec(Frozen):
     @classmethod
     def _check_address(cls, path: Any) -> Any:
         """An address in the one form that a path may have without losing what it says."""
-        if not isinstance(path, str | Path) or (begin := _ADDRESS.match(text := str(path))) is None:
+        if not isinstance(path, str | Path) or (begin := addresses.BEGIN.match(text := str(path))) is None:
             return path
         if isinstance(path, Path):
             slashes = ":///" if begin[1].lower() == "file" else "://"
