@@ -7,6 +7,8 @@ import re
 
 #: Begins an address: a scheme with one slash or two, or with a backslash, as it is mistyped.
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>[/\\]*)(?P<rest>.*)", re.DOTALL)
+#: Begins an address that is no file's name; a path that was made of one has lost slashes.
+BEGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _QUOTES = "\"'`“”‘’"
 #: How files with priors end.
 PRIOR_FILE = ".safetensors"

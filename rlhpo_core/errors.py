@@ -68,7 +68,9 @@ def in_words(problem: Mapping[str, Any], known: Iterable[str] = (), inner: Itera
             text.strip("' ") for text in re.split(", | or ", str(context.get("expected_tags") or context["expected"]))
         ]
         given = context.get("tag", value)
-        return f"{_shown(given)} is none of {', '.join(choices)}" + suggestion(str(given), choices, listing=False)
+        meant = _SYNONYMS.get(str(given).lower())
+        close = f"; did you mean {meant!r}?" if meant in choices else suggestion(str(given), choices, listing=False)
+        return f"{_shown(given)} is none of {', '.join(choices)}{close}"
     if kind == "union_tag_not_found":
         name = str(context["discriminator"]).strip("'")
         return f"does not say which kind it is; write {{{name}: …}}, as docs/guide.md has it"
@@ -83,6 +85,10 @@ def in_words(problem: Mapping[str, Any], known: Iterable[str] = (), inner: Itera
         return f"{shown} is not of the form that it needs" + _FORMS.get(context["pattern"], "")
     if kind in _BOUNDS:
         return f"{_BOUNDS[kind]} {next(iter(context.values()))}, and not {shown}"
+    if kind in ("string_too_long", "string_too_short"):
+        words, limit = ("at most", "max_length") if kind == "string_too_long" else ("at least", "min_length")
+        count = context[limit]
+        return f"{shown} has {len(str(value))} characters, and not {words} {count} character{'' if count == 1 else 's'}"
     if kind == "too_short" and context.get("actual_length") == 0:
         return "is empty; it needs at least one entry"
     return str(problem["msg"]).removeprefix("Value error, ")
@@ -107,6 +113,8 @@ _WANTED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("path_type",), "not a path"),
     (("time_delta",), "not a duration; write for example 90s, 15m, 2h or 1h30m"),
 )
+#: Other words for a choice, whose letters are nearer to another one.
+_SYNONYMS = {"gpu": "cuda"}
 _MAPPING = ("model_type", "model_attributes_type", "dict_type", "mapping_type", "dataclass_type")
 _BOUNDS = {
     "greater_than": "must be above",

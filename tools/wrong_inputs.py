@@ -78,6 +78,7 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
     "The study file": (
         Row("there is no such file", "cannot read the study file", command=("tune", "absent.yaml")),
         Row("the file is empty", "a study file is a mapping", text=""),
+        Row("it is in UTF-16", "it is no text in UTF-8", command=("tune", "utf16.yaml")),
         Row("it is a list", "a study file is a mapping", text="- name: study\n"),
         Row("it is no YAML", "not valid YAML", text="name: [study\n"),
         Row("a field is given twice", "line 2: the name 'name' is given twice", text="name: a\nname: b\n"),
@@ -87,6 +88,8 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("`budget: {trials: many}`", "'many' is not a whole number", {"budget": {"trials": "many"}}),
         Row("`budget: {trials: 0}`", "budget.trials: must be at least 1", {"budget": {"trials": 0}}),
         Row("`name: my study`", "name: 'my study' is not a name", {"name": "my study"}),
+        Row("a name of 300 letters", "has 300 characters, and not at most 100 characters", {"name": "x" * 300}),
+        Row("`execution: {device: gpu}`", "did you mean 'cuda'?", {"execution": {"device": "gpu"}}),
         Row("`seed: -1`", "seed: must be at least 0", {"seed": -1}),
         Row("`execution: {trial_timeout: 5 minutes}`", "write for example 90s", {
             "execution": {"trial_timeout": "5 minutes"}}),
@@ -145,6 +148,13 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
         Row("`data: table.csv`", "data: 'table.csv' is no mapping; write {path: …}", {"data": "table.csv"}),
         Row("no data for XGBoost", "data: the xgboost evaluator needs a table", {"data": None}),
         Row("a target of one class", "one class", {"data": {"path": "one.csv", "target": "sold"}}),
+        Row("an Excel file", "save it as CSV", {"data": {"path": "sheet.xlsx", "target": "sold"}}),
+        Row("`path: gs://bucket/t.csv`", "data.path: data cannot be at gs://", {
+            "data": {"path": "gs://bucket/t.csv", "target": "sold"}}),
+        Row("rows divided by the target", "data.split: 'sold' is the target", {
+            "data": {**_STUDY["data"], "split": {"by": "group", "column": "sold"}}}),
+        Row("a weight that is 0", "data.weight: column 'size' is 0 in row 1", {
+            "data": {**_STUDY["data"], "weight": "size"}}),
         Row("`validation: 0.6, holdout: 0.5`", "must leave rows to train on", {
             "data": {**_STUDY["data"], "validation": 0.6, "holdout": 0.5}}),
     ),
@@ -170,6 +180,13 @@ ROWS: Mapping[str, tuple[Row, ...]] = {
             command=("check", "study.yaml")),
     ),
     "Commands and options": (
+        Row("`--engine kpf`", "'kpf' is not one of 'inprocess', 'kfp'", command=(*_TUNE, "--engine", "kpf"), code=2),
+        Row("`rlhpo schema --out` names a folder", "folder is a folder; name a file in it", command=(
+            "schema", "--out", "folder")),
+        Row("`rlhpo init --drop` names no column", "no column 'aeg'; did you mean 'age'?", command=(
+            "init", "--data", "table.csv", "--target", "sold", "--drop", "aeg", "--out", "new.yaml")),
+        Row("`rlhpo init` of a folder of CSV files", "tables/may.csv is no image", command=(
+            "init", "--data", "tables", "--target", "sold", "--out", "new.yaml")),
         Row("the command `tone`", "No such command 'tone'", command=("tone",), code=2),
         Row("`rlhpo tune`, without a file", "Missing argument", command=("tune",), code=2),
         Row("`--trails 5`", "No such option", command=(*_TUNE, "--trails", "5"), code=2),
@@ -205,6 +222,10 @@ def write_inputs(folder: Path, row: Row) -> None:
     (folder / "one.csv").write_text("\n".join(["size,sold", *(f"{i},yes" for i in range(80))]), encoding="utf-8")
     (folder / "empty.csv").write_text("", encoding="utf-8")
     (folder / "own_code.py").write_text(_OWN, encoding="utf-8")
+    (folder / "sheet.xlsx").write_bytes(b"PK")
+    (folder / "utf16.yaml").write_text(text, encoding="utf-16")
+    (folder / "tables").mkdir()
+    (folder / "tables" / "may.csv").write_text("\n".join(["size,age,sold", *rows]) + "\n", encoding="utf-8")
     (folder / "folder").mkdir()
     (folder / "folder" / "letter.txt").write_text("mine", encoding="utf-8")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from rlhpo_core.errors import NO_FIELD, UserError, describe
 from rlhpo_core.evaluators.kinds import build_evaluator, evaluator_class
 from rlhpo_core.retries import patiently
+from rlhpo_core.storage.tables import at_hand
 from rlhpo_core.strict_yaml import parse_yaml
 from rlhpo_core.study.spec import METRICS, StudySpec, located
 
@@ -85,9 +87,10 @@ def check_study(path: Path, offline: bool = False) -> Findings:
     if not found.wrong:
         found.fine.append("study file: every field can be read")
     spec = located(spec, path.parent)
-    evaluator = _check_evaluator(spec, replaced, found)
-    if "space" not in replaced:
-        found.look("space", lambda: _check_space(evaluator, spec))
+    with ExitStack() as fetched:
+        evaluator = _check_evaluator(spec, replaced, found, offline, fetched)
+        if "space" not in replaced:
+            found.look("space", lambda: _check_space(evaluator, spec))
     _check_addresses(spec, replaced, found, offline)
     return found
 
@@ -149,16 +152,28 @@ def _without(data: Any, place: list[str]) -> Any:
     return {name: _without(value, further) if str(name) == first else value for name, value in data.items()}
 
 
-def _check_evaluator(spec: StudySpec, replaced: set[str], found: Findings) -> Evaluator | None:
-    """The evaluator, if it can be built of what is sound."""
+def _check_evaluator(
+    spec: StudySpec, replaced: set[str], found: Findings, offline: bool, fetched: ExitStack
+) -> Evaluator | None:
+    """The evaluator, if it can be built of what is sound.
+
+    Args:
+        fetched: Closes what keeps data that lies elsewhere on this machine.
+    """
     from rlhpo_core.execution.resources import threads
 
     kind, built = evaluator_class(spec.evaluator.kind), []
     if spec.evaluator.reads is not None and spec.data is None:
         return None
     data: list[Any] = []
+    if offline and spec.data is not None and spec.data.address is not None:
+        found.skipped.append(f"data, evaluator: {spec.data.address} is looked at without --offline")
+        return None
 
     def read() -> str | None:
+        nonlocal spec
+        with patiently(0):
+            spec = fetched.enter_context(at_hand(spec))
         data.append(kind.read(spec))
         if data[0] is None:
             return None

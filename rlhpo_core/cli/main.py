@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,16 +97,21 @@ def tune(
     study's folder.
     """
     from rlhpo_core.cli.check import prepared
+    from rlhpo_core.storage.tables import at_hand
     from rlhpo_core.study.spec import load_study
 
     spec, phases = load_study(study, overrides(seed, trials, workers, tracking_uri)), Phases(console)
-    with phases.phase("reading the data"):
-        evaluator = prepared(spec)
-    # What is wrong with a study is said before torch is imported.
-    from rlhpo_core.cli import session
+    place, numbered = out or RUNS / spec.name, out is None
+    with ExitStack() as fetched:
+        with phases.phase("reading the data"):
+            local = fetched.enter_context(at_hand(spec))
+            evaluator = prepared(local)
+        # What is wrong with a study is said before torch is imported.
+        from rlhpo_core.cli import session
 
-    place = out or RUNS / spec.name
-    result = session.start(spec, place, console, engine, numbered=out is None, evaluator=evaluator, phases=phases)
+        result = session.start(
+            spec, place, console, engine, numbered=numbered, evaluator=evaluator, phases=phases, local=local
+        )
     _conclude(result, spec)
 
 
@@ -271,7 +277,8 @@ def init(
         Path,
         typer.Option(
             metavar="FILE",
-            help="Your table (CSV, Parquet or NPZ), or images (a folder of class folders, Parquet or NPZ).",
+            help="Your table (CSV, Parquet, NPZ, or a folder of Parquet parts), or images (a folder of class folders, "
+            "Parquet or NPZ); a path, or `s3://…`.",
         ),
     ],
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
@@ -296,6 +303,7 @@ def init(
     from rlhpo_core.cli.check import SCHEMA, schema_text
     from rlhpo_core.cli.study_template import study_file
     from rlhpo_core.errors import describe
+    from rlhpo_core.storage.tables import fetched
     from rlhpo_core.study.spec import DataSpec
 
     if out.exists() and not force:
@@ -306,11 +314,16 @@ def init(
         spec = DataSpec.model_validate({"path": data, **named})
     except ValidationError as error:
         raise UserError(describe(error)) from error
-    first = study_file(spec, out.parent, space)
+    if spec.address is None:
+        first = study_file(spec, out.parent, space)
+    else:
+        with fetched(spec.address) as path:
+            first = study_file(spec.model_copy(update={"path": path}), out.parent, space, spec.address)
     write_file(out, first.text.encode(), force)
     write_file(out.parent / SCHEMA, schema_text().encode(), force=True)
     console.print(escape(first.summary), soft_wrap=True)
-    console.print(f"wrote {escape(str(out))}; read it over, then: rlhpo tune {escape(str(out))}")
+    then = "mend in it what follows" if first.problems else "read it over"
+    console.print(f"wrote {escape(str(out))}; {then}, then: rlhpo tune {escape(str(out))}")
     if first.problems:
         raise UserError("\n".join(first.problems))
 
@@ -363,6 +376,7 @@ def main() -> None:
 
 #: Typer's words for values that do not fit an option, and ours.
 _OPTION_WORDS = (
+    (r"Value error, ", ""),
     (r"Input should be a valid integer.*", "this is not a whole number"),
     (r"Input should be a valid number.*", "this is not a number"),
     (r"Input should be greater than or equal to (\S+)", r"it must be at least \1"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 from rich.console import Console
 
+from rlhpo_core import addresses
 from rlhpo_core.atomic_files import create_atomically, write_atomically
 from rlhpo_core.errors import UserError, describe
 from rlhpo_core.execution.engines import Engine
@@ -102,9 +103,15 @@ def overrides(
         "budget": None if trials is None else {"trials": trials},
         "execution": None if workers is None else {"workers": workers},
         "tracking": None if tracking_uri is None else {"uri": tracking_uri},
-        "data": None if table is None else {"path": str(table.resolve())},
+        "data": None if table is None else {"path": _place(table)},
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _place(table: Path) -> str:
+    """Relative to where the command runs, unlike paths in a study file. A path has taken a slash from an address."""
+    text = str(table)
+    return addresses.BEGIN.sub(r"\1://", text) if addresses.BEGIN.match(text) else str(table.resolve())
 
 
 def tracking(uri: str | None) -> TrackingSpec:
@@ -133,6 +140,7 @@ def seconds(text: str, option: str) -> float:
 
 def write_file(path: Path, data: bytes, force: bool) -> None:
     """Write a file that a command was asked for. Raises: UserError if there is one and ``force`` was not given."""
+    _no_folder(path)
     try:
         if force:
             write_atomically(path, data)
@@ -140,6 +148,11 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
             raise occupied(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
+
+
+def _no_folder(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it, such as {path / 'FILE'}")
 
 
 def check_free_or(path: Path, beginning: str, what: str) -> None:
@@ -151,6 +164,7 @@ def check_free_or(path: Path, beginning: str, what: str) -> None:
 
     Raises: UserError if something else is there.
     """
+    _no_folder(path)
     try:
         with path.open("rb") as file:
             ours = file.read(100).lstrip().lower().startswith(beginning.encode())

@@ -23,7 +23,7 @@ from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import DataDescription, Evaluator
 from rlhpo_core.execution import runner
-from rlhpo_core.execution.beginning import begin_study, objective_remark
+from rlhpo_core.execution.beginning import baseline_of, begin_study, objective_remark
 from rlhpo_core.execution.engines import Engine
 from rlhpo_core.execution.progress import LiveProgress
 from rlhpo_core.execution.resources import threads, workers
@@ -36,6 +36,7 @@ from rlhpo_core.retries import BRIEFLY, patiently
 from rlhpo_core.storage.lock import Lock, LostLock
 from rlhpo_core.storage.study_files import StudyRecord, Winner
 from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.storage.tables import at_hand
 from rlhpo_core.study import rounds
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
@@ -44,6 +45,7 @@ from rlhpo_core.tracking.listener import TrackingListener
 from rlhpo_core.tracking.tracker import StudyTracker, UnfinishedRunError
 from rlhpo_core.trial import Trial
 from rlhpo_core.tuner.prior import Prior
+from rlhpo_core.tuner.state import TunerState
 
 # A study that is no retuning is spared what compares data and models (scipy.stats, scikit-learn).
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ def start(
     evaluator: Evaluator | None = None,
     phases: Phases | None = None,
     retunes: bool = False,
+    local: StudySpec | None = None,
 ) -> Result:
     """Tune a new study in a new folder. If anything is wrong with the study, fails before the first trial.
 
@@ -98,24 +101,30 @@ def start(
         evaluator: The study's, as ``check.prepared`` has built it; it is built if it is not given.
         phases: Those that have been before.
         retunes: Whether it is one of many about a model, whose run is named by its folder and the date.
+        local: The study with its data on this machine; the data is fetched if it is not given.
 
     Raises: UserError, on wrong data, settings or space; if MLflow cannot be reached; if all trials fail. The folder is
     removed again if nothing has happened in it yet, and there is no run of the study in MLflow.
     """
     torch.set_num_threads(1)
     phases = phases or Phases(console)
+    if local is None:
+        with at_hand(spec) as local:
+            return start(spec, path, console, engine, schema, numbered, evaluator, phases, retunes, local)
     if evaluator is None:
         with phases.phase("reading the data"):
-            evaluator = build_evaluator(spec, threads(spec.execution), schema)
+            evaluator = build_evaluator(local, threads(spec.execution), schema)
             evaluator.check_space(spec.space)
     existed, data = path.exists() and not numbered, evaluator.data()
     create = StudyFolder.create_numbered if numbered else StudyFolder.create
     folder = create(path, spec, StudyRecord.new(spec, _digest(data)), None if data is None else data.schema)
-    with folder.locked() as lock, _pool(folder, spec, engine, rounds.size(spec.tuner, 0)) as pool:
+    with folder.locked() as lock, _pool(folder, local, engine, rounds.size(spec.tuner, 0)) as pool:
         try:
-            begin_study(folder, spec)
+            begun = begin_study(folder, spec)
             tracker = _open_tracker(folder, spec, phases, retunes)
-            _tell_beginning(folder, evaluator, phases)
+            for note in () if data is None else data.notes:
+                console.print(note, markup=False, soft_wrap=True)
+            _tell_baseline(folder, evaluator, begun, phases)
         except UnfinishedRunError as error:
             # Without the folder nobody would ever end that run.
             raise UserError(f"{error}\nOnce that is mended: rlhpo resume {folder.path}") from error
@@ -127,30 +136,27 @@ def start(
 
 
 @contextmanager
-def _pool(folder: StudyFolder, spec: StudySpec, engine: Engine, at_first: int) -> Iterator[TrialPool | None]:
+def _pool(folder: StudyFolder, local: StudySpec, engine: Engine, at_first: int) -> Iterator[TrialPool | None]:
     """What trains the trials in this process; its workers load the data while MLflow is opened.
 
     Args:
+        local: The study, with its data at hand.
         at_first: Trials of the round under way.
     """
     if engine is Engine.KFP:
         yield None
         return
-    count = min(workers(spec.execution), spec.tuner.trials_per_round)
-    with TrialPool(spec, count, threads(spec.execution), folder.schema(), folder.address) as pool:
+    count = min(workers(local.execution), local.tuner.trials_per_round)
+    with TrialPool(local, count, threads(local.execution), folder.schema(), folder.address) as pool:
         pool.begin(at_first)
         yield pool
 
 
-def _tell_beginning(folder: StudyFolder, evaluator: Evaluator, phases: Phases) -> None:
-    """Say how the data was read, and what trials have to beat, which the study's record keeps."""
-    data = evaluator.data()
-    for note in () if data is None else data.notes:
-        phases.console.print(note, markup=False, soft_wrap=True)
+def _tell_baseline(folder: StudyFolder, evaluator: Evaluator, begun: TunerState, phases: Phases) -> None:
+    """Say what trials have to beat, which is measured if that has not been done."""
     with phases.phase("training with the library's defaults"):
-        baseline = evaluator.baseline()
+        baseline = baseline_of(folder, evaluator, begun)
     if baseline is not None:
-        folder.write_record(folder.record().model_copy(update={"baseline": baseline}))
         phases.console.print(baseline.text, markup=False, soft_wrap=True)
 
 
@@ -165,15 +171,15 @@ def resume(path: Path, console: Console, engine: Engine = Engine.INPROCESS) -> R
     """
     torch.set_num_threads(1)
     folder, phases = StudyFolder.open(path), Phases(console)
-    with folder.locked() as lock:
-        spec = folder.spec()
+    with folder.locked() as lock, at_hand(spec := folder.spec()) as local:
         with phases.phase("reading the data"):
-            evaluator = build_evaluator(spec, threads(spec.execution), folder.schema())
+            evaluator = build_evaluator(local, threads(spec.execution), folder.schema())
             evaluator.check_space(spec.space)
             folder.check_table(_digest(evaluator.data()))
-        state = begin_study(folder, spec)
-        over = spent(spec.budget, state.history, folder.record().seconds) is not None
-        with _pool(folder, spec, engine, 0 if over else rounds.size(spec.tuner, state.round)) as pool:
+        begun = begin_study(folder, spec)
+        _tell_baseline(folder, evaluator, begun, phases)
+        over = spent(spec.budget, begun.history, folder.record().seconds) is not None
+        with _pool(folder, local, engine, 0 if over else rounds.size(spec.tuner, begun.round)) as pool:
             return _conduct(folder, spec, evaluator, _open_tracker(folder, spec, phases), phases, pool, lock)
 
 
@@ -216,20 +222,21 @@ def retune(
     def warn(text: str) -> None:
         console.print(text, style="yellow", markup=False)
 
-    with recording_failure(spec, model.ledger, warn):
+    with recording_failure(spec, model.ledger, warn), at_hand(spec) as local:
         with console.status("comparing the data and scoring the champion"), patiently(BRIEFLY):
-            findings = retuning.check(spec, model, force, warn)
+            findings = retuning.check(local, model, force, warn)
         if not findings.proceed:
             return Retuned(findings, None, None)
         console.print(findings.reason, markup=False)
         tuned = retuning.tuned_spec(spec, findings)
         with patiently(BRIEFLY):
             schema = None if findings.champion is None else model.schema(findings.champion)
-        result = start(tuned, path, console, engine, schema, numbered, retunes=True)
+        there = retuning.tuned_spec(local, findings)
+        result = start(tuned, path, console, engine, schema, numbered, retunes=True, local=there)
         if not result.finished:
             return Retuned(findings, result, None)
         with console.status("comparing the winner with the champion"), patiently(BRIEFLY):
-            record = _decide_about_winner(spec, model, result.folder, findings, warn)
+            record = _decide_about_winner(local, model, result.folder, findings, warn)
     return Retuned(findings, result, record)
 
 

@@ -16,7 +16,7 @@ from rlhpo_core.data.images.sources import holds_images
 from rlhpo_core.data.labelled import Labelled
 from rlhpo_core.data.profile import ColumnLine, copies, profiled, telling
 from rlhpo_core.data.table import Table, load_table
-from rlhpo_core.errors import UserError
+from rlhpo_core.errors import UserError, suggestion
 from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.evaluators.protocol import Baseline
 from rlhpo_core.space.search_space import builtin_names
@@ -88,7 +88,7 @@ class FirstStudy:
     """All that keeps the study from running as it is written."""
 
 
-def study_file(data: DataSpec, folder: Path, space: str | None = None) -> FirstStudy:
+def study_file(data: DataSpec, folder: Path, space: str | None = None, address: str | None = None) -> FirstStudy:
     """A study file for a table or images.
 
     Args:
@@ -96,31 +96,39 @@ def study_file(data: DataSpec, folder: Path, space: str | None = None) -> FirstS
             what is known of it. The target may be ``None`` for an NPZ file and for a folder.
         folder: Where the study file will lie; the data's path is written relative to it.
         space: Name of a space that comes with rlhpo; ``None`` for that of the kind of data, written out.
+        address: Where the data comes from; ``None`` if it lies at its path.
 
     Raises: UserError if there are no rows that could be looked at, or no such space.
     """
     if space is not None and space not in builtin_names():
         raise UserError(f"--space: no space is called {space!r}; there are {', '.join(builtin_names())}")
+    place = address or os.path.relpath(data.path.resolve(), folder.resolve())
+    shown = address or str(data.path)
     if holds_images(data.path) and not holds_parts(data.path):
         images = load_images(data, seed=0)
-        summary = f"{data.path}: {len(images)} {_described(images)}"
-        return FirstStudy(_text(data, folder, images, [], (), None, "", space), summary)
+        summary = f"{shown}: {len(images)} {_described(images)}"
+        return FirstStudy(_text(data, place, images, [], (), None, "", space), summary)
     if data.path.suffix == ".npz":
         table = load_table(data, seed=0)
-        return FirstStudy(
-            _text(data, folder, table, [], (), None, "", space), f"{data.path}: {len(table)} {_described(table)}"
-        )
-    return _of_table(data, folder, space)
+        summary = f"{shown}: {len(table)} {_described(table)}"
+        return FirstStudy(_text(data, place, table, [], (), None, "", space), summary)
+    return _of_table(data, place, shown, space)
 
 
-def _of_table(data: DataSpec, folder: Path, space: str | None) -> FirstStudy:
+def _of_table(data: DataSpec, place: str, shown: str, space: str | None) -> FirstStudy:
     file = read_file(data)
+    for name in data.drop:
+        if name not in file.frame:
+            hint = suggestion(name, map(str, file.frame.columns))
+            raise UserError(f"--drop: {shown} has no column {name!r}{hint}")
+        if name == data.target:
+            raise UserError(f"--drop: {name!r} is the target (--target); name one that is not to be used")
     lines = profiled(file, data)
     problems = [f"column {line.name!r} {line.why}" for line in lines if line.treatment == "refused"]
     table, measured = None, None
     if data.target is None:
         names = ", ".join(map(str, file.frame.columns))
-        problems.insert(0, f"--target: which column is to be predicted? {data.path} has {names}")
+        problems.insert(0, f"--target: which column is to be predicted? {shown} has {names}")
     else:
         try:
             lines = _without_copies(data, lines)
@@ -134,9 +142,9 @@ def _of_table(data: DataSpec, folder: Path, space: str | None) -> FirstStudy:
             f"column {name!r}: {why}; is it known before the target? If not: --drop"
             for name, why in telling(table.features, table.target, len(table.classes)).items()
         ]
-    head = f"{data.path}: {len(file.frame)} " + ("rows" if table is None else _described(table))
+    head = f"{shown}: {len(file.frame)} " + ("rows" if table is None else _described(table))
     summary = "\n".join([head, *told, *([] if measured is None else [measured.text])])
-    text = _text(data, folder, table, lines, problems, measured, _form(data, file), space)
+    text = _text(data, place, table, lines, problems, measured, _form(data, file), space)
     return FirstStudy(text, summary, tuple(problems))
 
 
@@ -181,7 +189,7 @@ def _measured(data: DataSpec, table: Table) -> Baseline | None:
 
 def _text(
     data: DataSpec,
-    folder: Path,
+    place: str,
     loaded: Table | Images | None,
     lines: Sequence[ColumnLine],
     problems: Sequence[str],
@@ -190,8 +198,7 @@ def _text(
     space: str | None,
 ) -> str:
     images = isinstance(loaded, Images)
-    path = data.path
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name.split(".")[0]).strip("-._") or "study"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", data.path.resolve().name.split(".")[0]).strip("-._") or "study"
     metric, others = _metrics(loaded) if loaded is not None else ("accuracy", ["rmse"])
     target = "" if data.target is None else f"  target: {_scalar(data.target)}\n"
     if data.target is None and problems:
@@ -204,7 +211,7 @@ def _text(
         file="study.yaml",
         name=name,
         problems=f"#\n# To be mended before it runs:\n{listed}" if problems else "",
-        path=_scalar(os.path.relpath(path.resolve(), folder.resolve())),
+        path=_scalar(place),
         columns=target + form + _columns(lines),
         more="" if images else _split(lines) if lines else _DROP,
         task="auto" if loaded is None else loaded.task,

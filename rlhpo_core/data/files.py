@@ -30,6 +30,8 @@ from rlhpo_core.study.spec import DataSpec
 #: Endings of text files, which may be compressed by gzip.
 _TEXT = (".csv", ".tsv", ".txt")
 SUFFIXES = (*_TEXT, ".csv.gz", ".parquet", ".npz")
+#: Of spreadsheets, which hold formulas and formats besides a table.
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _SEPARATORS = (",", ";", "\t", "|")
 #: Rows by which the separator is recognised, and bytes that are decoded at once.
 _SAMPLE, _CHUNK = 50, 1 << 20
@@ -89,7 +91,8 @@ def read_file(spec: DataSpec, text: Collection[str] | None = None) -> TableFile:
         damaged = isinstance(error, EOFError | zlib.error | gzip.BadGzipFile)
         hint = "; it is damaged or cut off: get it anew" if damaged else ""
         raise UserError(f"cannot read {path}: {error}{hint}") from error
-    raise UserError(f"{path}: a table is one of {', '.join(SUFFIXES)}, or a folder of Parquet files")
+    hint = "; save it as CSV in the program that it comes from" if path.suffix.lower() in _SHEETS else ""
+    raise UserError(f"{path}: a table is one of {', '.join(SUFFIXES)}, or a folder of Parquet files{hint}")
 
 
 def holds_parts(path: Path) -> bool:

@@ -34,6 +34,10 @@ class Holdout:
     target: Floats
     """(N,): numbers, or indices into ``classes``."""
     classes: tuple[str | int | float | bool, ...]
+    weights: Floats | None = None
+    """(N,): how much each row counts in scores; ``None`` if all count alike."""
+    groups: Rows | None = None
+    """(N,): the group of each row, such as its customer, counted from 0 without gaps; ``None`` if the data has none."""
 
     def __len__(self) -> int:
         return len(self.target)
@@ -79,7 +83,14 @@ def unseen(data: Labelled, rows: Rows, seen: Sequence[Keys]) -> Holdout:
     keys = row_keys(data, rows)
     known = np.isin(keys, np.concatenate([np.empty(0, np.uint64), *seen]))
     kept = rows[~known]
-    return Holdout(data.raw(kept), data.target[kept], data.classes)
+    grouped = data.dividing is not None and data.dividing.by == "group"
+    groups = counted(data.dividing.of(kept).values) if data.dividing is not None and grouped else None
+    return Holdout(data.raw(kept), data.target[kept], data.classes, data.weights_of(kept), groups)
+
+
+def counted(groups: Floats | Rows) -> Rows:
+    """Groups (N,), whatever their numbers, counted from 0 without gaps."""
+    return np.asarray(np.unique(groups, return_inverse=True)[1], dtype=np.int64)
 
 
 def slices(holdout: Holdout, columns: Sequence[str]) -> dict[str, Bools]:

@@ -249,6 +249,7 @@ def _dividing(file: TableFile, spec: DataSpec) -> Dividing | None:
         return None
     name, by = spec.split.column, spec.split.by
     _known([name], file.frame, spec)
+    _not_the_target("data.split", name, spec)
     column = file.frame[name]
     if column.isna().any():
         row = int(np.flatnonzero(column.isna())[0]) + 1
@@ -274,14 +275,26 @@ def _weights(file: TableFile, spec: DataSpec) -> Floats | None:
     if spec.weight is None:
         return None
     _known([spec.weight], file.frame, spec)
-    values = columns.numbers(spec.weight, file.frame[spec.weight]).to_numpy(dtype=np.float64)
+    _not_the_target("data.weight", spec.weight, spec)
+    try:
+        values = columns.numbers(spec.weight, file.frame[spec.weight]).to_numpy(dtype=np.float64)
+    except UserError as error:
+        raise UserError(f"data.weight: {error}") from error
     wrong = np.flatnonzero(~(values > 0))
     if len(wrong):
+        first = values[wrong[0]]
+        found = "blank" if np.isnan(first) else f"{first:g}"
         raise UserError(
-            f"data.weight: column {spec.weight!r} is {values[wrong[0]]:g} in row {wrong[0] + 1}; weights are above 0, "
-            "so take rows out that are not to count"
+            f"data.weight: column {spec.weight!r} is {found} in row {wrong[0] + 1}; weights are above 0, so take rows "
+            "out that are not to count"
         )
     return values
+
+
+def _not_the_target(field: str, name: str, spec: DataSpec) -> None:
+    """Raises: UserError if a column that says something of the rows is what is to be predicted of them."""
+    if name == spec.target:
+        raise UserError(f"{field}: {name!r} is the target, which is not known of new rows; name another column")
 
 
 def _digest(features: pd.DataFrame, target: Floats, dividing: Dividing | None, weights: Floats | None) -> str:

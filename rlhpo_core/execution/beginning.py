@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.evaluators.kinds import evaluator_class
+from rlhpo_core.evaluators.protocol import Baseline, Evaluator
 from rlhpo_core.priors.store import builtin_names, find_prior, load_prior
 from rlhpo_core.storage.object_store import FolderStore, open_store
 from rlhpo_core.storage.study_files import StudyFiles
@@ -39,6 +40,23 @@ def begin_study(files: StudyFiles, spec: StudySpec) -> TunerState:
         return begun
     # Of several processes that begin one study at once, all go on from what the first has written.
     return files.write_state(_first_state(files, spec))
+
+
+def baseline_of(files: StudyFiles, evaluator: Evaluator, begun: TunerState) -> Baseline | None:
+    """What trials have to beat: measured before the first round, and in the study's record from then on.
+
+    Args:
+        begun: The study's state; one that has learnt from a round goes on with what it knows.
+
+    Returns: ``None`` if the evaluator knows none.
+    """
+    record = files.record()
+    if record.baseline is not None or begun.round > 0:
+        return record.baseline
+    measured = evaluator.baseline()
+    if measured is not None:
+        files.write_record(record.model_copy(update={"baseline": measured}))
+    return measured
 
 
 def _first_state(files: StudyFiles, spec: StudySpec) -> TunerState:

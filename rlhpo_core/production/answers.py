@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rlhpo_core.arrays import Floats
-from rlhpo_core.data.holdout import Holdout
+from rlhpo_core.data.holdout import Holdout, counted
 from rlhpo_core.errors import UserError
 from rlhpo_core.production.labels import renamed
 
@@ -122,6 +122,8 @@ def comparable(holdout: Holdout, answers: Mapping[str, Answers]) -> Comparable:
         rows=holdout.rows[kept].reset_index(drop=True),
         target=np.searchsorted(shared, holdout.target[kept]).astype(np.float64),
         classes=tuple(holdout.classes[k] for k in shared),
+        weights=None if holdout.weights is None else holdout.weights[kept],
+        groups=None if holdout.groups is None else counted(holdout.groups[kept]),
     )
     fewer = {name: replace(model, output=model.output[kept][:, shared]) for name, model in answers.items()}
     return Comparable(rows, fewer, unknown)

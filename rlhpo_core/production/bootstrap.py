@@ -1,7 +1,7 @@
 """Scores of weighted rows, for many sets of weights at once: what a bootstrap needs.
 
 A resample of rows with replacement is a set of whole weights: how often each row was drawn. With all weights 1 a score
-is scikit-learn's.
+is scikit-learn's, and with others as well, if they are given to it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from rlhpo_core.arrays import Bools, Floats
+from rlhpo_core.data.labelled import Rows
 from rlhpo_core.evaluators.metrics import QUANTILES
 
 #: Weights held in memory at once.
@@ -18,21 +19,25 @@ _CELLS = 4_000_000
 _TINY = np.finfo(np.float64).eps
 
 
-def draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
+def draws(rows: int, resamples: int, seed: int, groups: Rows | None = None) -> Iterator[Floats]:
     """Weights of bootstrap resamples, a chunk at a time.
 
     Args:
         rows: How many rows are drawn from, and drawn in each resample.
         resamples: How many there are in all.
+        groups: (rows,): the group of each, counted from 0 without gaps. Groups are drawn whole then, as many as there
+            are (Davison & Hinkley 1997, section 3.8): rows of one group say less than as many of different ones.
 
     Yields: (B, rows): how often each row was drawn; B as many as fit into memory easily.
     """
     rng = np.random.default_rng(seed)
     chunk = max(1, _CELLS // rows)
+    units = rows if groups is None else int(groups.max()) + 1
     for start in range(0, resamples, chunk):
         count = min(chunk, resamples - start)
-        drawn = rng.integers(rows, size=(count, rows)) + rows * np.arange(count)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
+        drawn = rng.integers(units, size=(count, units)) + units * np.arange(count)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=count * units).reshape(count, units).astype(np.float64)
+        yield times if groups is None else times[:, groups]
 
 
 def scores(metric: str, target: Floats, output: Floats, weights: Floats) -> Floats:

@@ -3,18 +3,23 @@
 Both models answer the same rows, so that what is hard about a row cancels out: the gain is resampled over rows in
 pairs (Efron & Tibshirani 1993, chapter 16), and the challenger passes if the lower end of the one-sided interval lies
 above the margin. If it truly gains no more than the margin, it passes at most at the error rate, 1 − confidence.
+Where rows come in groups, such as those of one customer, groups are resampled; where they are weighted, they count by
+their weights, as in the study's scores.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
 from rlhpo_core.arrays import Bools, Floats
+from rlhpo_core.data.holdout import counted
+from rlhpo_core.data.labelled import Rows
 from rlhpo_core.frozen import Frozen
 from rlhpo_core.production.answers import Answers
 from rlhpo_core.production.bootstrap import draws, scores
@@ -25,6 +30,8 @@ from rlhpo_core.trial import FiniteFloat, sign
 Decision = Literal["promote", "keep", "veto", "refuse"]
 #: Where the study names no margin: of scores of which 1 is the best, and of errors as a share of the champion's.
 MARGIN, RELATIVE_MARGIN = 0.01, 0.01
+#: Of so few groups no bootstrap knows how much they differ.
+MIN_GROUPS = 20
 #: The power at which the detectable gain is stated.
 _POWER = 0.8
 
@@ -85,6 +92,8 @@ def judge(
     spec: GateSpec,
     seed: int,
     rivals: int = 1,
+    weights: Floats | None = None,
+    groups: Rows | None = None,
 ) -> Verdict:
     """Compare two models by their answers to the same N rows.
 
@@ -94,16 +103,19 @@ def judge(
         slices: Name to the rows of a slice, (N,) each.
         seed: Of the bootstrap.
         rivals: How many challengers are judged for one place; each must be surer then (Bonferroni).
+        weights: (N,), how much each row counts; ``None`` if all count alike.
+        groups: (N,), whole numbers: rows of one group stay together; ``None`` if each row stands for itself.
     """
     rows, confidence = len(target), 1 - (1 - spec.confidence) / rivals
-    if rows < spec.min_rows:
-        return refusal(metric, rows, confidence, too_few(rows, spec))
-    measured = _measure(metric, target, champion, challenger, spec, confidence, seed)
+    if (lacking := too_few(rows, groups, spec)) is not None:
+        return refusal(metric, rows, confidence, lacking)
+    asked = _Asked(target, np.ones(rows) if weights is None else weights / weights.mean(), groups)
+    measured = _measure(metric, asked, champion, challenger, spec, confidence, seed)
     if measured is None:
         reason = f"{metric} is not defined on these rows; they may hold one class only"
         return refusal(metric, rows, confidence, reason)
-    guards = tuple(_guards(metric, target, champion, challenger, slices, spec, seed))
-    lucky = metric == "accuracy" and _mcnemar(target, champion, challenger) > 1 - confidence
+    guards = tuple(_guards(metric, asked, champion, challenger, slices, spec, seed))
+    lucky = metric == "accuracy" and _mcnemar(asked, champion, challenger) > 1 - confidence
     decision, reason = _decide(metric, measured, lucky, guards)
     return Verdict(
         decision=decision, reason=reason, metric=metric, rows=rows, confidence=confidence, measured=measured,
@@ -121,9 +133,42 @@ def refusal(metric: str, rows: int, confidence: float, reason: str) -> Verdict:
     return Verdict(decision="refuse", reason=reason, metric=metric, rows=rows, confidence=confidence)
 
 
-def too_few(rows: int, spec: GateSpec) -> str:
-    """The reason why so many rows decide nothing."""
-    return f"{rows} rows are too few to decide; gate.min_rows asks for {spec.min_rows}"
+def too_few(rows: int, groups: Rows | None, spec: GateSpec) -> str | None:
+    """The reason why rows decide nothing; ``None`` if there are enough of them.
+
+    Args:
+        rows: How many there are.
+        groups: As for ``judge``.
+    """
+    if rows < spec.min_rows:
+        return f"{rows} rows are too few to decide; gate.min_rows asks for {spec.min_rows}"
+    if groups is not None and (count := len(np.unique(groups))) < MIN_GROUPS:
+        return (
+            f"{rows} rows of {count} groups (data.split) are too few to decide: rows of one group say little more than "
+            f"one of them, and at least {MIN_GROUPS} groups are needed; take a larger data.holdout"
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """N rows that both models have answered."""
+
+    target: Floats
+    weights: Floats
+    """(N,), above 0."""
+    groups: Rows | None
+
+    def of(self, rows: Bools) -> _Asked:
+        groups = None if self.groups is None else counted(self.groups[rows])
+        return _Asked(self.target[rows], self.weights[rows], groups)
+
+    def are_enough(self, rows: int) -> bool:
+        """Whether there are so many rows, and groups enough if there are groups."""
+        return len(self.target) >= rows and (self.groups is None or len(np.unique(self.groups)) >= MIN_GROUPS)
+
+    def score(self, metric: str, model: Answers) -> float:
+        return float(scores(metric, self.target, model.output, self.weights[None])[0])
 
 
 def margin_of(spec: GateSpec, metric: str, champion: float) -> float:
@@ -152,14 +197,13 @@ def _decide(metric: str, measured: Measured, lucky: bool, guards: tuple[Guard, .
 
 
 def _measure(
-    metric: str, target: Floats, champion: Answers, challenger: Answers, spec: GateSpec, confidence: float, seed: int
+    metric: str, asked: _Asked, champion: Answers, challenger: Answers, spec: GateSpec, confidence: float, seed: int
 ) -> Measured | None:
     """``None`` if the metric is not defined on these rows."""
-    once = np.ones((1, len(target)))
-    before, after = (float(scores(metric, target, model.output, once)[0]) for model in (champion, challenger))
+    before, after = (asked.score(metric, model) for model in (champion, challenger))
     if not (math.isfinite(before) and math.isfinite(after)):
         return None
-    gains = _gains(metric, target, champion, challenger, spec, seed)
+    gains = _gains(metric, asked, champion, challenger, spec, seed)
     low, high = (float(np.nanquantile(gains, share)) for share in (1 - confidence, confidence))
     margin = margin_of(spec, metric, before)
     reach = float(stats.norm.ppf(confidence) + stats.norm.ppf(_POWER)) * float(np.nanstd(gains))
@@ -169,25 +213,32 @@ def _measure(
     )  # fmt: skip
 
 
-def _gains(metric: str, target: Floats, a: Answers, b: Answers, spec: GateSpec, seed: int) -> Floats:
+def _gains(metric: str, asked: _Asked, a: Answers, b: Answers, spec: GateSpec, seed: int) -> Floats:
     """Gain of b over a in each resample, (resamples,)."""
-    direction = sign(METRICS[metric])
-    gains = [
-        direction * (scores(metric, target, b.output, weights) - scores(metric, target, a.output, weights))
-        for weights in draws(len(target), spec.resamples, seed)
-    ]
+    direction, target, gains = sign(METRICS[metric]), asked.target, []
+    for drawn in draws(len(target), spec.resamples, seed, asked.groups):
+        weights = drawn * asked.weights
+        gains.append(
+            direction * (scores(metric, target, b.output, weights) - scores(metric, target, a.output, weights))
+        )
     return np.concatenate(gains)
 
 
-def _mcnemar(target: Floats, champion: Answers, challenger: Answers) -> float:
-    """Exact one-sided p-value that the challenger is right more often; the bootstrap is too sure of few rows."""
-    before, after = (model.output.argmax(1) == target for model in (champion, challenger))
-    won, lost = int((after & ~before).sum()), int((before & ~after).sum())
+def _mcnemar(asked: _Asked, champion: Answers, challenger: Answers) -> float:
+    """Exact one-sided p-value that the challenger is right more often; the bootstrap is too sure of few rows.
+
+    Of groups, those count in which one of the two is right more often.
+    """
+    before, after = (model.output.argmax(1) == asked.target for model in (champion, challenger))
+    gain = asked.weights * (after.astype(np.float64) - before)
+    if asked.groups is not None:
+        gain = np.bincount(asked.groups, gain).round(9)
+    won, lost = int((gain > 0).sum()), int((gain < 0).sum())
     return float(stats.binomtest(won, won + lost, alternative="greater").pvalue) if won + lost else 1.0
 
 
 def _guards(
-    metric: str, target: Floats, champion: Answers, challenger: Answers, slices: Mapping[str, Bools],
+    metric: str, asked: _Asked, champion: Answers, challenger: Answers, slices: Mapping[str, Bools],
     spec: GateSpec, seed: int,
 ) -> list[Guard]:  # fmt: skip
     guards = []
@@ -202,27 +253,26 @@ def _guards(
                 Guard(name=name, champion=before, challenger=after, limit=limit, passed=after <= ratio * before)
             )
     if champion.output.ndim == 2 and spec.log_loss_increase is not None:
-        once = np.ones((1, len(target)))
-        before, after = (float(scores("log_loss", target, m.output, once)[0]) for m in (champion, challenger))
+        before, after = (asked.score("log_loss", model) for model in (champion, challenger))
         limit = f"at most {100 * spec.log_loss_increase:g} % more"
         passed = after <= (1 + spec.log_loss_increase) * before
         guards.append(Guard(name="log-loss", champion=before, challenger=after, limit=limit, passed=passed))
-    worst = _worst_slice(metric, target, champion, challenger, slices, spec, seed)
+    worst = _worst_slice(metric, asked, champion, challenger, slices, spec, seed)
     return guards if worst is None else [*guards, worst]
 
 
 def _worst_slice(
-    metric: str, target: Floats, champion: Answers, challenger: Answers, slices: Mapping[str, Bools],
+    metric: str, asked: _Asked, champion: Answers, challenger: Answers, slices: Mapping[str, Bools],
     spec: GateSpec, seed: int,
 ) -> Guard | None:  # fmt: skip
     """The slice in which the challenger loses most for sure, all slices together at the gate's confidence."""
-    large = {name: rows for name, rows in slices.items() if int(rows.sum()) >= spec.slice_rows}
+    large = {name: rows for name, rows in slices.items() if asked.of(rows).are_enough(spec.slice_rows)}
     worst: tuple[float, str, float, float] | None = None
     for name, rows in large.items():
         a, b = (Answers(m.output[rows], m.seconds_per_row, m.size) for m in (champion, challenger))
-        once = np.ones((1, int(rows.sum())))
-        before, after = (float(scores(metric, target[rows], m.output, once)[0]) for m in (a, b))
-        gains = _gains(metric, target[rows], a, b, spec, seed)
+        inside = asked.of(rows)
+        before, after = (inside.score(metric, model) for model in (a, b))
+        gains = _gains(metric, inside, a, b, spec, seed)
         if not (math.isfinite(before) and math.isfinite(after)) or np.isnan(gains).all():
             continue
         upper = float(np.nanquantile(gains, 1 - (1 - spec.confidence) / len(large)))

@@ -137,8 +137,8 @@ def check(
         score, note = math.nan, f"; {error}"
     else:
         findings = findings.model_copy(update={"rows": len(compared.rows)})
-        if len(compared.rows) < spec.gate.min_rows:
-            reason = too_few(len(compared.rows), spec.gate) + left_out(compared.unknown)
+        if (lacking := too_few(len(compared.rows), compared.rows.groups, spec.gate)) is not None:
+            reason = lacking + left_out(compared.unknown)
             _stand_still(spec, model, findings, "refused", reason, warn)
             return findings.model_copy(update={"proceed": False, "reason": reason})
         score, note = _score(spec, compared.rows, compared.answers[name]), left_out(compared.unknown)
@@ -186,7 +186,8 @@ def _created(model: RegisteredModel) -> int | None:
 
 def _score(spec: StudySpec, rows: Holdout, answers: Answers) -> float:
     """Of what a version answers to some rows, in the objective's units; NaN if the metric is not defined on them."""
-    return float(scores(spec.objective.metric, rows.target, answers.output, np.ones((1, len(rows))))[0])
+    weights = np.ones(len(rows)) if rows.weights is None else rows.weights
+    return float(scores(spec.objective.metric, rows.target, answers.output, weights[None])[0])
 
 
 def _stand_still(
@@ -320,12 +321,13 @@ def judge_challengers(
                 verdicts[challenger] = refusal(metric, 0, gate.confidence, str(error))
             continue
         rows, unknown = compared.rows, compared.unknown
-        if len(rows) < gate.min_rows:
-            verdict = refusal(metric, len(rows), gate.confidence, too_few(len(rows), gate))
+        if (lacking := too_few(len(rows), rows.groups, gate)) is not None:
+            verdict = refusal(metric, len(rows), gate.confidence, lacking)
         else:
-            answers = (compared.answers["the champion"], compared.answers["the challenger"])
-            slices = holdout.slices(rows, gate.slices)
-            verdict = judge(metric, rows.target, *answers, slices, gate, spec.seed, len(challengers))
+            verdict = judge(
+                metric, rows.target, compared.answers["the champion"], compared.answers["the challenger"],
+                holdout.slices(rows, gate.slices), gate, spec.seed, len(challengers), rows.weights, rows.groups,
+            )  # fmt: skip
         reason = verdict.reason + left_out(unknown)
         verdicts[challenger] = verdict.model_copy(update={"reason": reason, "unknown": unknown})
     return verdicts

@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from rlhpo_core.evaluators.protocol import Baseline
 from rlhpo_core.report.plotting import (
     BLUE,
     GREEN,
@@ -28,6 +29,7 @@ from rlhpo_core.report.plotting import (
     drawable,
     lane_and_limits,
     lane_needed,
+    levels_of,
     number_of,
     reached_by,
     shown_range,
@@ -48,7 +50,11 @@ def script() -> str:
 
 
 def charts(
-    spec: StudySpec, history: History, summaries: Sequence[RoundSummary], sensitivity: Sensitivity | None
+    spec: StudySpec,
+    history: History,
+    summaries: Sequence[RoundSummary],
+    sensitivity: Sensitivity | None,
+    baseline: Baseline | None = None,
 ) -> dict[str, str]:
     """The charts of a study by the name, as in ``figures.CAPTIONS``, of the picture that each replaces.
 
@@ -57,9 +63,10 @@ def charts(
     Args:
         summaries: of the rounds so far, in their order
         sensitivity: as from ``analyse``; without it there is no chart of importances
+        baseline: what trials have to beat, if it is known
     """
     drawn: dict[str, Callable[[], go.Figure | None]] = {
-        "progress.png": lambda: _progress(spec, history),
+        "progress.png": lambda: _progress(spec, history, baseline),
         "importance.png": lambda: _importance(sensitivity),
         "slices.png": lambda: _slices(spec, history, sensitivity),
         "predicted_vs_real.png": lambda: _predicted(spec, history),
@@ -83,7 +90,7 @@ def _fragment(name: str, figure: go.Figure) -> str:
     return text
 
 
-def _progress(spec: StudySpec, history: History) -> go.Figure | None:
+def _progress(spec: StudySpec, history: History, baseline: Baseline | None) -> go.Figure | None:
     trials = [trial for trial in history.complete() if trial.value is not None]
     if not trials:
         return None
@@ -101,6 +108,7 @@ def _progress(spec: StudySpec, history: History) -> go.Figure | None:
     lost = [trial for trial in history.trials if trial.value is None and trial.stop is None]
     stopped = [trial for trial in history.trials if trial.stop is not None and trial.stop.value is not None]
     window = shown_range(values_of(trials), history.direction)
+    levels, window = levels_of(baseline, window, history.direction)
     lane, limits = lane_and_limits(window, history.direction == "maximize", lane_needed(history.trials, window))
     if stopped:
         figure.add_scatter(
@@ -116,8 +124,14 @@ def _progress(spec: StudySpec, history: History) -> go.Figure | None:
         )  # fmt: skip
     numbers = [number_of(trial) for trial in history.trials]
     margin = 0.02 * (numbers[-1] - numbers[0]) or 0.5
+    ends = (numbers[0] - margin, numbers[-1] + margin)
+    for level, dash in zip(levels, ("dash", "dot"), strict=False):
+        figure.add_scatter(
+            x=ends, y=[level.value if level.shown else None] * 2, mode="lines", name=_text(level.name, 60),
+            line={"color": GREY, "dash": dash, "width": 1.5}, hovertemplate="%{fullData.name}<extra></extra>",
+        )  # fmt: skip
     figure.update_yaxes(title=_metric(spec), range=limits)
-    figure.update_xaxes(title="trial", range=(numbers[0] - margin, numbers[-1] + margin))
+    figure.update_xaxes(title="trial", range=ends)
     return figure
 
 

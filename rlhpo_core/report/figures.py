@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import spearmanr
 
 from rlhpo_core.arrays import Floats
+from rlhpo_core.evaluators.protocol import Baseline
 from rlhpo_core.report import sensitivity as sobol
 from rlhpo_core.report.landscape import landscape
 from rlhpo_core.report.parallel_coordinates import parallel_coordinates
@@ -34,6 +35,7 @@ from rlhpo_core.report.plotting import (
     formatted,
     lane_and_limits,
     lane_needed,
+    levels_of,
     metric_label,
     metric_name,
     number_of,
@@ -56,7 +58,8 @@ from rlhpo_core.trial import History, RoundSummary, Trial, TrialStatus, sign
 CAPTIONS = {
     "progress.png": "Each point is a trial, the line is the best so far. A line that has been flat for long, with "
     "points close below it, says that more trials will bring little. A diamond is a trial that was stopped early, at "
-    "what it had reached.",
+    "what it had reached. Broken lines are what trials have to beat: the library's defaults, and the best answer that "
+    "looks at no column.",
     "importance.png": "How much of the objective's variance over the search space each hyperparameter explains, alone "
     "(dark) and with its interactions (light). Leave out or fix what has next to none.",
     "parallel_coordinates.png": "One line per trial, through its hyperparameters to its score. Where the dark lines "
@@ -80,19 +83,24 @@ POOR_R2 = 0.5
 
 
 def figures(
-    spec: StudySpec, history: History, summaries: Sequence[RoundSummary], sensitivity: Sensitivity | None = None
+    spec: StudySpec,
+    history: History,
+    summaries: Sequence[RoundSummary],
+    sensitivity: Sensitivity | None = None,
+    baseline: Baseline | None = None,
 ) -> dict[str, bytes]:
     """Name to PNG of the pictures that make sense for these trials, in the order of CAPTIONS; none without trials.
 
     Args:
         summaries: of the rounds so far, in their order
         sensitivity: as from ``analyse``, which is called if it is not given
+        baseline: what trials have to beat, if it is known
     """
     if not history.trials:
         return {}
     sensitivity = sensitivity or sobol.analyse(spec, history)
     drawn = {
-        "progress.png": _progress(spec, history),
+        "progress.png": _progress(spec, history, baseline),
         "importance.png": _importance(spec, sensitivity),
         "parallel_coordinates.png": parallel_coordinates(spec, history, sensitivity),
         "slices.png": slices(spec, history, sensitivity),
@@ -115,19 +123,20 @@ _MARKS = {
 
 
 def _legend_below(ax: Axes) -> None:
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=5, frameon=False, fontsize=8, borderaxespad=0)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=4, frameon=False, fontsize=8, borderaxespad=0)
 
 
 # -- progress --------------------------------------------------------------------------------------------------------
 
 
-def _progress(spec: StudySpec, history: History) -> Figure:
+def _progress(spec: StudySpec, history: History, baseline: Baseline | None) -> Figure:
     figure = canvas(9, 4.2)
     ax = figure.subplots()
     best, trials, up = history.best(), history.trials, history.direction == "maximize"
     values = values_of(trials)
     measured = values[~np.isnan(values)]
     window = shown_range(measured, history.direction) if len(measured) else (0.0, 1.0)
+    levels, window = levels_of(baseline if len(measured) else None, window, history.direction)
     lane, limits = lane_and_limits(window, up, lane_needed(trials, window))
     for status in TrialStatus:
         _draw_trials(ax, status, [trial for trial in trials if trial.status is status], window, lane, up)
@@ -151,6 +160,10 @@ def _progress(spec: StudySpec, history: History) -> Figure:
         )
     else:
         ax.set_yticks([])
+    for level, dashes in zip(levels, ("--", ":"), strict=False):
+        x, y = ([0, 1], [level.value] * 2) if level.shown else ([], [])
+        across = ax.get_yaxis_transform()
+        ax.plot(x, y, dashes, color=GREY, linewidth=1.2, label=plain(level.name, 60), zorder=0, transform=across)
     margin = 0.02 * (numbers[-1] - numbers[0]) or 0.5
     ax.set_xlim(numbers[0] - margin, numbers[-1] + margin)
     ax.set_ylim(*limits)

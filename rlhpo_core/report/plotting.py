@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rlhpo_core.arrays import Bools, Floats
+from rlhpo_core.evaluators.protocol import Baseline
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import Direction, Trial, sign
 
@@ -109,6 +111,44 @@ def lane_and_limits(window: tuple[float, float], up: bool, needed: bool) -> tupl
     wide, narrow = (0.1 if needed else 0.0) * height, 0.08 * height  # the good side has room for the annotation
     lane = low - 0.05 * height if up else high + 0.05 * height
     return lane, (low - wide, high + narrow) if up else (low - narrow, high + wide)
+
+
+@dataclass(frozen=True)
+class Level:
+    """A score that trials have to beat, drawn as a line."""
+
+    value: float
+    name: str
+    """With the score, for a legend."""
+    shown: bool
+    """Whether it lies within the axis."""
+
+
+def levels_of(
+    baseline: Baseline | None, window: tuple[float, float], direction: Direction
+) -> tuple[list[Level], tuple[float, float]]:
+    """What trials have to beat: the best answer that looks at no column, then the library's defaults.
+
+    Args:
+        baseline: ``None`` if it is not known: there are no levels then.
+        window: The ends of the axis that shows the trials.
+
+    Returns: The levels, and an axis that shows those of them that no trial reaches, or that are nearer to the trials
+    than these are spread: one far on the bad side does not ruin it.
+    """
+    if baseline is None:
+        return [], window
+    low, high = window
+    height, up = high - low, direction == "maximize"
+    levels, named = [], ((baseline.answer, baseline.constant), (f"{baseline.library} as it comes", baseline.defaults))
+    for name, value in named:
+        shown = value >= low - height if up else value <= high + height
+        text = f"{' '.join(name.rstrip(',').split())}: {value:.4g}{'' if shown else ', off the scale'}"
+        levels.append(Level(value, text, shown))
+    reached = [level.value for level in levels if level.shown]
+    margin = 0.04 * height
+    below = min([low, *(value - margin for value in reached)])
+    return levels, (below, max([high, *(value + margin for value in reached)]))
 
 
 def outside(values: Floats, window: tuple[float, float]) -> Bools:

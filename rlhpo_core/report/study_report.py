@@ -62,8 +62,8 @@ def make_report(files: StudyFiles, spec: StudySpec) -> Report:
         warning=record.winner.warning if record.winner is not None else None,
     )
     sensitivity = analyse(spec, history)
-    figures = draw_figures(spec, history, summaries, sensitivity)
-    drawn = charts.charts(spec, history, summaries, sensitivity)
+    figures = draw_figures(spec, history, summaries, sensitivity, record.baseline)
+    drawn = charts.charts(spec, history, summaries, sensitivity, record.baseline)
     return Report(
         html=page.html_report(spec, history, summaries, figures, ending),
         interactive=page.html_report(spec, history, summaries, figures, ending, drawn, charts.script()),

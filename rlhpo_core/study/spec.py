@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from rlhpo_core import addresses
 from rlhpo_core.errors import UserError, describe, suggestion
@@ -90,7 +91,8 @@ class DataSpec(Frozen):
     """A table or images, and how they are divided. The holdout is used once, after tuning, to score the winner."""
 
     path: Path
-    """CSV, Parquet or NPZ, or a folder of class folders with images; relative to the study file."""
+    """CSV, Parquet or NPZ, a folder of Parquet parts, or one of class folders with images; relative to the study file,
+    or an address in an object store (``s3://bucket/key``)."""
     target: str | None = None
     """Column to predict. NPZ files with ``x_train``/``y_train`` need none, nor do folders of images."""
     image: str | None = None
@@ -132,6 +134,33 @@ class DataSpec(Frozen):
         if isinstance(columns := named.get("columns"), dict):
             named["columns"] = {str(name) if type(name) is int else name: kind for name, kind in columns.items()}
         return named
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _check_address(cls, path: Any) -> Any:
+        """An address in the one form that a path may have without losing what it says."""
+        if not isinstance(path, str | Path) or (begin := addresses.BEGIN.match(text := str(path))) is None:
+            return path
+        if isinstance(path, Path):
+            slashes = ":///" if begin[1].lower() == "file" else "://"
+            text = begin[1] + slashes + text[begin.end() :]
+        address = addresses.as_store(text, "data")
+        return Path(unquote(address.removeprefix("file://"))) if address.startswith("file:") else Path(address)
+
+    @field_serializer("path")
+    def _written(self, path: Path) -> str:
+        return self.address or str(path)
+
+    @property
+    def address(self) -> str | None:
+        """Where the data lies in an object store, ``s3://bucket/key``; ``None`` if it lies in a file system."""
+        text = self.path.as_posix()
+        return f"s3://{text.removeprefix('s3:/')}" if text.startswith("s3:/") else None
+
+    @property
+    def source(self) -> str:
+        """Its address, or its path."""
+        return self.address or str(self.path)
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -337,7 +366,9 @@ def load_study(path: Path, overrides: dict[str, Any] | None = None) -> StudySpec
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read the study file {path}: it is no text in UTF-8; save it as that") from error
+    except OSError as error:
         raise UserError(f"cannot read the study file {path}: {error}") from error
     return parse_study(text, str(path), path.parent, overrides)
 
@@ -373,7 +404,7 @@ def located(spec: StudySpec, base: Path) -> StudySpec:
         base: The file's folder.
     """
     changes: dict[str, Any] = {}
-    if spec.data is not None:
+    if spec.data is not None and spec.data.address is None:
         changes["data"] = spec.data.model_copy(update={"path": (base / spec.data.path).resolve()})
     if spec.warm_start is not None and spec.warm_start.study is not None and "://" not in spec.warm_start.study:
         earlier = str((base / spec.warm_start.study).resolve())

@@ -78,8 +78,12 @@ def source_tags() -> dict[str, str]:
     return {"mlflow.user": user(), "mlflow.source.name": "rlhpo"}
 
 
-def datasets(data: DataDescription) -> dict[str, Dataset]:
-    """A data set for each part of the table, by MLflow's name of its context (training, validation, holdout)."""
+def datasets(data: DataDescription, address: str | None = None) -> dict[str, Dataset]:
+    """A data set for each part of the table, by MLflow's name of its context (training, validation, holdout).
+
+    Args:
+        address: Where the data lies in an object store; ``None`` if it lies where it was read.
+    """
     colspec = [{"name": name, "type": _column_type(dtype), "required": True} for name, dtype in data.columns.items()]
     schema = json.dumps({"mlflow_colspec": colspec})
     return {
@@ -87,8 +91,8 @@ def datasets(data: DataDescription) -> dict[str, Dataset]:
             # MLflow takes two data sets of one name and digest for the same.
             name=f"{data.name}-{part}",
             digest=data.digest[:36],
-            source_type="local",
-            source=json.dumps({"uri": str(data.source)}),
+            source_type="local" if address is None else "s3",
+            source=json.dumps({"uri": address or str(data.source)}),
             schema=schema if len(schema) < 1_000_000 else None,
             profile=json.dumps({"num_rows": count, "num_columns": len(data.columns)}),
         )

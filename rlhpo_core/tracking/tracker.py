@@ -195,7 +195,7 @@ class StudyTracker:
     @_waited_out
     def log_data(self, data: DataDescription) -> None:
         """Log which data the study uses; trials and models that are logged afterwards carry its digest."""
-        self.datasets = content.datasets(data)
+        self.datasets = content.datasets(data, None if self.spec.data is None else self.spec.data.address)
         inputs = [
             DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
             for context, dataset in self.datasets.items()

@@ -345,13 +345,25 @@ def test_a_table_is_put_beside_the_study(backend: KfpServer, file: Path, store: 
     assert open_store(place).read(name) == DATA.read_bytes()
 
 
+def test_a_table_that_lies_in_an_object_store_needs_no_option(backend: KfpServer, tmp_path: Path, store: str) -> None:
+    path = tmp_path / "far.yaml"
+    path.write_text(study(data={"path": "s3://bucket/customers.parquet", "target": "target"}))
+    done = rlhpo("submit", path, "--store", store, "--rounds", "1")
+    assert done.exit_code == 0, done.output
+    (run,) = backend.runs.values()
+    assert run["runtime_config"]["parameters"]["table_source"] == "s3://bucket/customers.parquet"
+    kept = StudyFiles(open_store(store)).spec().data
+    assert kept is not None
+    assert kept.address == "s3://bucket/customers.parquet"
+
+
 def test_a_folder_of_images_is_put_there_as_one_file(tmp_path: Path) -> None:
     place = f"file://{tmp_path}/store/tables"
-    first, second = (cluster._uploaded(as_folder(tmp_path / "corners"), place) for _ in range(2))
+    first, second = (cluster._uploaded(str(as_folder(tmp_path / "corners")), place) for _ in range(2))
     assert first == second
     assert re.fullmatch(rf"{place}/[0-9a-f]{{12}}-corners\.zip", first)
     with pytest.raises(UserError, match="cannot read the table"):
-        cluster._uploaded(tmp_path / "absent.csv", place)
+        cluster._uploaded(str(tmp_path / "absent.csv"), place)
 
 
 def test_a_pipeline_is_compiled_into_a_file(file: Path, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_a_groups_fields_are_checked_and_explained_as_other_options_are() -> Non
 def test_only_what_was_given_changes_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert overrides() == {}
+    assert overrides(table=Path("s3://bucket/t.csv")) == {"data": {"path": "s3://bucket/t.csv"}}
     assert overrides(seed=0, table=Path("t.csv")) == {"seed": 0, "data": {"path": str(tmp_path / "t.csv")}}
     assert overrides(trials=3, workers=2, tracking_uri="http://here") == {
         "budget": {"trials": 3}, "execution": {"workers": 2}, "tracking": {"uri": "http://here"},

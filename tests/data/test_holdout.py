@@ -60,3 +60,26 @@ def test_slices_are_the_values_of_a_column_or_quarters_of_its_range(tmp_path: Pa
     assert sum(int(masks[name].sum()) for name in quarters) == 1000
     with pytest.raises(UserError, match="no column 'colour'"):
         slices(rows, ["colour"])
+
+
+def test_fresh_rows_keep_their_groups_and_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    customer = rng.integers(40, size=300)
+    frame = pd.DataFrame(
+        {"customer": [f"c{k}" for k in customer], "x": rng.normal(size=300), "worth": 1.0 + customer}
+    ).assign(target=rng.choice(["no", "yes"], 300))
+    frame.to_csv(tmp_path / "orders.csv", index=False)
+    fields = {"target": "target", "split": {"by": "group", "column": "customer"}, "weight": "worth"}
+    spec = DataSpec.model_validate({"path": tmp_path / "orders.csv", **fields})
+    whole = load_table(spec, seed=0)
+    held = split(whole, spec, seed=0).holdout
+    fresh = unseen(whole, held, [row_keys(whole, held[:5])])
+    assert len(fresh) == len(held) - 5
+    assert fresh.weights is not None
+    assert fresh.groups is not None
+    assert np.array_equal(fresh.weights, 1.0 + customer[held[5:]])
+    pairs = {*zip(fresh.groups, customer[held[5:]], strict=True)}
+    assert len(pairs) == fresh.groups.max() + 1 == len(np.unique(customer[held[5:]]))
+    plain = table(tmp_path / "plain.csv", frame)
+    assert unseen(plain, held, []).groups is None
+    assert unseen(plain, held, []).weights is None

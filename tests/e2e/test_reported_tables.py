@@ -14,9 +14,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from rlhpo_core.data.table import load_table
+from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_folder import StudyFolder
+from rlhpo_core.study.spec import DataSpec
 from tests.helpers.command_line import client, rlhpo
 from tests.helpers.mlflow_store import new_store
+from tests.helpers.plain_s3 import PlainS3, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -124,6 +128,35 @@ def test_a_folder_of_parts_gives_the_same_trials_with_both_engines(tmp_path: Pat
     assert [trial.value for trial in plain] == [trial.value for trial in piped]
     assert [trial.proposal.config for trial in plain] == [trial.proposal.config for trial in piped]
     assert len(plain) == 2
+
+
+def test_a_table_in_an_object_store_is_looked_at_and_tuned_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first study file to the trials of both engines."""
+    new_store(tmp_path / "runs")
+    place, address = tmp_path / "customers.parquet", "s3://bucket/tables/customers.parquet"
+    week(1, 300).assign(day=["2024-05-01", "2024-05-02"] * 150).to_parquet(place, partition_cols=["day"])
+    fields = {"objective": "accuracy", "tuner": {"trials_per_round": 2}, "registry": {}}
+    with serving(PlainS3(), monkeypatch):
+        store = open_store(address)
+        for part in place.rglob("*.parquet"):
+            store.write(part.relative_to(place).as_posix(), part.read_bytes())
+        said = rlhpo("init", "--data", address, "--target", "churn", "--out", "first.yaml", cwd=tmp_path)
+        assert f"{address}: 300 rows" in said
+        assert f"path: {address}" in (tmp_path / "first.yaml").read_text()
+        path = study(tmp_path, data={"path": address, "target": "churn"}, **fields)
+        assert "can be read: 300 rows" in rlhpo("check", path, cwd=tmp_path)
+        skipped = rlhpo("check", path, "--offline", cwd=tmp_path)
+        assert f"{address} is looked at without --offline" in skipped
+        for engine in ("inprocess", "kfp"):
+            rlhpo("tune", path, "--engine", engine, "--out", f"runs/{engine}", cwd=tmp_path)
+    folders = [StudyFolder.open(tmp_path / "runs" / name) for name in ("inprocess", "kfp")]
+    far, piped = ([trial.value for trial in folder.history().trials] for folder in folders)
+    assert far == piped
+    assert len(far) == 2
+    here = load_table(DataSpec(path=place, target="churn"), seed=0).digest
+    assert [folder.record().table for folder in folders] == [here, here]
+    assert folders[0].record().baseline == folders[1].record().baseline is not None
+    assert address in folders[0].study_file.read_text()
 
 
 def test_the_model_takes_rows_as_pandas_reads_them(tmp_path: Path) -> None:

@@ -105,10 +105,14 @@ def _column(former: pd.Series, now: pd.Series, name: str, mutated: Mutated) -> s
         return f"{now.dtype} instead of {former.dtype}"
     if categorical:
         alike = now.cat.codes[kept].to_numpy() == former.cat.codes[kept].to_numpy()
-        texts = name in mutated.relabelled or (now[kept].astype(str) == former[kept].astype(str)).all()
+        if ((now.cat.codes < 0) != (former.cat.codes < 0))[kept].any():
+            return "gaps elsewhere"
+        # What is missing on both sides is no text.
+        shown = kept & (now.cat.codes >= 0).to_numpy()
+        texts = name in mutated.relabelled or (now[shown].astype(str) == former[shown].astype(str)).all()
         if name in mutated.relabelled:
-            pairs = {*zip(former[kept].astype(str), now[kept].astype(str), strict=True)}
-            return None if len(pairs) == former[kept].nunique() == now[kept].nunique() else "other categories"
+            pairs = {*zip(former[shown].astype(str), now[shown].astype(str), strict=True)}
+            return None if len(pairs) == former[shown].nunique() == now[shown].nunique() else "other categories"
         return None if texts and (alike.all() or not kept.all()) else "other categories"
     numbers, wanted = now[kept].to_numpy(dtype=float), former[kept].to_numpy(dtype=float)
     if name in mutated.relabelled:

@@ -14,6 +14,8 @@ import pandas as pd
 
 Rng = np.random.Generator
 TARGET = "target"
+#: Other spellings of words that pandas takes for a missing cell.
+_GAPS = {"None", "NA", "N/A", "NULL"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +321,8 @@ def spellings(rng: Rng, table: pd.DataFrame) -> Mutated:
     names = [name for name in [*_categories(table), TARGET] if not pd.api.types.is_numeric_dtype(table[name])]
     name = _pick(rng, [each for each in names if table[each].astype(str).str.contains("[a-z]").all()])
     change = [str.upper, str.title, lambda text: f" {text} ", lambda text: f"{text}."][rng.integers(4)]
+    if {change(value) for value in table[name].dropna()} & _GAPS:
+        raise LookupError("a category is written like a gap, such as None")
     cells = [change(value) if i % 5 == 0 and isinstance(value, str) else value for i, value in enumerate(table[name])]
     return Mutated(content=_csv(_with(table, name, cells)))
 

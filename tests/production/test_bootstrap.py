@@ -61,3 +61,26 @@ def test_a_score_that_is_not_defined_is_nan() -> None:
     _, output = answers(2)
     assert np.isnan(scores("auc", np.zeros(60), output, np.ones((1, 60)))).all()
     assert np.isnan(scores("r2", np.ones(60), output[:, 0], np.ones((1, 60)))).all()
+
+
+@pytest.mark.parametrize("metric", [*CLASSIFICATION_METRICS, *REGRESSION_METRICS])
+def test_weighted_scores_are_those_of_the_study(metric: str) -> None:
+    rng = np.random.default_rng(3)
+    weights = rng.uniform(0.1, 5, 60)
+    target, output = answers(2)
+    if metric in REGRESSION_METRICS:
+        output = target + rng.normal(2, 1, 60)
+        target = target + 2.0
+    shown = output if output.ndim == 1 else output[:, 1]
+    classes = 0 if metric in REGRESSION_METRICS else 2
+    (value,) = scores(metric, target, output, weights[None])
+    assert value == pytest.approx(score(metric, target, shown, classes, weights), abs=1e-9)
+
+
+def test_groups_are_drawn_whole() -> None:
+    groups = np.array([0, 0, 1, 2, 2, 2])
+    weights = np.concatenate(list(draws(6, 200, seed=0, groups=groups)))
+    assert weights.shape == (200, 6)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 5]).all()
+    assert (weights[:, [0, 2, 3]].sum(1) == 3).all(), "as many groups as there are"

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rlhpo_core.evaluators.metrics import score
 from rlhpo_core.production.answers import Answers
 from rlhpo_core.production.gate import Measured, Verdict, judge, margin_of
 from rlhpo_core.study.production_settings import GateSpec
@@ -165,3 +166,62 @@ def test_a_gain_within_the_default_margin_keeps_the_champion() -> None:
     judged = verdict(5000, won=0.088, lost=0.08, spec=QUICK)
     assert judged.decision == "keep"
     assert measured_of(judged).margin == 0.01
+
+
+def customers(groups: int, each: int, seed: int) -> tuple[np.ndarray, Answers, Answers, np.ndarray]:
+    """Customers of whom each is served better by one of two models that are equally good on the whole."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), each)
+    rows = len(group)
+    target, both, differ = rng.integers(2, size=rows), rng.random(rows) < 0.8, rng.random(rows) < 0.3
+    lean = rng.choice([-1, 0, 1], groups)[group]
+    champion = np.where(differ & (lean != 0), lean < 0, both)
+    challenger = np.where(differ & (lean != 0), lean > 0, both)
+    return target.astype(float), answers(champion, target), answers(challenger, target), group
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+def test_rows_of_one_group_do_not_count_as_so_many(metric: str) -> None:
+    """60 pairs of equal models: by rows one in four passes, by groups one in twenty may (7 are a 3 % accident)."""
+    spec = QUICK.model_copy(update={"margin": 0.0, "resamples": 200})
+    passed = {"rows": 0, "groups": 0}
+    for seed in range(60):
+        *pair, group = customers(40, 10, seed)
+        passed["rows"] += judge(metric, *pair, {}, spec, seed).decision == "promote"
+        passed["groups"] += judge(metric, *pair, {}, spec, seed, groups=group + 5).decision == "promote"
+    assert passed["rows"] >= 9
+    assert passed["groups"] <= 6
+
+
+def test_a_challenger_that_is_better_for_most_groups_is_promoted() -> None:
+    target, champion, challenger = pair(1000, won=0.1, lost=0.02, seed=0)
+    judged = judge("accuracy", target, champion, challenger, {}, QUICK, 0, groups=np.repeat(np.arange(100), 10))
+    assert judged.decision == "promote"
+    few = judge("accuracy", target, champion, challenger, {}, QUICK, 0, groups=np.repeat(np.arange(10), 100))
+    assert few.decision == "refuse"
+    assert "1000 rows of 10 groups (data.split) are too few to decide" in few.reason
+    # A slice of few groups says nothing either.
+    slices = {"place=north": np.arange(1000) < 150}
+    worse = replace(
+        challenger, output=np.where(slices["place=north"][:, None], champion.output[::-1], challenger.output)
+    )
+    by_rows = judge("accuracy", target, champion, worse, slices, QUICK, 0)
+    by_groups = judge("accuracy", target, champion, worse, slices, QUICK, 0, groups=np.repeat(np.arange(100), 10))
+    assert any("place=north" in guard.name for guard in by_rows.guards)
+    assert not any("place=north" in guard.name for guard in by_groups.guards)
+
+
+def test_rows_count_by_their_weight_as_in_the_studys_scores() -> None:
+    """The challenger wins on many rows of no weight and loses on few that matter."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(2, size=900)
+    heavy = np.arange(900) < 300
+    champion = answers(heavy | (rng.random(900) < 0.5), target)
+    challenger = answers(~heavy | (rng.random(900) < 0.5), target)
+    weights = np.where(heavy, 10.0, 0.1)
+    pair = (target.astype(float), champion, challenger)
+    assert judge("accuracy", *pair, {}, QUICK, 0).decision == "promote"
+    judged = judge("accuracy", *pair, {}, QUICK, 0, weights=weights)
+    assert judged.decision == "keep"
+    wanted = score("accuracy", target, challenger.output, 2, weights)
+    assert measured_of(judged).challenger == pytest.approx(wanted)

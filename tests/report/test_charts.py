@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rlhpo_core.evaluators.protocol import Baseline
 from rlhpo_core.report.charts import charts, script
 from rlhpo_core.report.figures import CAPTIONS, figures
 from rlhpo_core.report.page import html_report
@@ -89,3 +90,14 @@ def test_names_are_shown_literally() -> None:
         for tag in ("<b>", "<i>", "<u>"):
             assert tag not in chart
             assert tag.replace("<", "\\u003c").replace(">", "\\u003e") not in chart
+
+
+def test_what_trials_have_to_beat_is_a_line() -> None:
+    spec = make_spec(line_space(1))
+    history = history_of(spec, [{"value": 0.1 * i} for i in range(5)])
+    baseline = Baseline(metric="score", constant=0.5, answer="always '<b>'", defaults=-60.0, library="XGBoost")
+    chart = charts(spec, history, (), None, baseline)["progress.png"]
+    assert "&lt;b&gt;" in chart.replace("\\u0026", "&")
+    assert "<b>" not in chart
+    assert "XGBoost as it comes: -60, off the scale" in chart
+    assert "XGBoost as it comes" not in charts(spec, history, (), None)["progress.png"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlhpo_core.evaluators.protocol import Baseline
 from rlhpo_core.report import figures as drawing
 from rlhpo_core.report.figures import CAPTIONS, figures
 from rlhpo_core.report.page import html_report, study_note
@@ -129,3 +130,20 @@ def test_importances_by_a_poor_model_are_said_to_be_poor() -> None:
     figure = drawing._importance(spec, sensitivity)
     assert figure is not None
     assert any("POOR" in text.get_text() for text in figure.axes[0].texts)
+
+
+def test_what_trials_have_to_beat_is_a_line() -> None:
+    spec = make_spec(line_space(1))
+    history = history_of(spec, [{"value": 0.1 * i} for i in range(5)])
+    baseline = Baseline(metric="score", constant=0.5, answer="always 'a $x$'", defaults=-60.0, library="XGBoost")
+    (axes,) = drawing._progress(spec, history, baseline).axes
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in axes.get_lines()}
+    assert lines["always 'a \\$x\\$': 0.5"] == [0.5, 0.5]
+    assert lines["XGBoost as it comes: -60, off the scale"] == []
+    low, high = axes.get_ylim()
+    assert -1 < low < 0.5 < high
+    check_pngs({"progress.png": figures(spec, history, (), None, baseline)["progress.png"]})
+    # Where no trial has a score there is nothing to compare with.
+    failed = history_of(spec, [{"status": "failed"}])
+    (axes,) = drawing._progress(spec, failed, baseline).axes
+    assert not axes.get_lines()

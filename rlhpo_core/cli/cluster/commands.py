@@ -378,7 +378,9 @@ def _table(spec: StudySpec, run: RunOptions) -> str:
     if run.upload:
         if run.table:
             raise UserError("--upload: puts the study's own table into the store; leave out --table, or --upload")
-        return _uploaded(spec.data.path, f"{run.store.rstrip('/')}/tables")
+        return _uploaded(spec.data.source, f"{run.store.rstrip('/')}/tables")
+    if not run.table and spec.data.address is not None:
+        return spec.data.address
     if not run.table.startswith("s3://"):
         raise UserError(
             f"--table: the pods cannot read {run.table or spec.data.path}; put it into an object store and name it "
@@ -387,14 +389,14 @@ def _table(spec: StudySpec, run: RunOptions) -> str:
     return run.table
 
 
-def _uploaded(path: Path, place: str) -> str:
+def _uploaded(source: str, place: str) -> str:
     """Put a table into the store, under a name that tells its content; returns its address."""
-    from rlhpo_core.kubeflow.steps.study import fetch_table
     from rlhpo_core.storage.object_store import open_store
+    from rlhpo_core.storage.tables import fetch_table
 
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        given = fetch_table(str(path), copy)
+        given = fetch_table(source, copy)
         data = copy.read_bytes()
     name = f"{hashlib.sha256(data).hexdigest()[:12]}-{given}"
     open_store(place).create(name, data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from rlhpo_core.errors import UserError
 from rlhpo_core.kubeflow import pod
-from rlhpo_core.kubeflow.steps.study import FINDINGS, fetch_table, files_of, on_cpu, tracked
+from rlhpo_core.kubeflow.steps.study import FINDINGS, files_of, on_cpu, tracked
 from rlhpo_core.retries import patiently
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.storage.tables import fetched, with_data
 from rlhpo_core.study.spec import StudySpec
 
 # What is slow to import (torch, MLflow, XGBoost) is imported by the step that needs it, as in steps.
@@ -200,11 +200,8 @@ def _at_hand(spec: StudySpec, source: str) -> Iterator[StudySpec]:
     """The study with its table in this file system, and without an accelerator."""
     if spec.data is None:
         raise UserError("a retuning needs a table: the study has no data")
-    wanted = source or str(spec.data.path)
-    with tempfile.TemporaryDirectory() as folder:
-        fetched = Path(folder) / "fetched"
-        path = fetched.rename(Path(folder) / fetch_table(wanted, fetched))
-        yield on_cpu(spec).model_copy(update={"data": spec.data.model_copy(update={"path": path})})
+    with fetched(source or spec.data.source) as path:
+        yield with_data(on_cpu(spec), path)
 
 
 def _found(files: StudyFiles) -> bytes:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from rlhpo_core.errors import UserError
@@ -18,6 +15,7 @@ from rlhpo_core.retries import patiently
 from rlhpo_core.storage import attempts
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
+from rlhpo_core.storage.tables import with_data
 from rlhpo_core.study.cluster_settings import in_bytes
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import POD_MEMORY, Proposal, Trial, TrialStatus
@@ -36,63 +34,6 @@ def on_cpu(spec: StudySpec) -> StudySpec:
     return spec.model_copy(update={"execution": spec.execution.model_copy(update={"device": "cpu"})})
 
 
-def fetch_table(source: str, table: Path) -> str:
-    """Copy the table, or the images, to where the pipeline wants it. A folder of images becomes one ZIP.
-
-    Args:
-        source: A path or an address (``s3://…``).
-
-    Returns: its file name, whose ending tells its format.
-
-    Raises: UserError if there is none.
-    """
-    folder, _, name = source.rstrip("/").rpartition("/")
-    if "://" in source:
-        data = open_store(folder).read(name)
-        if data is None:
-            return _pack_store(source, table, f"{name}.zip")
-        table.write_bytes(data)
-        return name
-    if Path(source).is_dir():
-        # Folders as well: an empty one is a class without images, which has to be found out.
-        found = {path.relative_to(source).as_posix(): path for path in sorted(Path(source).rglob("*"))}
-        _pack({f"{name}/" if path.is_dir() else name: _reader(path) for name, path in found.items()}, table)
-        return f"{Path(source).resolve().name}.zip"
-    try:
-        shutil.copyfile(source, table)
-    except OSError as error:
-        raise UserError(f"cannot read the table {source}: {error}") from error
-    return Path(source).name
-
-
-def _pack_store(source: str, table: Path, name: str) -> str:
-    """What lies below an address, as a ZIP of that name."""
-    store = open_store(source.rstrip("/"))
-
-    def read(key: str) -> bytes:
-        return store.read(key) or b""
-
-    if not (keys := store.keys()):
-        raise UserError(f"there is no table at {source}")
-    _pack({key: partial(read, key) for key in keys}, table)
-    return name
-
-
-def _reader(path: Path) -> Callable[[], bytes]:
-    return (lambda: b"") if path.is_dir() else path.read_bytes
-
-
-def _pack(files: Mapping[str, Callable[[], bytes]], table: Path) -> None:
-    """A ZIP, the same bytes for the same files; images are compressed already."""
-    try:
-        with zipfile.ZipFile(table, "w", zipfile.ZIP_STORED) as archive:
-            for name, read in files.items():
-                # Without a time, which would differ.
-                archive.writestr(zipfile.ZipInfo(name), read())
-    except OSError as error:
-        raise UserError(f"cannot copy the images: {error}") from error
-
-
 @contextmanager
 def with_table(spec: StudySpec, table: Path, name: str) -> Iterator[StudySpec]:
     """The study with its table at hand. Artifacts have no file ending, and the ending tells the format."""
@@ -102,7 +43,7 @@ def with_table(spec: StudySpec, table: Path, name: str) -> Iterator[StudySpec]:
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder) / name
         link.symlink_to(table.resolve())
-        yield spec.model_copy(update={"data": spec.data.model_copy(update={"path": link})})
+        yield with_data(spec, link)
 
 
 def tracked(spec: StudySpec) -> Path:

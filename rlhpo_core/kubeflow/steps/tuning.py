@@ -25,7 +25,6 @@ from rlhpo_core.kubeflow import pod
 from rlhpo_core.kubeflow.steps.study import (
     catch_up,
     died,
-    fetch_table,
     files_of,
     keep,
     log_trial,
@@ -38,6 +37,7 @@ from rlhpo_core.storage import lease
 from rlhpo_core.storage.attempts import marked
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
+from rlhpo_core.storage.tables import fetch_table
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
 from rlhpo_core.trial import History, Proposal, Trial
@@ -90,6 +90,8 @@ def prepare(
 ) -> Prepared:
     """Check the study, copy its table, open its run in MLflow, and hand out the state from which it goes on.
 
+    A study that begins also gets the score of the library's defaults, which trials have to beat.
+
     Args:
         store: Where the study's files live, its study file among them, here as in all steps.
         table_source: A path or an address (``s3://…``) that takes the place of ``data.path``; empty for that itself.
@@ -108,6 +110,7 @@ def prepare(
 
 def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials: bool) -> Prepared:
     from rlhpo_core.evaluators.kinds import build_evaluator
+    from rlhpo_core.execution.beginning import baseline_of
     from rlhpo_core.kubeflow import next_run
     from rlhpo_core.tuner import state_file
 
@@ -115,15 +118,17 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
     next_run.note_beginning(files)
     spec, name = files.spec(), ""
     if spec.data is not None:
-        name = fetch_table(table_source or str(spec.data.path), table)
+        name = fetch_table(table_source or spec.data.source, table)
     else:
         table.write_bytes(b"")
-    # Trains nothing, and its pod has no accelerator.
+    # Trains with the library's defaults at most, and its pod has no accelerator.
     with with_table(on_cpu(spec), table, name) as local:
         evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
         current = _begun(files, spec, data)
+        if (baseline := baseline_of(files, evaluator, current)) is not None:
+            print(baseline.text, flush=True)
         # A study that is at its end stays FINISHED in MLflow: no later step would close its run again.
         over = next_run.is_over(files, spec) is not None
         run_id = open_run(spec, files, data) if log_trials and not over else ""

@@ -7,16 +7,11 @@ import pytest
 
 from rlhpo_core.data.images.dataset import load_images
 from rlhpo_core.errors import UserError
-from rlhpo_core.kubeflow.steps.study import fetch_table, with_table
+from rlhpo_core.kubeflow.steps.study import with_table
 from rlhpo_core.storage.object_store import open_store
+from rlhpo_core.storage.tables import fetch_table
 from rlhpo_core.study.spec import DataSpec
-from tests.helpers.pictures import as_folder, as_npz, study
-
-
-def test_a_file_is_copied_under_its_name(tmp_path: Path) -> None:
-    path = as_npz(tmp_path / "corners.npz")
-    assert fetch_table(str(path), tmp_path / "fetched") == "corners.npz"
-    assert (tmp_path / "fetched").read_bytes() == path.read_bytes()
+from tests.helpers.pictures import as_folder, study
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -49,10 +44,3 @@ def test_a_class_without_images_is_found_out_in_the_pipeline_too(tmp_path: Path)
         assert local.data is not None
         with pytest.raises(UserError, match=r"corners\.zip/above/ holds no images"):
             load_images(local.data, seed=0)
-
-
-def test_nothing_is_no_table(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no table at file:///.*/absent"):
-        fetch_table(f"file://{tmp_path}/absent", tmp_path / "fetched")
-    with pytest.raises(UserError, match=r"cannot read the table .*absent\.csv"):
-        fetch_table(str(tmp_path / "absent.csv"), tmp_path / "fetched")

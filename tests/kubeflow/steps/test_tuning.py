@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from rlhpo_core.errors import UserError
+from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow.next_run import put_study
@@ -109,6 +110,7 @@ def test_the_steps_make_the_trials_that_the_runner_makes(
     assert comparable(trials) == expected
     assert [trial.status for trial in trials].count(TrialStatus.FAILED) == 1
     assert "on purpose" in (trials[1].error or "")
+    assert folder.record().baseline == build_evaluator(parse_study(study(), "here"), 1).baseline()
 
     store = MlflowClient(tracking)
     children = store.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{chunk.prepared.run_id}'")
