@@ -129,7 +129,7 @@ def _legend_below(ax: Axes) -> None:
 # -- progress --------------------------------------------------------------------------------------------------------
 
 
-def _progress(spec: StudySpec, history: History, baseline: Baseline | None) -> Figure:
+def _progress(spec: StudySpec, history: History, baseline: Baseline | None = None) -> Figure:
     figure = canvas(9, 4.2)
     ax = figure.subplots()
     best, trials, up = history.best(), history.trials, history.direction == "maximize"

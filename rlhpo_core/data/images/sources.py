@@ -180,12 +180,12 @@ def _folder(path: Path) -> Source:
     ordered = [*training, *(name for name in names if divided and name.startswith(f"{_TESTING}/"))]
     files = [name for name in ordered if not name.endswith("/")]
     for name in files:
-        if name.lower().endswith((".csv", ".csv.gz", ".tsv", ".txt")):
-            raise UserError(
-                f"{path}/{above}{name} is no image; a folder holds images, or a table in Parquet parts. Join tables in "
-                "text to one file, and name that"
-            )
         if len(PurePosixPath(name).parts) < depth + 2:
+            if name.lower().endswith((".csv", ".csv.gz", ".tsv", ".txt")):
+                raise UserError(
+                    f"{path}/{above}{name} is no image; a folder holds images, or a table in Parquet parts. Join "
+                    "tables in text to one file, and name that"
+                )
             raise UserError(f"{path}/{above}{name} lies in no class folder; put the images of each class into a folder")
         if not name.lower().endswith(_SUFFIXES):
             raise UserError(f"{path}/{above}{name} is neither PNG nor JPEG; convert it, or take it out")
