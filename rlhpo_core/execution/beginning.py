@@ -81,21 +81,50 @@ def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:
         return find_prior(spec.prior, lambda: Connection.of(spec.tracking, local_mlflow))
     if spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
         return None
-    # Those that come with rlhpo are named after the kind of evaluator that they were learnt with.
-    names = [name for name in builtin_names() if name.startswith(f"{spec.evaluator.kind}-")]
-    return next((prior for name in names if prior_mapping.fits(prior := load_prior(name), spec.space)), None)
+    return _shipped(spec)
+
+
+def _shipped(spec: StudySpec) -> Prior | None:
+    """The prior that comes with rlhpo for what the study tunes, whatever evaluator trains it, if there is one.
+
+    The names of hyperparameters tell which algorithm it is: the study has those of the prior and tunes no other. Of
+    XGBoost's own evaluator it is known, and others may be tuned.
+    """
+    own = [name for name in builtin_names() if name.startswith(f"{spec.evaluator.kind}-")]
+    tuned = {step.name for step in spec.space.steps}
+    for prior in map(load_prior, own or builtin_names()):
+        alike = own or tuned <= {step.name for step in prior.space.steps}
+        if alike and _of_kind(prior, spec.objective.metric) and prior_mapping.fits(prior, spec.space):
+            return prior
+    return None
+
+
+def _of_kind(prior: Prior, metric: str) -> bool:
+    """Whether a prior was learnt from classification, or from regression, as the metric is."""
+    return metric in METRICS and all(
+        _is_classification(learnt) == _is_classification(metric) for learnt in _learnt(prior)
+    )
+
+
+def _learnt(prior: Prior) -> list[str]:
+    """The metrics that a prior's studies were judged by."""
+    return prior.card.objective.split(", ")
+
+
+def _is_classification(metric: str) -> bool:
+    return metric in CLASSIFICATION_METRICS
 
 
 def objective_remark(prior: Prior, spec: StudySpec) -> str | None:
     """What is to be said of a prior that was learnt from studies with another goal; ``None`` if nothing is.
 
-    Only of a prior that the study names: those that come with rlhpo were tried on both kinds of tasks.
+    Only of a prior that the study names: ``auto`` takes none of another kind of task.
     """
     learnt, wanted = prior.card.objective, spec.objective.metric
-    if spec.prior == "auto" or learnt not in METRICS or learnt == wanted:
+    if spec.prior == "auto" or not set(_learnt(prior)) <= METRICS.keys() or wanted in _learnt(prior):
         return None
-    other = (learnt in CLASSIFICATION_METRICS) != (wanted in CLASSIFICATION_METRICS) and wanted in METRICS
-    task = "regression" if learnt not in CLASSIFICATION_METRICS else "classification"
+    other = wanted in METRICS and not _of_kind(prior, wanted)
+    task = "classification" if _is_classification(_learnt(prior)[0]) else "regression"
     of = f", that is {task}," if other else ""
     return (
         f"prior: {prior.card.name} was learnt from studies judged by {learnt}{of} and this one is judged by {wanted}; "

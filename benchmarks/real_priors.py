@@ -1,0 +1,360 @@
+"""Priors from the bank of real trainings: how good they are on tables that they have not seen, and what is shipped.
+
+    python -m benchmarks.real_priors                 print how they do on tables left out
+    python -m benchmarks.real_priors --out DIR       train them, for rlhpo_core/priors/builtin
+
+Tables are in five groups. What is learnt without a group is judged on it: by the lowest regret among the first 1, 2, 5
+and 10 configurations, 0 for the best that was tried on a table and 1 for the median of the quasi-random ones, at most
+2. All of these were trained with: nothing is predicted. Beside it stand the library's defaults, and five configurations
+by hand, the defaults first. Intervals are of the paired difference of means, 95 %, tables drawn anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import markdown, real_evaluations, traces
+from benchmarks.real_evaluations import ANYWHERE, BEST, EARLIER, FOLDS, LIBRARY, Row, fold_of
+
+traces.single_threaded()
+
+from benchmarks.algorithms import ALGORITHMS, METRICS, Algorithm, Floats, canonical_of  # noqa: E402
+from rlhpo_core.priors.common_space import told_once  # noqa: E402
+from rlhpo_core.priors.portfolio import WORST, choose_measured  # noqa: E402
+from rlhpo_core.priors.training import FinishedStudy, PriorSettings, train  # noqa: E402
+from rlhpo_core.study.spec import METRICS as DIRECTIONS  # noqa: E402
+from rlhpo_core.trial import Config, sign  # noqa: E402
+from rlhpo_core.tuner.prior import Prior  # noqa: E402
+
+BUDGETS = (1, 2, 5, 10)
+RESAMPLINGS = 10_000
+PORTFOLIO = 5
+#: A table of fewer configurations with a score is left out.
+LEAST = 15
+#: Of the shipped priors: small files, and no policy, which costs the most of one.
+SETTINGS = PriorSettings(width=32, features=8, steps=1500, policy_updates=0, portfolio=0)
+SOURCE = (
+    "Real trainings with up to 400 rows of public tables, most of them of the UCI repository and OpenML "
+    "(benchmarks/results/real_evaluations)"
+)
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Configurations of an algorithm that were tried on all tables of a kind, judged by one metric."""
+
+    algorithm: Algorithm
+    task: str
+    metric: str
+    tables: Sequence[str]
+    configs: Sequence[Config]
+    """N of them in their canonical form, none twice."""
+    kinds: Sequence[frozenset[tuple[str, int]]]
+    """Of each configuration: why it was tried, and without which group of tables."""
+    rewards: Floats
+    """(T, N): higher is better; NaN where there is none."""
+    seconds: Floats
+    """(T, N): of CPU."""
+    library: Floats
+    """(T,): rewards of the library's defaults."""
+
+    @property
+    def regrets(self) -> Floats:
+        """(T, N)."""
+        return self._regrets(self.rewards)
+
+    @property
+    def library_regrets(self) -> Floats:
+        """(T,)."""
+        return self._regrets(self.library[:, None])[:, 0]
+
+    def _regrets(self, rewards: Floats) -> Floats:
+        best = np.nanmax(np.column_stack([self.rewards, self.library]), axis=1)
+        anywhere = self.of_kind(ANYWHERE)
+        # What was too long counts as bad.
+        middling = np.median(np.nan_to_num(self.rewards[:, anywhere], nan=-np.inf), axis=1)
+        middling = np.where(np.isfinite(middling), middling, np.nanmin(self.rewards, axis=1))
+        regrets = (best[:, None] - rewards) / np.maximum(best - middling, 1e-9)[:, None]
+        return np.minimum(np.nan_to_num(regrets, nan=WORST), WORST)
+
+    @property
+    def folds(self) -> Indices:
+        """(T,): the group of each table among all of its kind."""
+        return np.array([fold_of(table) for table in self.tables])
+
+    @property
+    def costs(self) -> Floats:
+        """(N,): relative to the median of the quasi-random ones, as a geometric mean over tables."""
+        logs = np.log(np.maximum(self.seconds, 1e-4))
+        return np.asarray(np.exp((logs - np.median(logs[:, self.of_kind(ANYWHERE)], axis=1, keepdims=True)).mean(0)))
+
+    def of_kind(self, kind: str) -> Indices:
+        return np.array(
+            [i for i, kinds in enumerate(self.kinds) if any(kind == known for known, _ in kinds)], dtype=int
+        )
+
+    def eligible(self, without: int) -> Indices:
+        """Configurations that may be chosen if a group of tables is left out: it had no part in any of them."""
+        return np.array(
+            [
+                index
+                for index, kinds in enumerate(self.kinds)
+                if any(kind != EARLIER and (kind != BEST or without in (-1, group)) for kind, group in kinds)
+            ],
+            dtype=int,
+        )
+
+    @property
+    def by_hand(self) -> list[int]:
+        """The nearest to the library's defaults, and the picks by hand."""
+        canonical = told_once(
+            self.algorithm.picks(self.task), self.algorithm.space, canonical_of(self.algorithm.space_name)
+        )
+        return [self.configs.index(config) for config in canonical]
+
+
+def pools_of(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Pool]]:
+    """By algorithm and task, and then by metric: those with two tables or more."""
+    grouped: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((row.algorithm, row.task), []).append(row)
+    found: dict[tuple[str, str], dict[str, Pool]] = {}
+    for key in sorted(grouped):
+        pools = {metric: pool for metric in METRICS[key[1]] if (pool := _pool(grouped[key], metric)) is not None}
+        if pools:
+            found[key] = pools
+    return found
+
+
+def _pool(rows: Sequence[Row], metric: str) -> Pool | None:
+    """The tables on which all configurations were tried that were tried on most of them."""
+    algorithm, task = ALGORITHMS[rows[0].algorithm], rows[0].task
+    told = told_once(
+        [row.config if row.kind != LIBRARY else algorithm.default(task) for row in rows],
+        algorithm.space,
+        canonical_of(algorithm.space_name),
+    )
+    texts = [json.dumps(config, sort_keys=True) for config in told]
+    counts: dict[str, set[str]] = {}
+    for row, text in zip(rows, texts, strict=True):
+        if row.kind != LIBRARY:
+            counts.setdefault(text, set()).add(row.table)
+    tables_of = {row.table: {text for r, text in zip(rows, texts, strict=True) if r.table == row.table} for row in rows}
+    whole = max(len(tables) for tables in counts.values())
+    kept = [text for text, tables in counts.items() if len(tables) >= 0.8 * whole]
+    tables = sorted(table for table, known in tables_of.items() if known >= set(kept))
+    at = {text: index for index, text in enumerate(kept)}
+    place = {table: index for index, table in enumerate(tables)}
+    rewards, seconds = np.full((len(tables), len(kept)), np.nan), np.full((len(tables), len(kept)), np.nan)
+    library, kinds = np.full(len(tables), np.nan), [set[tuple[str, int]]() for _ in kept]
+    configs: list[Config] = [{} for _ in kept]
+    for row, config, text in zip(rows, told, texts, strict=True):
+        if row.table not in place or text not in at:
+            continue
+        reward = sign(DIRECTIONS[metric]) * (row.scores or {}).get(metric, np.nan)
+        if row.kind == LIBRARY or (algorithm.expressed and config == _default(algorithm, task)):
+            library[place[row.table]] = reward
+        if row.kind == LIBRARY:
+            continue
+        index = at[text]
+        configs[index] = config
+        kinds[index].add((row.kind, row.without))
+        # Of several that train the same model the quickest is what is meant.
+        if not row.seconds >= seconds[place[row.table], index]:
+            rewards[place[row.table], index], seconds[place[row.table], index] = reward, row.seconds
+    good = [
+        index
+        for index in range(len(tables))
+        if np.isfinite(rewards[index]).sum() >= LEAST and np.nanstd(rewards[index]) > 0 and np.isfinite(library[index])
+    ]
+    if len(good) < 2:
+        return None
+    return Pool(
+        algorithm, task, metric, [tables[i] for i in good], configs, [frozenset(k) for k in kinds], rewards[good],
+        seconds[good], library[good],
+    )  # fmt: skip
+
+
+def _default(algorithm: Algorithm, task: str) -> Config:
+    return told_once([algorithm.default(task)], algorithm.space, canonical_of(algorithm.space_name))[0]
+
+
+# -- portfolios --------------------------------------------------------------------------------------------------------
+
+
+def portfolio_of(pools: Sequence[Pool], without: int, size: int, ignoring_time: bool = False) -> list[int]:
+    """Indices of a portfolio for some metrics of an algorithm, from the tables outside of a group.
+
+    The defaults come first if what would be first instead is worse than the library's on tables left out.
+
+    Args:
+        pools: Of the metrics, with the same configurations.
+        without: The group; -1 for none.
+        size: Of the portfolio.
+        ignoring_time: Whether it does not matter how long trainings take.
+    """
+    chosen = _greedy(pools, {without}, without, size, ignoring_time)
+    losses = []
+    for inner in range(FOLDS):
+        if inner == without:
+            continue
+        first = _greedy(pools, {without, inner}, without, 1, ignoring_time)[0]
+        for pool in pools:
+            rows = pool.folds == inner
+            losses.append(pool.regrets[rows, first] - pool.library_regrets[rows])
+    if np.concatenate(losses).mean() > 0:
+        return _greedy(pools, {without}, without, size, ignoring_time, pools[0].by_hand[0])
+    return chosen
+
+
+def _greedy(
+    pools: Sequence[Pool], left_out: set[int], without: int, size: int, ignoring_time: bool, first: int | None = None
+) -> list[int]:
+    eligible = pools[0].eligible(without)
+    rows = [~np.isin(pool.folds, list(left_out)) for pool in pools]
+    regrets = np.concatenate([pool.regrets[kept][:, eligible] for pool, kept in zip(pools, rows, strict=True)])
+    cost = None if ignoring_time else pools[0].costs[eligible]
+    place = None if first is None else int(np.flatnonzero(eligible == first)[0])
+    return [int(eligible[index]) for index in choose_measured(regrets, size, cost, place)]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Regrets of tables by what is tried on them, (T, budgets): NaN beyond what there is to try."""
+
+    regrets: Mapping[str, Floats]
+
+    def means(self, name: str) -> Floats:
+        return np.asarray(self.regrets[name].mean(axis=0))
+
+    def difference(self, one: str, other: str, at: int) -> tuple[float, float, float]:
+        """Of the means, ``one`` less ``other``, after a number of trials, with an interval."""
+        before, after = (self.regrets[name][:, BUDGETS.index(at)] for name in (other, one))
+        return interval(after - before)
+
+
+def interval(differences: Floats) -> tuple[float, float, float]:
+    """Mean, and 95 % by a bootstrap over tables."""
+    draws = np.random.default_rng(0).integers(len(differences), size=(RESAMPLINGS, len(differences)))
+    low, high = np.quantile(differences[draws].mean(axis=1), [0.025, 0.975])
+    return float(differences.mean()), float(low), float(high)
+
+
+def judge(judged: Pool, learnt: Sequence[Pool]) -> Judged:
+    """On each table, by what the other groups of tables have taught."""
+    regrets = judged.regrets
+    tried = {
+        "by hand": [judged.by_hand] * len(judged.tables),
+        "portfolio": [],
+    }
+    if len(earlier := judged.of_kind(EARLIER)):
+        tried["earlier prior"] = [[int(index) for index in earlier]] * len(judged.tables)
+    by_fold = {fold: portfolio_of(learnt, fold, max(BUDGETS)) for fold in set(judged.folds.tolist())}
+    tried["portfolio"] = [by_fold[fold] for fold in judged.folds.tolist()]
+    found = {"library": np.repeat(judged.library_regrets[:, None], len(BUDGETS), axis=1)}
+    for name, orders in tried.items():
+        lowest = np.full((len(orders), len(BUDGETS)), np.nan)
+        for table, order in enumerate(orders):
+            for column, budget in enumerate(BUDGETS):
+                if budget <= max(len(order), 5 if name != "portfolio" else budget):
+                    lowest[table, column] = regrets[table, order[:budget]].min()
+        found[name] = lowest
+    return Judged(found)
+
+
+# -- priors ------------------------------------------------------------------------------------------------------------
+
+
+def prior_name(algorithm: str, task: str) -> str:
+    """As it is shipped."""
+    return f"{algorithm.removesuffix('-wide')}-{task}"
+
+
+def trained(pools: Mapping[str, Pool], settings: PriorSettings = SETTINGS) -> Prior:
+    """A prior of one algorithm and task from all tables and metrics."""
+    first = next(iter(pools.values()))
+    studies = []
+    for metric, pool in pools.items():
+        for table, rewards, seconds in zip(pool.tables, pool.rewards, pool.seconds, strict=True):
+            known = np.flatnonzero(np.isfinite(rewards))
+            configs = [pool.configs[index] for index in known]
+            studies.append(FinishedStudy(f"{table} ({metric})", configs, rewards[known], seconds=seconds[known]))
+    name = prior_name(first.algorithm.space_name, first.task)
+    prior = train(name, first.algorithm.space, studies, ", ".join(pools), SOURCE, settings)
+    by_time, ignoring_time = (
+        tuple(first.configs[index] for index in portfolio_of([*pools.values()], -1, PORTFOLIO, ignoring))
+        for ignoring in (False, True)
+    )
+    return replace(prior, portfolio=by_time, portfolio_ignoring_time=ignoring_time)
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def tables(found: Mapping[tuple[str, str], Mapping[str, Pool]]) -> list[str]:
+    """What is printed: the regrets, and the differences."""
+    rows, differences = [], []
+    for (name, _), pools in found.items():
+        for metric, pool in pools.items():
+            judged = judge(pool, [*pools.values()])
+            cells = [_number(judged.means("library")[0])]
+            for kind, budgets in (("by hand", (5,)), ("earlier prior", (1, 5)), ("portfolio", BUDGETS)):
+                cells += [
+                    _number(judged.means(kind)[BUDGETS.index(budget)]) if kind in judged.regrets else "–"
+                    for budget in budgets
+                ]
+            rows.append([name, metric, len(pool.tables), *cells])
+            pairs = [("portfolio", "library", 1), ("portfolio", "by hand", 5)]
+            if "earlier prior" in judged.regrets:
+                pairs += [("portfolio", "earlier prior", 1), ("portfolio", "earlier prior", 5)]
+            differences.append(
+                [name, metric, *(_interval(judged.difference(*pair)) for pair in pairs), *["–"] * (4 - len(pairs))]
+            )
+    head = ["space", "metric", "tables", "defaults", "by hand 5", "earlier 1", "earlier 5"]
+    head += [f"prior {n}" for n in BUDGETS]
+    versus = ["prior 1 − defaults", "prior 5 − by hand 5", "prior 1 − earlier 1", "prior 5 − earlier 5"]
+    return [markdown.table(head, rows), markdown.table(["space", "metric", *versus], differences)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _interval(found: tuple[float, float, float]) -> str:
+    mean, low, high = found
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bank", type=Path, default=real_evaluations.RESULTS, metavar="DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="train, and write the priors there")
+    parser.add_argument("--algorithms", help="names of spaces, by commas; all that the bank has if not given")
+    given = parser.parse_args(arguments)
+    wanted = given.algorithms.split(",") if given.algorithms else list(ALGORITHMS)
+    found = {key: pools for key, pools in pools_of(real_evaluations.load(given.bank)).items() if key[0] in wanted}
+    if given.out is None:
+        print("\n\n".join(tables(found)))
+        return
+    given.out.mkdir(parents=True, exist_ok=True)
+    for pools in found.values():
+        began = time.process_time()
+        prior = trained(pools)
+        data = prior.to_bytes()
+        (given.out / f"{prior.card.name}.safetensors").write_bytes(data)
+        spent = time.process_time() - began
+        print(f"{prior.card.name}: {len(data) / 1024:.0f} KiB, {spent:.0f} CPU s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
