@@ -132,6 +132,8 @@ class Algorithm:
     tasks: Sequence[str] = (CLASSIFICATION, REGRESSION)
     expressed: bool = True
     """Whether the library's defaults are a configuration of the space."""
+    earlier: Sequence[Config] = ()
+    """What another prior would have tried first, for comparison."""
 
     @property
     def space(self) -> SearchSpace:
@@ -256,6 +258,21 @@ _FOREST_BY_HAND = (
     {"max_features": 0.25, "min_samples_leaf": 5, "n_estimators": 300},
 )  # fmt: skip
 _FOREST_OF_TASK = {CLASSIFICATION: {"max_features": "sqrt"}, REGRESSION: {"max_features": 1.0}}
+#: The portfolio of the prior from the surrogates of YAHPO Gym (``shipped_prior``), in canonical form: all are gbtree.
+_FROM_SURROGATES = tuple(
+    dict(zip(
+        ("booster", "n_estimators", "reg_lambda", "reg_alpha", "subsample", "learning_rate", "gamma", "max_depth",
+         "min_child_weight", "colsample_bytree", "colsample_bylevel"),
+        ("gbtree", *values), strict=True,
+    ))
+    for values in (
+        (65, 0.2797292, 0.02738912, 0.9604816, 0.3361943, 0.0002647968, 6, 2.718282, 0.9427438, 0.9779611),
+        (81, 0.001135124, 0.1394145, 0.9914105, 0.1443079, 0.0002037846, 13, 2.895932, 1.0, 1.0),
+        (48, 0.002191266, 0.09034083, 1.0, 0.7708949, 0.003053309, 11, 4.227068, 0.9983802, 1.0),
+        (63, 0.002016277, 0.2310508, 1.0, 0.612843, 0.003892427, 13, 7.951339, 1.0, 0.9994414),
+        (48, 26.29471, 0.01975418, 1.0, 0.7388957, 0.02825358, 2, 3.25951, 1.0, 1.0),
+    )
+)  # fmt: skip
 #: By the name of its space: what to take with its defaults.
 ALGORITHMS: dict[str, Algorithm] = {
     algorithm.space_name: algorithm
@@ -269,6 +286,7 @@ ALGORITHMS: dict[str, Algorithm] = {
                 {"n_estimators": 300, "learning_rate": 0.05, "max_depth": 8, "min_child_weight": 5, "subsample": 0.7,
                  "colsample_bytree": 0.7},
             ),
+            earlier=_FROM_SURROGATES,
         ),
         Algorithm(
             "lightgbm", _lightgbm,

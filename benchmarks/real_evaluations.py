@@ -140,6 +140,7 @@ def before_looking(algorithm: Algorithm, task: str, seed: int) -> list[Wanted]:
     return [
         *([] if algorithm.expressed else [Wanted(LIBRARY, {})]),
         *(Wanted(HAND, config) for config in algorithm.picks(task)),
+        *(Wanted(EARLIER, space.snap(config)) for config in algorithm.earlier),
         *(Wanted(ANYWHERE, config) for config in space.decode(sobol)),
         *(Wanted(MIXED, config) for config in space.decode(mixed)),
     ]
@@ -154,7 +155,7 @@ def near_the_best(algorithm: Algorithm, task: str, rows: Sequence[Row], seed: in
     space = algorithm.space
     wanted = []
     for without in (*range(FOLDS), -1):
-        seen = [row for row in rows if row.kind != LIBRARY and fold_of(row.table) != without]
+        seen = [row for row in rows if row.kind not in (LIBRARY, EARLIER) and fold_of(row.table) != without]
         configs, ranks = _mean_ranks(seen, task)
         if len(configs) < 2:
             continue

@@ -40,6 +40,8 @@ RESAMPLINGS = 10_000
 PORTFOLIO = 5
 #: A table of fewer configurations with a score is left out.
 LEAST = 15
+#: A configuration that was tried on a smaller share of the tables is left out: the bank is made table by table.
+MOST = 0.8
 #: Of the shipped priors: small files, and no policy, which costs the most of one.
 SETTINGS = PriorSettings(width=32, features=8, steps=1500, policy_updates=0, portfolio=0)
 SOURCE = (
@@ -137,7 +139,7 @@ def pools_of(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Pool]]:
 
 
 def _pool(rows: Sequence[Row], metric: str) -> Pool | None:
-    """The tables on which all configurations were tried that were tried on most of them."""
+    """Configurations that were tried on nearly all tables, and the tables on which all of these were tried."""
     algorithm, task = ALGORITHMS[rows[0].algorithm], rows[0].task
     told = told_once(
         [row.config if row.kind != LIBRARY else algorithm.default(task) for row in rows],
@@ -145,14 +147,15 @@ def _pool(rows: Sequence[Row], metric: str) -> Pool | None:
         canonical_of(algorithm.space_name),
     )
     texts = [json.dumps(config, sort_keys=True) for config in told]
-    counts: dict[str, set[str]] = {}
+    tried_on: dict[str, set[str]] = {}
+    tried: dict[str, set[str]] = {}
     for row, text in zip(rows, texts, strict=True):
         if row.kind != LIBRARY:
-            counts.setdefault(text, set()).add(row.table)
-    tables_of = {row.table: {text for r, text in zip(rows, texts, strict=True) if r.table == row.table} for row in rows}
-    whole = max(len(tables) for tables in counts.values())
-    kept = [text for text, tables in counts.items() if len(tables) >= 0.8 * whole]
-    tables = sorted(table for table, known in tables_of.items() if known >= set(kept))
+            tried_on.setdefault(text, set()).add(row.table)
+            tried.setdefault(row.table, set()).add(text)
+    most = max(len(tables) for tables in tried_on.values())
+    kept = [text for text, tables in tried_on.items() if len(tables) >= MOST * most]
+    tables = sorted(table for table, known in tried.items() if known >= set(kept))
     at = {text: index for index, text in enumerate(kept)}
     place = {table: index for index, table in enumerate(tables)}
     rewards, seconds = np.full((len(tables), len(kept)), np.nan), np.full((len(tables), len(kept)), np.nan)
@@ -206,13 +209,13 @@ def portfolio_of(pools: Sequence[Pool], without: int, size: int, ignoring_time: 
     chosen = _greedy(pools, {without}, without, size, ignoring_time)
     losses = []
     for inner in range(FOLDS):
-        if inner == without:
+        if inner == without or not any((pool.folds == inner).any() for pool in pools):
             continue
         first = _greedy(pools, {without, inner}, without, 1, ignoring_time)[0]
         for pool in pools:
             rows = pool.folds == inner
             losses.append(pool.regrets[rows, first] - pool.library_regrets[rows])
-    if np.concatenate(losses).mean() > 0:
+    if losses and np.concatenate(losses).mean() > 0:
         return _greedy(pools, {without}, without, size, ignoring_time, pools[0].by_hand[0])
     return chosen
 
@@ -223,6 +226,8 @@ def _greedy(
     eligible = pools[0].eligible(without)
     rows = [~np.isin(pool.folds, list(left_out)) for pool in pools]
     regrets = np.concatenate([pool.regrets[kept][:, eligible] for pool, kept in zip(pools, rows, strict=True)])
+    if not len(regrets):
+        return pools[0].by_hand[:size]
     cost = None if ignoring_time else pools[0].costs[eligible]
     place = None if first is None else int(np.flatnonzero(eligible == first)[0])
     return [int(eligible[index]) for index in choose_measured(regrets, size, cost, place)]

@@ -9,7 +9,8 @@ from tools import generated
 
 def contents() -> dict[Path, str]:
     """The text of each page, by its path: what ``rlhpo prior show`` prints."""
-    return {generated.ROOT / "docs" / f"prior-{name}.md": describe(load_prior(name)) for name in builtin_names()}
+    folder = generated.ROOT / "docs" / "built-in-priors"
+    return {folder / f"{name}.md": describe(load_prior(name)) for name in builtin_names()}
 
 
 if __name__ == "__main__":

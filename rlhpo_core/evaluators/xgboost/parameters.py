@@ -77,8 +77,8 @@ _DROPPING = ("rate_drop", "skip_drop", "sample_type", "normalize_type")
 def canonical(config: Config) -> Config:
     """The one of all configurations that train the same model by which they are told apart from others.
 
-    ``dart`` that drops no tree is ``gbtree``, at many times the time. A linear booster ignores what is about trees:
-    that is as XGBoost has it.
+    ``dart`` that drops no tree is ``gbtree`` with other random draws, at many times the time. A linear booster ignores
+    what is about trees: that is as XGBoost has it.
     """
     booster = config.get("booster", DEFAULTS["booster"])
     if booster == "dart" and (_number(config, "rate_drop") <= 0 or _number(config, "skip_drop") >= 1):
