@@ -135,7 +135,7 @@ class Algorithm:
     earlier: Sequence[Config] = ()
     """What another prior would have tried first, for comparison."""
 
-    @property
+    @cached_property
     def space(self) -> SearchSpace:
         return builtin_space(self.space_name)
 

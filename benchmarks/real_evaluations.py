@@ -28,14 +28,10 @@ from types import FrameType
 
 import numpy as np
 from scipy.stats import qmc
+from threadpoolctl import threadpool_limits
 
-from benchmarks import markdown, traces
-from rlhpo_core.seeds import derive_seed
-from rlhpo_core.trial import Config
-
-traces.single_threaded()
-
-from benchmarks.algorithms import (  # noqa: E402  (threads are counted when NumPy's libraries are loaded)
+from benchmarks import markdown
+from benchmarks.algorithms import (
     ALGORITHMS,
     CLASSIFICATION,
     METRICS,
@@ -45,6 +41,8 @@ from benchmarks.algorithms import (  # noqa: E402  (threads are counted when Num
     Floats,
     available,
 )
+from rlhpo_core.seeds import derive_seed
+from rlhpo_core.trial import Config
 
 RESULTS = markdown.RESULTS / "real_evaluations"
 #: Tables whose target is a number, and tables of classes; another one is taken to have classes.
@@ -300,12 +298,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--tables DIR")
     names = given.algorithms.split(",") if given.algorithms else available()
     tables = given.only.split(",") if given.only else sorted(file.stem for file in given.tables.glob("*.csv"))
-    last, count, spent = "", 0, 0.0
-    for row in measure(given.tables, tables, names, given.out, given.seed, given.minutes):
-        append(given.out, row)
-        count, spent = count + 1, spent + row.seconds
-        if last != (last := f"{row.table} {row.algorithm}"):
-            print(f"{time.strftime('%H:%M:%S')} {last}: {count} trainings so far", file=sys.stderr, flush=True)
+    last, count = "", 0
+    with threadpool_limits(1):
+        for row in measure(given.tables, tables, names, given.out, given.seed, given.minutes):
+            append(given.out, row)
+            count += 1
+            if last != (last := f"{row.table} {row.algorithm}"):
+                print(f"{time.strftime('%H:%M:%S')} {last}: {count} trainings so far", file=sys.stderr, flush=True)
     if count:
         markdown.note_versions(given.out)
     print(f"{count} trainings", file=sys.stderr)

@@ -102,5 +102,6 @@ def test_a_space_without_it_keeps_what_it_has() -> None:
     space = builtin_space("xgboost-wide")
     dart = space.nearest({**DEFAULTS, "booster": "dart"})
     assert told_once([dart], space, canonical) == [space.nearest(DEFAULTS)]
-    only = SearchSpace.model_validate({**space.model_dump(), "booster": {"type": "categorical", "choices": ["dart"]}})
+    only = load_space("booster: {type: categorical, choices: [dart]}\nrate_drop: {type: float, low: 0.0, high: 1.0}")
+    dart = {"booster": "dart", "rate_drop": 0.0}
     assert told_once([dart], only, canonical) == [dart]
