@@ -36,12 +36,14 @@ from rlhpo_core.tuner.prior import Prior
 BUDGETS = (1, 2, 5, 10)
 RESAMPLINGS = 10_000
 PORTFOLIO = 5
+#: Metrics that are served by the prior of another, since the two order the configurations of a table alike.
+LEARNT_BY = {"rmse": "r2"}
 #: A table of fewer configurations with a score is left out.
 LEAST = 15
 #: A configuration that was tried on a smaller share of the tables is left out: the bank is made table by table.
 MOST = 0.8
 #: Of the shipped priors: small files, and no policy, which costs the most of one.
-SETTINGS = PriorSettings(width=32, features=8, steps=1500, policy_updates=0, portfolio=0)
+SETTINGS = PriorSettings(width=32, features=8, steps=1000, policy_updates=0, portfolio=0)
 SOURCE = (
     "Real trainings with up to 400 rows of public tables, most of them of the UCI repository and OpenML "
     "(benchmarks/results/real_evaluations)"
@@ -216,40 +218,35 @@ def _default(algorithm: Algorithm, task: str) -> Config:
 # -- portfolios --------------------------------------------------------------------------------------------------------
 
 
-def portfolio_of(pools: Sequence[Pool], without: int, size: int, ignoring_time: bool = False) -> list[int]:
-    """Indices of a portfolio for some metrics of an algorithm, from the tables outside of a group.
+def portfolio_of(pool: Pool, without: int, size: int, ignoring_time: bool = False) -> list[int]:
+    """Indices of a portfolio, learnt from the tables outside of a group.
 
     The defaults come first if what would be first instead is worse than the library's on tables left out.
 
     Args:
-        pools: Of the metrics, with the same configurations.
+        pool: What it is chosen from.
         without: The group; -1 for none.
         size: Of the portfolio.
         ignoring_time: Whether it does not matter how long trainings take.
     """
-    chosen = _greedy(pools, {without}, without, size, ignoring_time)
     losses = []
-    for inner in range(FOLDS):
-        if inner == without or not any((pool.folds == inner).any() for pool in pools):
-            continue
-        first = _greedy(pools, {without, inner}, without, 1, ignoring_time)[0]
-        for pool in pools:
+    for inner in set(pool.folds.tolist()) - {without}:
+        if first := _greedy(pool, {without, inner}, without, 1, ignoring_time):
             rows = pool.folds == inner
-            losses.append(pool.regrets[rows, first] - pool.library_regrets[rows])
-    if losses and np.concatenate(losses).mean() > 0:
-        return _greedy(pools, {without}, without, size, ignoring_time, pools[0].by_hand[0])
-    return chosen
+            losses.append(pool.regrets[rows, first[0]] - pool.library_regrets[rows])
+    behind = not losses or np.concatenate(losses).mean() > 0
+    return _greedy(pool, {without}, without, size, ignoring_time, pool.by_hand[0] if behind else None)
 
 
 def _greedy(
-    pools: Sequence[Pool], left_out: set[int], without: int, size: int, ignoring_time: bool, first: int | None = None
+    pool: Pool, left_out: set[int], without: int, size: int, ignoring_time: bool, first: int | None = None
 ) -> list[int]:
-    eligible = pools[0].eligible(without)
-    rows = [~np.isin(pool.folds, list(left_out)) for pool in pools]
-    regrets = np.concatenate([pool.regrets[kept][:, eligible] for pool, kept in zip(pools, rows, strict=True)])
+    """Nothing if no table is left to learn from."""
+    eligible = pool.eligible(without)
+    regrets = pool.regrets[~np.isin(pool.folds, list(left_out))][:, eligible]
     if not len(regrets):
-        return pools[0].by_hand[:size]
-    cost = None if ignoring_time else pools[0].costs[eligible]
+        return []
+    cost = None if ignoring_time else pool.costs[eligible]
     place = None if first is None else int(np.flatnonzero(eligible == first)[0])
     return [int(eligible[index]) for index in choose_measured(regrets, size, cost, place)]
 
@@ -275,49 +272,48 @@ def interval(differences: Floats) -> tuple[float, float, float]:
     return float(differences.mean()), float(low), float(high)
 
 
-def judge(judged: Pool, learnt: Sequence[Pool]) -> Judged:
-    """On each table, by what the other groups of tables have taught."""
-    regrets = judged.regrets
-    tried = {
-        "by hand": [judged.by_hand] * len(judged.tables),
-        "portfolio": [],
-    }
+def judge(judged: Pool, learnt: Pool) -> Judged:
+    """On each table, by what the other groups of tables have taught.
+
+    Args:
+        judged: By whose metric regret is measured.
+        learnt: By whose metric it was learnt, of the same algorithm and task.
+    """
+    orders = {"by hand": [judged.by_hand] * len(judged.tables)}
     if len(earlier := judged.of_kind(EARLIER)):
-        tried["earlier prior"] = [[int(index) for index in earlier]] * len(judged.tables)
+        orders["earlier prior"] = [earlier.tolist()] * len(judged.tables)
     by_fold = {fold: portfolio_of(learnt, fold, max(BUDGETS)) for fold in set(judged.folds.tolist())}
-    tried["portfolio"] = [by_fold[fold] for fold in judged.folds.tolist()]
+    orders["portfolio"] = [by_fold[fold] for fold in judged.folds.tolist()]
     found = {"library": np.repeat(judged.library_regrets[:, None], len(BUDGETS), axis=1)}
-    for name, orders in tried.items():
-        lowest = np.full((len(orders), len(BUDGETS)), np.nan)
-        for table, order in enumerate(orders):
-            for column, budget in enumerate(BUDGETS):
-                if budget <= max(len(order), 5 if name != "portfolio" else budget):
-                    lowest[table, column] = regrets[table, order[:budget]].min()
-        found[name] = lowest
+    for name, order in orders.items():
+        found[name] = np.array(
+            [
+                [regrets[indices[:budget]].min(initial=WORST) for budget in BUDGETS]
+                for regrets, indices in zip(judged.regrets, order, strict=True)
+            ]
+        )
     return Judged(found)
 
 
 # -- priors ------------------------------------------------------------------------------------------------------------
 
 
-def prior_name(algorithm: str, task: str) -> str:
+def prior_name(algorithm: str, metric: str) -> str:
     """As it is shipped."""
-    return f"{algorithm.removesuffix('-wide')}-{task}"
+    return f"{algorithm.removesuffix('-wide')}-{metric.replace('_', '-')}"
 
 
-def trained(pools: Mapping[str, Pool], settings: PriorSettings = SETTINGS) -> Prior:
-    """A prior of one algorithm and task from all tables and metrics."""
-    first = next(iter(pools.values()))
+def trained(pool: Pool, settings: PriorSettings = SETTINGS) -> Prior:
+    """A prior of one algorithm and metric from all tables."""
     studies = []
-    for metric, pool in pools.items():
-        for table, rewards, seconds in zip(pool.tables, pool.rewards, pool.seconds, strict=True):
-            known = np.flatnonzero(np.isfinite(rewards))
-            configs = [pool.configs[index] for index in known]
-            studies.append(FinishedStudy(f"{table} ({metric})", configs, rewards[known], seconds=seconds[known]))
-    name = prior_name(first.algorithm.space_name, first.task)
-    prior = train(name, first.algorithm.space, studies, ", ".join(pools), SOURCE, settings)
+    for table, rewards, seconds in zip(pool.tables, pool.rewards, pool.seconds, strict=True):
+        known = np.flatnonzero(np.isfinite(rewards))
+        configs = [pool.configs[index] for index in known]
+        studies.append(FinishedStudy(table, configs, rewards[known], seconds=seconds[known]))
+    name = prior_name(pool.algorithm.space_name, pool.metric)
+    prior = train(name, pool.algorithm.space, studies, pool.metric, SOURCE, settings)
     by_time, ignoring_time = (
-        tuple(first.configs[index] for index in portfolio_of([*pools.values()], -1, PORTFOLIO, ignoring))
+        tuple(pool.configs[index] for index in portfolio_of(pool, -1, PORTFOLIO, ignoring))
         for ignoring in (False, True)
     )
     return replace(prior, portfolio=by_time, portfolio_ignoring_time=ignoring_time)
@@ -354,7 +350,7 @@ def pages() -> dict[str, str]:
 def judge_all(found: Found) -> dict[tuple[str, str], Judged]:
     """By algorithm and metric."""
     return {
-        (name, metric): judge(pool, [*pools.values()])
+        (name, metric): judge(pool, pools.get(LEARNT_BY.get(metric, metric), pool))
         for (name, _), pools in found.items()
         for metric, pool in pools.items()
     }
@@ -440,9 +436,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\n\n".join(tables(found, judge_all(found))))
         return
     given.out.mkdir(parents=True, exist_ok=True)
-    for pools in found.values():
+    for pool in (pool for pools in found.values() for metric, pool in pools.items() if metric not in LEARNT_BY):
         began = time.process_time()
-        prior = trained(pools)
+        prior = trained(pool)
         data = prior.to_bytes()
         (given.out / f"{prior.card.name}.safetensors").write_bytes(data)
         spent = time.process_time() - began

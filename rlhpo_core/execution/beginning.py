@@ -11,13 +11,23 @@ from rlhpo_core.priors.store import builtin_names, find_prior, load_prior
 from rlhpo_core.storage.object_store import FolderStore, open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.cluster_settings import in_bytes
-from rlhpo_core.study.spec import CLASSIFICATION_METRICS, METRICS, StudySpec, WarmStartSpec
+from rlhpo_core.study.spec import CLASSIFICATION_METRICS, METRICS, REGRESSION_METRICS, StudySpec, WarmStartSpec
 from rlhpo_core.tracking.connection import Connection
 from rlhpo_core.trial import POD_MEMORY, Inherited
 from rlhpo_core.tuner import prior_mapping
 from rlhpo_core.tuner.prior import Prior
 from rlhpo_core.tuner.state import TunerState, initial_state
 from rlhpo_core.tuner.warm_start import warm_state
+
+
+#: Metric to that by whose name the built-in priors end that serve it.
+_SERVED_BY = {
+    **{"accuracy": "accuracy", "balanced_accuracy": "accuracy", "f1": "accuracy"},
+    **{"log_loss": "log-loss", "auc": "auc", "average_precision": "auc"},
+    **dict.fromkeys(REGRESSION_METRICS, "r2"),
+}
+#: Its hyperparameters are those of another algorithm, which is more common.
+_TOLD_BY_NOTHING = "extra-trees-"
 
 
 def begin_study(files: StudyFiles, spec: StudySpec) -> TunerState:
@@ -90,29 +100,16 @@ def _shipped(spec: StudySpec) -> Prior | None:
     The names of hyperparameters tell which algorithm it is: the study has those of the prior and tunes no other. Of
     XGBoost's own evaluator it is known, and others may be tuned.
     """
-    own = [name for name in builtin_names() if name.startswith(f"{spec.evaluator.kind}-")]
+    served = _SERVED_BY.get(spec.objective.metric, "")
+    names = [name for name in builtin_names() if name.endswith(f"-{served}")]
+    own = [name for name in names if name.startswith(f"{spec.evaluator.kind}-")]
     tuned = {step.name for step in spec.space.steps}
-    for prior in map(load_prior, own or builtin_names()):
+    for name in own or sorted(names, key=lambda name: name.startswith(_TOLD_BY_NOTHING)):
+        prior = load_prior(name)
         alike = own or tuned <= {step.name for step in prior.space.steps}
-        if alike and _of_kind(prior, spec.objective.metric) and prior_mapping.fits(prior, spec.space):
+        if alike and prior_mapping.fits(prior, spec.space):
             return prior
     return None
-
-
-def _of_kind(prior: Prior, metric: str) -> bool:
-    """Whether a prior was learnt from classification, or from regression, as the metric is."""
-    return metric in METRICS and all(
-        _is_classification(learnt) == _is_classification(metric) for learnt in _learnt(prior)
-    )
-
-
-def _learnt(prior: Prior) -> list[str]:
-    """The metrics that a prior's studies were judged by."""
-    return prior.card.objective.split(", ")
-
-
-def _is_classification(metric: str) -> bool:
-    return metric in CLASSIFICATION_METRICS
 
 
 def objective_remark(prior: Prior, spec: StudySpec) -> str | None:
@@ -121,10 +118,10 @@ def objective_remark(prior: Prior, spec: StudySpec) -> str | None:
     Only of a prior that the study names: ``auto`` takes none of another kind of task.
     """
     learnt, wanted = prior.card.objective, spec.objective.metric
-    if spec.prior == "auto" or not set(_learnt(prior)) <= METRICS.keys() or wanted in _learnt(prior):
+    if spec.prior == "auto" or learnt not in METRICS or learnt == wanted:
         return None
-    other = wanted in METRICS and not _of_kind(prior, wanted)
-    task = "classification" if _is_classification(_learnt(prior)[0]) else "regression"
+    other = (learnt in CLASSIFICATION_METRICS) != (wanted in CLASSIFICATION_METRICS) and wanted in METRICS
+    task = "regression" if learnt not in CLASSIFICATION_METRICS else "classification"
     of = f", that is {task}," if other else ""
     return (
         f"prior: {prior.card.name} was learnt from studies judged by {learnt}{of} and this one is judged by {wanted}; "

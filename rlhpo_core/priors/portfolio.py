@@ -70,6 +70,8 @@ def choose(
 def choose_measured(regrets: Floats, size: int, cost: Floats | None = None, first: int | None = None) -> list[int]:
     """The same from configurations that have all been trained with on each task: nothing is predicted.
 
+    Once no other adds anything on these tasks, the choice begins again among those that are left: others need more.
+
     Args:
         regrets: (T, B), 0 for the best of a task and 1 for a middling configuration; NaN where there is no score. None
             counts as worse than WORST.
@@ -83,10 +85,13 @@ def choose_measured(regrets: Floats, size: int, cost: Floats | None = None, firs
     lowest = np.full(len(regrets), WORST)
     factor = np.ones(regrets.shape[1]) if cost is None else 1 + cost / TOLERANCE
     chosen: list[int] = []
-    while len(chosen) < size:
-        index = first if first is not None and not chosen else int(np.argmax(_added(lowest, regrets) / factor))
-        if chosen and _added(lowest, regrets)[index] <= 0:
-            break
+    while len(chosen) < min(size, regrets.shape[1]):
+        added = _added(lowest, regrets)
+        added[chosen] = -1.0
+        index = first if first is not None and not chosen else int(np.argmax(added / factor))
+        if added[index] <= 0 and (lowest < WORST).any():
+            lowest = np.full(len(regrets), WORST)
+            continue
         chosen.append(index)
         lowest = np.minimum(lowest, regrets[:, index])
     return chosen

@@ -62,20 +62,20 @@ def test_a_prior_is_learnt_from_the_bank_and_judged_on_what_it_has_not_seen(bank
     found = real_priors.pools_of(real_evaluations.load(bank))
     assert set(found) == {("knn", CLASSIFICATION), ("svc", CLASSIFICATION)}
     assert set(found["knn", CLASSIFICATION]) == set(METRICS[CLASSIFICATION])
-    prior = real_priors.trained(found["knn", CLASSIFICATION], QUICK)
-    assert prior.card.name == "knn-classification"
+    pool = found["knn", CLASSIFICATION]["log_loss"]
+    prior = real_priors.trained(pool, QUICK)
+    assert prior.card.name == "knn-log-loss"
+    assert prior.card.objective == "log_loss"
     assert len(data := prior.to_bytes()) < 30_000
     assert from_bytes(data).to_bytes() == data
     assert not prior.has_policy
-    # What is first is what is best on the mean of all tables and metrics, time aside.
-    regrets = np.concatenate([pool.regrets for pool in found["knn", CLASSIFICATION].values()])
-    pool = found["knn", CLASSIFICATION]["accuracy"]
-    best = pool.configs[int(np.argmin(regrets.mean(axis=0)))]
+    # What is first is what is best on the mean of both tables, time aside.
+    best = pool.configs[int(np.argmin(pool.regrets.mean(axis=0)))]
     assert prior.portfolio_ignoring_time[0] in (best, ALGORITHMS["knn"].default(CLASSIFICATION))
-    first, second = real_priors.tables(found)
-    assert "| knn | accuracy | 2 |" in first
-    assert "| svc | auc |" in second
-    assert "log_loss" not in [line.split(" | ")[1] for line in first.splitlines() if line.startswith("| svc")]
+    text = "\n".join(real_priors.tables(found, real_priors.judge_all(found)))
+    assert "| knn | accuracy | 2 |" in text
+    assert "| svc | auc | 2 |" in text
+    assert "| svc | log_loss" not in text, "it has no probabilities"
 
 
 def pool(rewards: np.ndarray) -> Pool:
@@ -97,19 +97,19 @@ def test_the_defaults_come_first_unless_something_is_better_on_tables_left_out()
     rewards[:, 0] = 0.8
     for group in range(5):
         rewards[2 * group : 2 * group + 2, 1 + group] = 1.0
-    portfolio = portfolio_of([pool(rewards)], -1, 6)
+    portfolio = portfolio_of(pool(rewards), -1, 6)
     assert portfolio[0] == 0
     assert set(portfolio) == set(range(6)), "and what follows makes up for it"
 
     rewards = rng.normal(0, 0.1, (10, 6))
     rewards[:, 3] += 1
-    assert portfolio_of([pool(rewards)], -1, 3)[0] == 3
+    assert portfolio_of(pool(rewards), -1, 3)[0] == 3
 
     # On the tables outside of one group the third does best; there, it fails.
     rewards = np.zeros((10, 6))
     rewards[:, 0], rewards[:, 3] = 0.5, 0.55
     rewards[0:2, 3] = -9
-    assert portfolio_of([pool(rewards)], -1, 3)[0] == 0
+    assert portfolio_of(pool(rewards), -1, 3)[0] == 0
 
 
 def test_an_earlier_prior_is_judged_and_not_learnt_from() -> None:
@@ -117,7 +117,7 @@ def test_an_earlier_prior_is_judged_and_not_learnt_from() -> None:
     rewards[:, 5] += 1
     judged = pool(rewards)
     judged = replace(judged, kinds=[*judged.kinds[:5], frozenset({(EARLIER, -1)})])
-    assert 5 not in portfolio_of([judged], -1, 6)
+    assert 5 not in portfolio_of(judged, -1, 6)
 
 
 @pytest.mark.parametrize("name", available())

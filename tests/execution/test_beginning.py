@@ -98,7 +98,7 @@ def test_the_first_state_is_worked_out_once(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_auto_means_is_fixed_when_the_study_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "xgboost-classification"
+    name = "xgboost-accuracy"
     wide = {"evaluator": {"kind": "xgboost"}, "space": "xgboost-wide", "objective": "accuracy", "tuner": {}}
     spec = write(tmp_path, "pinned", data={"path": "table.csv", "target": "y"}, **wide)
     folder = begun(tmp_path, "pinned", spec)
@@ -116,12 +116,13 @@ FEW = {"C": {"type": "float", "low": 0.1, "high": 10.0, "log": True}, "gamma": {
 @pytest.mark.parametrize(
     ("evaluator", "space", "objective", "name"),
     [
-        ({"kind": "xgboost"}, "xgboost-wide", "auc", "xgboost-classification"),
-        ({"kind": "xgboost"}, "xgboost-wide", "rmse", "xgboost-regression"),
-        (FUNCTION, "lightgbm", "accuracy", "lightgbm-classification"),
-        (FUNCTION, "lightgbm", "r2", "lightgbm-regression"),
-        (FUNCTION, "xgboost-wide", "f1", "xgboost-classification"),
-        (FUNCTION, FEW, "accuracy", "svc-classification"),
+        ({"kind": "xgboost"}, "xgboost-wide", "average_precision", "xgboost-auc"),
+        ({"kind": "xgboost"}, "xgboost-wide", "rmse", "xgboost-r2"),
+        (FUNCTION, "lightgbm", "log_loss", "lightgbm-log-loss"),
+        (FUNCTION, "lightgbm", "r2", "lightgbm-r2"),
+        (FUNCTION, "xgboost-wide", "f1", "xgboost-accuracy"),
+        (FUNCTION, FEW, "accuracy", "svc-accuracy"),
+        (FUNCTION, "extra-trees", "mae", "random-forest-r2"),
         # Of another kind of task, of a metric of one's own, of more hyperparameters, of ranges beyond, of other names.
         (FUNCTION, FEW, "rmse", None),
         (FUNCTION, "lightgbm", {"metric": "profit", "direction": "maximize"}, None),

@@ -54,9 +54,9 @@ def test_a_space_that_the_prior_does_not_know_is_refused(text: str, message: str
 
 @pytest.mark.parametrize("name", builtin_names())
 def test_a_prior_that_comes_with_rlhpo_fits_the_space_of_its_name(name: str) -> None:
-    algorithm, _, task = name.rpartition("-")
+    algorithm = name.removesuffix("-log-loss") if name.endswith("-log-loss") else name.rpartition("-")[0]
     shipped, space = load_prior(name), builtin_space({"xgboost": "xgboost-wide"}.get(algorithm, algorithm))
-    assert task in ("classification", "regression")
+    assert name == f"{algorithm}-{shipped.card.objective.replace('_', '-')}"
     assert prior_mapping.fits(shipped, space)
     assert not prior_mapping.fits(shipped, builtin_space("xgboost-paper"))
     assert shipped.card.source
@@ -66,7 +66,7 @@ def test_a_prior_that_comes_with_rlhpo_fits_the_space_of_its_name(name: str) -> 
 
 
 def test_a_range_from_zero_is_within_a_log_scale_that_begins_just_above_it() -> None:
-    shipped = load_prior("lightgbm-classification")
+    shipped = load_prior("lightgbm-auc")
     definitions = builtin_space("lightgbm").model_dump()
     none = {**definitions, "reg_alpha": {"type": "float", "low": 0.0, "high": 10.0}}
     assert prior_mapping.fits(shipped, SearchSpace.model_validate(none))
