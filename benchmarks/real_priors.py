@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks import markdown, real_evaluations
 from benchmarks.algorithms import ALGORITHMS, METRICS, Algorithm, Floats, canonical_of
-from benchmarks.real_evaluations import ANYWHERE, BEST, EARLIER, FOLDS, LIBRARY, Row, fold_of
+from benchmarks.real_evaluations import ANYWHERE, BEST, EARLIER, LIBRARY, Row, fold_of
 from rlhpo_core.priors.common_space import told_once
 from rlhpo_core.priors.portfolio import WORST, choose_measured
 from rlhpo_core.priors.training import FinishedStudy, PriorSettings, train

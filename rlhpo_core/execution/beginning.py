@@ -19,7 +19,6 @@ from rlhpo_core.tuner.prior import Prior
 from rlhpo_core.tuner.state import TunerState, initial_state
 from rlhpo_core.tuner.warm_start import warm_state
 
-
 #: Metric to that by whose name the built-in priors end that serve it.
 _SERVED_BY = {
     **{"accuracy": "accuracy", "balanced_accuracy": "accuracy", "f1": "accuracy"},
