@@ -5,7 +5,8 @@
 
 An accuracy of 1 means that every row is classified rightly, so the balanced accuracy must be 1, too. Where the network
 of rbv2_xgboost promises the one with a balanced accuracy below 0.9, no training run can have scored that. Counted on
-the tasks of the suite, for random configurations and for the portfolios of the prior from the surrogates (``shipped_prior``).
+the tasks of the suite, for random configurations and for the portfolios of the prior from the surrogates
+(``shipped_prior``).
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def sections(counts: Mapping[str, Any]) -> list[str]:
 
 INTRO = """
 An accuracy of 1 together with a balanced accuracy below 0.9 cannot be. Where the surrogates of `rbv2_xgboost` promise
-that, on the 67 XGBoost tasks of the suite: for random configurations, and for the configurations with which a study
-begins with the prior from the surrogates (its portfolio, and the one that ignores time). Seconds are an estimate for 4,000 rows.
+that, on the 67 XGBoost tasks of the suite: for random configurations, and for those with which a study with the prior
+from the surrogates begins (its portfolio, and the one that ignores time). Seconds are an estimate for 4,000 rows.
 """
 COMMAND = "python -m benchmarks.artefacts --yahpo DIR --prior surrogates.safetensors"
 

@@ -209,7 +209,8 @@ def evaluate(algorithm: Algorithm, wanted: Wanted, table: str, rows: Divided) ->
     except Late:
         error = "late"
     except ValueError as problem:
-        error = str(problem).splitlines()[0][:80]
+        # What is broken off inside a library may come out as another error.
+        error = "late" if time.process_time() - began > LIMIT else str(problem).splitlines()[0][:80]
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     seconds = round(time.process_time() - began, 4)
@@ -300,11 +301,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with threadpool_limits(1):
         for row in measure(given.tables, tables, names, given.out, given.seed, given.minutes):
             append(given.out, row)
+            if not count:
+                markdown.note_versions(given.out)
             count += 1
             if last != (last := f"{row.table} {row.algorithm}"):
                 print(f"{time.strftime('%H:%M:%S')} {last}: {count} trainings so far", file=sys.stderr, flush=True)
-    if count:
-        markdown.note_versions(given.out)
     print(f"{count} trainings", file=sys.stderr)
 
 
