@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rlhpo_core.data.labelled import Split, split
 from rlhpo_core.data.table import Table, load_table
 from rlhpo_core.evaluators.metrics import score
+from rlhpo_core.evaluators.protocol import Evaluator
 from rlhpo_core.evaluators.xgboost.parameters import DEFAULTS, canonical
 from rlhpo_core.space.search_space import SearchSpace, builtin_space
 from rlhpo_core.study.spec import DataSpec, StudySpec
@@ -94,6 +95,19 @@ class Divided:
                 kept.append(part)
         return np.concatenate(columns[0], axis=1), np.concatenate(columns[1], axis=1)
 
+    @cached_property
+    def xgboost(self) -> Evaluator:
+        """XGBoost's evaluator of the same rows, which reads the table itself."""
+        from rlhpo_core.evaluators.xgboost.evaluator import XGBoostEvaluator
+
+        spec = StudySpec.model_validate(
+            {
+                "name": "bank", "seed": self.seed, "data": self.data.model_dump(), "evaluator": {"kind": "xgboost"},
+                "objective": METRICS[self.task][0], "space": "xgboost-wide", "budget": {"trials": 1},
+            }
+        )  # fmt: skip
+        return XGBoostEvaluator(spec, threads=1)
+
     def scores(self, output: Floats, calibrated: bool = True) -> dict[str, float]:
         """Of the validation rows.
 
@@ -129,6 +143,8 @@ class Algorithm:
     """What somebody who knows the algorithm would try after the defaults, as changes to them."""
     of_task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Defaults that differ by task."""
+    wants: str = "standardised"
+    """What it takes of ``Divided``, which is made ready before the clock starts."""
     tasks: Sequence[str] = (CLASSIFICATION, REGRESSION)
     expressed: bool = True
     """Whether the library's defaults are a configuration of the space."""
@@ -153,18 +169,7 @@ class Algorithm:
 
 
 def _xgboost(config: Config, rows: Divided) -> dict[str, float]:
-    from rlhpo_core.evaluators.xgboost.evaluator import XGBoostEvaluator
-
-    if not hasattr(rows, "xgboost"):
-        spec = StudySpec.model_validate(
-            {
-                "name": "bank", "seed": rows.seed, "data": rows.data.model_dump(), "evaluator": {"kind": "xgboost"},
-                "objective": METRICS[rows.task][0], "space": "xgboost-wide", "budget": {"trials": 1},
-            }
-        )  # fmt: skip
-        # Kept with the rows: it holds quantised matrices.
-        rows.xgboost = XGBoostEvaluator(spec, threads=1)  # type: ignore[attr-defined]
-    measured = rows.xgboost.evaluate(config, lambda step, value: None).metrics  # type: ignore[attr-defined]
+    measured = rows.xgboost.evaluate(config, lambda step, value: None).metrics
     return {name: float(measured[name]) for name in METRICS[rows.task]}
 
 
@@ -286,7 +291,7 @@ ALGORITHMS: dict[str, Algorithm] = {
                 {"n_estimators": 300, "learning_rate": 0.05, "max_depth": 8, "min_child_weight": 5, "subsample": 0.7,
                  "colsample_bytree": 0.7},
             ),
-            earlier=_FROM_SURROGATES,
+            wants="xgboost", earlier=_FROM_SURROGATES,
         ),
         Algorithm(
             "lightgbm", _lightgbm,
@@ -300,6 +305,7 @@ ALGORITHMS: dict[str, Algorithm] = {
                 {"n_estimators": 500, "learning_rate": 0.03, "num_leaves": 15, "colsample_bytree": 0.5,
                  "reg_lambda": 1.0},
             ),
+            wants="frames",
         ),
         Algorithm(
             "hist-gradient-boosting", _hist_gradient_boosting,
@@ -311,9 +317,10 @@ ALGORITHMS: dict[str, Algorithm] = {
                 {"max_iter": 200, "learning_rate": 0.05, "max_leaf_nodes": 15, "l2_regularization": 1.0,
                  "max_features": 0.5},
             ),
+            wants="frames",
         ),
-        Algorithm("random-forest", _random_forest, _FOREST, _FOREST_BY_HAND, _FOREST_OF_TASK),
-        Algorithm("extra-trees", _extra_trees, _FOREST, _FOREST_BY_HAND, _FOREST_OF_TASK),
+        Algorithm("random-forest", _random_forest, _FOREST, _FOREST_BY_HAND, _FOREST_OF_TASK, wants="codes"),
+        Algorithm("extra-trees", _extra_trees, _FOREST, _FOREST_BY_HAND, _FOREST_OF_TASK, wants="codes"),
         Algorithm(
             "mlp", _mlp,
             {"hidden_layer_sizes": 100, "activation": "relu", "learning_rate_init": 0.001, "alpha": 0.0001,
@@ -349,7 +356,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             ({"n_estimators": 200}, {"n_estimators": 200, "learning_rate": 0.3, "estimator__max_depth": 3},
              {"n_estimators": 100, "learning_rate": 0.3, "estimator__max_depth": 6},
              {"n_estimators": 200, "estimator__max_depth": 10}),
-            {REGRESSION: {"estimator__max_depth": 3}},
+            {REGRESSION: {"estimator__max_depth": 3}}, wants="codes",
         ),
     )
 }  # fmt: skip

@@ -195,6 +195,7 @@ def _late(number: int, frame: FrameType | None) -> None:
 
 def evaluate(algorithm: Algorithm, wanted: Wanted, table: str, rows: Divided) -> Row:
     """Train on a table."""
+    getattr(rows, algorithm.wants)
     began = time.process_time()
     scores: Mapping[str, float] | None = None
     error = ""

@@ -336,8 +336,8 @@ the best that was tried on a table, 1 the median of its quasi-random configurati
 Nothing is predicted: all were trained with. `by hand` are five configurations that somebody wrote down beforehand, the
 library's defaults first; they are among those that a portfolio is chosen from. `earlier` is the portfolio of the prior
 that was trained on YAHPO Gym's surrogates. In brackets are 95 % intervals of the paired difference, tables drawn anew;
-means over algorithms are taken within a table first. Where the first was behind the defaults, the prior that is built in
-begins with these.
+means over algorithms are taken within a table first. Where the first was behind the defaults, the prior that is built
+in begins with these.
 """
 COMMAND = """
 python -m benchmarks.real_evaluations --tables DIR --only TABLE,TABLE
