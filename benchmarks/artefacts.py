@@ -1,11 +1,12 @@
 """How far the surrogates can be believed: where they promise an accuracy that cannot be.
 
-    python -m benchmarks.artefacts --yahpo DIR     count anew, keep the counts, then print
-    python -m benchmarks.artefacts --print         print the counts that are kept
+    python -m benchmarks.artefacts --yahpo DIR --prior surrogates.safetensors     count anew, keep that, then print
+    python -m benchmarks.artefacts --print                                        print the counts that are kept
 
 An accuracy of 1 means that every row is classified rightly, so the balanced accuracy must be 1, too. Where the network
 of rbv2_xgboost promises the one with a balanced accuracy below 0.9, no training run can have scored that. Counted on
-the tasks of the suite, for random configurations and for the shipped prior's portfolios.
+the tasks of the suite, for random configurations and for the portfolios of the prior from the surrogates
+(``shipped_prior``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.shipped_prior import in_scenario, seconds_of
 from benchmarks.surrogates import SurrogateTask, load_tasks
 from rlhpo_core.priors.store import load_prior
 from rlhpo_core.trial import Config
+from rlhpo_core.tuner.prior import Prior
 
 ACCURACY, BALANCED = 0, 1
 RANDOM = 2000
@@ -35,11 +37,10 @@ def impossible(task: SurrogateTask, configs: Sequence[Config]) -> int:
     return int(((outputs[:, ACCURACY] > 0.9999) & (outputs[:, BALANCED] < 0.9)).sum())
 
 
-def count(folder: Path) -> dict[str, Any]:
+def count(folder: Path, prior: Prior) -> dict[str, Any]:
     """Tasks with a reference best of 1, random configurations that are impossible, and the portfolios' members."""
     suite = load_tasks("suite", "rbv2_xgboost", folder)
     impossible_random = [impossible(task, task.random_configs(RANDOM, 0)) for task in suite]
-    prior = load_prior("xgboost-wide")
     portfolios = {
         title: [
             {
@@ -77,10 +78,10 @@ def sections(counts: Mapping[str, Any]) -> list[str]:
 
 INTRO = """
 An accuracy of 1 together with a balanced accuracy below 0.9 cannot be. Where the surrogates of `rbv2_xgboost` promise
-that, on the 67 XGBoost tasks of the suite: for random configurations, and for the configurations with which a study
-begins (the shipped prior's portfolio, and the one that ignores time). Seconds are an estimate for 4,000 rows.
+that, on the 67 XGBoost tasks of the suite: for random configurations, and for those with which a study with the prior
+from the surrogates begins (its portfolio, and the one that ignores time). Seconds are an estimate for 4,000 rows.
 """
-COMMAND = "python -m benchmarks.artefacts --yahpo DIR"
+COMMAND = "python -m benchmarks.artefacts --yahpo DIR --prior surrogates.safetensors"
 
 
 def pages() -> dict[str, str]:
@@ -93,14 +94,17 @@ def pages() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--yahpo", type=Path, metavar="DIR", help="YAHPO Gym's surrogates, a folder a scenario")
+    parser.add_argument("--prior", metavar="FILE", help="what benchmarks.shipped_prior has written")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--print", action="store_true", dest="only_print", help="count nothing")
     given = parser.parse_args()
     if not given.only_print:
-        if given.yahpo is None:
-            parser.error("--yahpo: where are the surrogates?")
+        if given.yahpo is None or given.prior is None:
+            parser.error("--yahpo and --prior: where are the surrogates, and the prior from them?")
         given.results.mkdir(parents=True, exist_ok=True)
-        (given.results / COUNTS).write_text(json.dumps(count(given.yahpo), indent=1) + "\n", encoding="utf-8")
+        (given.results / COUNTS).write_text(
+            json.dumps(count(given.yahpo, load_prior(given.prior)), indent=1) + "\n", encoding="utf-8"
+        )
         markdown.note_versions(given.results)
     print("\n\n".join(sections(json.loads((given.results / COUNTS).read_text(encoding="utf-8")))))
 

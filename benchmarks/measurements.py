@@ -18,6 +18,7 @@ from benchmarks import (
     markdown,
     paper_tables,
     real,
+    real_priors,
     retune,
     sample_efficiency,
     stopping,
@@ -27,7 +28,7 @@ from benchmarks import (
 
 FOLDER = Path(__file__).parents[1] / "docs" / "measurements"
 SCRIPTS = (
-    sample_efficiency, transfer, retune, real, paper_tables, gate_error, warm_start, stopping, cnn, artefacts,
+    sample_efficiency, transfer, retune, real, real_priors, paper_tables, gate_error, warm_start, stopping, cnn, artefacts,
 )  # fmt: skip
 #: Written by hand, each saying why.
 BY_HAND = ("performance.md",)

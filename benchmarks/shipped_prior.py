@@ -1,6 +1,8 @@
-"""Train the prior that comes with rlhpo: XGBoost's hyperparameters on the 52 source tasks of YAHPO Gym's rbv2_xgboost.
+"""Train a prior on surrogates: XGBoost's hyperparameters on the 52 source tasks of YAHPO Gym's rbv2_xgboost.
 
-    python -m benchmarks.shipped_prior --yahpo DIR --out rlhpo_core/priors/builtin/xgboost-wide.safetensors
+    python -m benchmarks.shipped_prior --yahpo DIR --out surrogates.safetensors
+
+It came with rlhpo before there were priors from real trainings (``real_priors``), and is what ``transfer`` measures.
 
 Each task becomes a finished study: random configurations, generations of mutations of the best, and the best of the
 other tasks. The portfolio is searched for on the surrogates themselves. The tasks of the suite take no part.
@@ -40,6 +42,13 @@ SOURCE = (
     "Efficient Multi-Objective Multi-Fidelity Benchmark for Hyperparameter Optimization, 2022; Apache-2.0); surrogates "
     "of trainings on OpenML data sets"
 )
+
+
+def scenario_space() -> SearchSpace:
+    """XGBoost's, with the least weight of a child that the surrogates know."""
+    definitions = builtin_space("xgboost-wide").model_dump()
+    definitions["min_child_weight"]["low"] = 2.718281828459045
+    return SearchSpace.model_validate(definitions)
 
 
 def in_scenario(config: Config) -> Config:
@@ -125,7 +134,7 @@ def main() -> None:
     parser.add_argument("--shuffled", action="store_true")
     given = parser.parse_args()
     started = time.process_time()
-    space = builtin_space("xgboost-wide")
+    space = scenario_space()
     tasks = load_tasks("source", folder=given.yahpo)
     studies = finished_studies(tasks, space, given.seed, given.shuffled)
     name = "xgboost-wide" + ("-shuffled" if given.shuffled else "")

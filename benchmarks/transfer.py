@@ -46,9 +46,9 @@ the best of them after one round of perturbation; it does not care for time eith
 first 10 and goes on as NAME. [benchmarks.md](../benchmarks.md#transfer) says what to take from the tables.
 """
 COMMAND = """
-python -m benchmarks.shipped_prior --yahpo DIR --out rlhpo_core/priors/builtin/xgboost-wide.safetensors
-python -m benchmarks.transfer --yahpo DIR --optimisers rlhpo+prior --prior rlhpo_core/priors/builtin/xgboost-wide.safetensors --seeds 1
-python -m benchmarks.transfer --yahpo DIR --optimisers rlhpo-ignoring-time+prior --prior rlhpo_core/priors/builtin/xgboost-wide.safetensors --seeds 1 --trials 50
+python -m benchmarks.shipped_prior --yahpo DIR --out surrogates.safetensors
+python -m benchmarks.transfer --yahpo DIR --optimisers rlhpo+prior --prior surrogates.safetensors --seeds 1
+python -m benchmarks.transfer --yahpo DIR --optimisers rlhpo-ignoring-time+prior --prior surrogates.safetensors --seeds 1 --trials 50
 python -m benchmarks.transfer --yahpo DIR --optimisers portfolio --seeds 3
 python -m benchmarks.transfer --yahpo DIR --optimisers tpe+portfolio --seeds 1
 python -m benchmarks.transfer --yahpo DIR --optimisers gp+portfolio --tasks every5 --seeds 1 --trials 100

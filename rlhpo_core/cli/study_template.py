@@ -17,7 +17,7 @@ from rlhpo_core.data.labelled import Labelled
 from rlhpo_core.data.profile import ColumnLine, copies, profiled, telling
 from rlhpo_core.data.table import Table, load_table
 from rlhpo_core.errors import UserError, suggestion
-from rlhpo_core.evaluators.kinds import build_evaluator
+from rlhpo_core.evaluators.kinds import CLASSES, build_evaluator
 from rlhpo_core.evaluators.protocol import Baseline
 from rlhpo_core.space.search_space import builtin_names
 from rlhpo_core.strict_yaml import parse_yaml, to_yaml
@@ -100,8 +100,10 @@ def study_file(data: DataSpec, folder: Path, space: str | None = None, address: 
 
     Raises: UserError if there are no rows that could be looked at, or no such space.
     """
-    if space is not None and space not in builtin_names():
-        raise UserError(f"--space: no space is called {space!r}; there are {', '.join(builtin_names())}")
+    # Those of libraries that a function of the user calls need more than data.
+    known = [name for name in builtin_names() if name.split("-")[0] in CLASSES]
+    if space is not None and space not in known:
+        raise UserError(f"--space: no space is called {space!r}; there are {', '.join(known)}")
     place = address or os.path.relpath(data.path.resolve(), folder.resolve())
     shown = address or str(data.path)
     if holds_images(data.path) and not holds_parts(data.path):

@@ -186,6 +186,14 @@ class Evaluator(Protocol):
         """
         ...
 
+    @staticmethod
+    def canonical(config: Config) -> Config:
+        """The one configuration that stands for all that train the same model; the given one, unless a kind knows.
+
+        It may lie outside of a study's space. What is learnt from many studies is learnt of these.
+        """
+        return config
+
     def __init__(self, spec: StudySpec, threads: int, schema: TableSchema | None = None) -> None:
         """Load the data and check the settings.
 

@@ -13,7 +13,7 @@ from rlhpo_core.priors.store import builtin_names, find_prior, load_prior
 from rlhpo_core.storage.object_store import FolderStore, open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.cluster_settings import in_bytes
-from rlhpo_core.study.spec import CLASSIFICATION_METRICS, METRICS, StudySpec, WarmStartSpec
+from rlhpo_core.study.spec import CLASSIFICATION_METRICS, METRICS, REGRESSION_METRICS, StudySpec, WarmStartSpec
 from rlhpo_core.trial import POD_MEMORY, Inherited
 from rlhpo_core.tuner import prior_mapping
 from rlhpo_core.tuner.prior import Prior
@@ -23,6 +23,15 @@ from rlhpo_core.tuner.warm_start import warm_state
 # MLflow is slow to import, and few priors are registered there.
 if TYPE_CHECKING:
     from rlhpo_core.tracking.connection import Connection
+
+#: Metric to that by whose name the built-in priors end that serve it.
+_SERVED_BY = {
+    **{"accuracy": "accuracy", "balanced_accuracy": "accuracy", "f1": "accuracy"},
+    **{"log_loss": "log-loss", "auc": "auc", "average_precision": "auc"},
+    **dict.fromkeys(REGRESSION_METRICS, "r2"),
+}
+#: Its hyperparameters are those of another algorithm, which is more common.
+_TOLD_BY_NOTHING = "extra-trees-"
 
 
 def begin_study(files: StudyFiles, spec: StudySpec) -> TunerState:
@@ -103,9 +112,25 @@ def prior_of(spec: StudySpec, local_mlflow: Path) -> Prior | None:
         return find_prior(spec.prior, lambda: _connection(spec, local_mlflow))
     if spec.tuner.profile == "paper" or spec.tuner.mode != "mbrl_sdp":
         return None
-    # Those that come with rlhpo are named after the kind of evaluator that they were learnt with.
-    names = [name for name in builtin_names() if name.startswith(f"{spec.evaluator.kind}-")]
-    return next((prior for name in names if prior_mapping.fits(prior := load_prior(name), spec.space)), None)
+    return _shipped(spec)
+
+
+def _shipped(spec: StudySpec) -> Prior | None:
+    """The prior that comes with rlhpo for what the study tunes, whatever evaluator trains it, if there is one.
+
+    The names of hyperparameters tell which algorithm it is: the study has those of the prior and tunes no other. Of
+    XGBoost's own evaluator it is known, and others may be tuned.
+    """
+    served = _SERVED_BY.get(spec.objective.metric, "")
+    names = [name for name in builtin_names() if name.endswith(f"-{served}")]
+    own = [name for name in names if name.startswith(f"{spec.evaluator.kind}-")]
+    tuned = {step.name for step in spec.space.steps}
+    for name in own or sorted(names, key=lambda name: name.startswith(_TOLD_BY_NOTHING)):
+        prior = load_prior(name)
+        alike = own or tuned <= {step.name for step in prior.space.steps}
+        if alike and prior_mapping.fits(prior, spec.space):
+            return prior
+    return None
 
 
 def _connection(spec: StudySpec, local_mlflow: Path) -> Connection:
@@ -117,7 +142,7 @@ def _connection(spec: StudySpec, local_mlflow: Path) -> Connection:
 def objective_remark(prior: Prior, spec: StudySpec) -> str | None:
     """What is to be said of a prior that was learnt from studies with another goal; ``None`` if nothing is.
 
-    Only of a prior that the study names: those that come with rlhpo were tried on both kinds of tasks.
+    Only of a prior that the study names: ``auto`` takes none of another kind of task.
     """
     learnt, wanted = prior.card.objective, spec.objective.metric
     if spec.prior == "auto" or learnt not in METRICS or learnt == wanted:

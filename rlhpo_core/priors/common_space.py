@@ -73,6 +73,22 @@ def carried(member: InSpace, target: SearchSpace) -> tuple[FinishedStudy, str]:
     return replace(study, configs=list(configs.values()), rewards=study.rewards[rows], seconds=seconds), note
 
 
+def told_once(configs: Sequence[Config], space: SearchSpace, canonical: Callable[[Config], Config]) -> list[Config]:
+    """Each configuration as the one that stands for all that train the same model, where the space has that.
+
+    Args:
+        canonical: As an ``Evaluator`` has it.
+    """
+
+    def told(config: Config) -> Config:
+        try:
+            return space.snap(canonical(config))
+        except ValueError:
+            return config
+
+    return [told(config) for config in configs]
+
+
 # -- one study in a given space ----------------------------------------------------------------------------------------
 
 

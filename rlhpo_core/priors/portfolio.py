@@ -28,6 +28,8 @@ GENERATIONS, FRONT, CHILDREN, WIDTH = 6, 10, 200, 0.3
 BY_ITSELF = 0.1
 #: A configuration that costs so many times as much as a usual one must add twice as much.
 TOLERANCE = 30.0
+#: A measured regret above this counts as this.
+WORST = 2.0
 
 
 def choose(
@@ -63,6 +65,36 @@ def choose(
         chosen.append(index)
         lowest = np.minimum(lowest, regrets[:, index])
     return space.decode(candidates[chosen])
+
+
+def choose_measured(regrets: Floats, size: int, cost: Floats | None = None, first: int | None = None) -> list[int]:
+    """The same from configurations that have all been trained with on each task: nothing is predicted.
+
+    Once no other adds anything on these tasks, the choice begins again among those that are left: others need more.
+
+    Args:
+        regrets: (T, B), 0 for the best of a task and 1 for a middling configuration; NaN where there is no score. None
+            counts as worse than WORST.
+        size: The most configurations that are chosen.
+        cost: (B,) of training runs, relative to a usual one's; all the same if not given.
+        first: What is to be tried first, whatever the regrets say.
+
+    Returns: Indices in the order in which to try them.
+    """
+    regrets = np.minimum(np.nan_to_num(regrets, nan=WORST), WORST)
+    lowest = np.full(len(regrets), WORST)
+    factor = np.ones(regrets.shape[1]) if cost is None else 1 + cost / TOLERANCE
+    chosen: list[int] = []
+    while len(chosen) < min(size, regrets.shape[1]):
+        added = _added(lowest, regrets)
+        added[chosen] = -1.0
+        index = first if first is not None and not chosen else int(np.argmax(added / factor))
+        if added[index] <= 0 and (lowest < WORST).any():
+            lowest = np.full(len(regrets), WORST)
+            continue
+        chosen.append(index)
+        lowest = np.minimum(lowest, regrets[:, index])
+    return chosen
 
 
 def _regrets(gains: Gains, space: SearchSpace, actions: Floats) -> Floats:

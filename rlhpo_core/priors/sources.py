@@ -19,7 +19,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.priors.common_space import InSpace
+from rlhpo_core.evaluators.kinds import evaluator_class
+from rlhpo_core.priors.common_space import InSpace, told_once
 from rlhpo_core.priors.training import LEAST_TRIALS, FinishedStudy
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.storage.object_store import open_store
@@ -34,6 +35,13 @@ from rlhpo_core.tuner import state_file
 
 EXPERIMENT = "mlflow:"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+Canonical = Callable[[Config], Config]
+"""As an ``Evaluator`` has it."""
+
+
+def _as_it_is(config: Config) -> Config:
+    """Where it is not known which evaluator it was."""
+    return config
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,8 @@ def _at(place: str, connection: Connection) -> tuple[list[Source], bool]:
 
 def _of_files(files: StudyFiles, place: str) -> Source:
     spec = files.spec()
-    return _of_history(files.record().study_id, place, spec.space, files.history(), spec.objective.metric)
+    canonical = evaluator_class(spec.evaluator.kind).canonical
+    return _of_history(files.record().study_id, place, spec.space, files.history(), spec.objective.metric, canonical)
 
 
 def _of_state(path: Path) -> Source:
@@ -124,9 +133,11 @@ def _of_state(path: Path) -> Source:
     return _of_history(state.study_id, str(path), state.space, state.history, None)
 
 
-def _of_history(name: str, place: str, space: SearchSpace, history: History, metric: str | None) -> Source:
+def _of_history(
+    name: str, place: str, space: SearchSpace, history: History, metric: str | None, canonical: Canonical = _as_it_is
+) -> Source:
     measured = [(trial.config, trial.value, trial.seconds) for trial in history.trials if trial.value is not None]
-    return _source(name, place, space, measured, metric, history.direction)
+    return _source(name, place, space, measured, metric, history.direction, canonical=canonical)
 
 
 def _source(
@@ -137,10 +148,12 @@ def _source(
     metric: str | None,
     direction: Direction,
     digest: str = "",
+    canonical: Canonical = _as_it_is,
 ) -> Source:
     rewards = sign(direction) * np.array([value for _, value, _ in measured], dtype=np.float64)
     seconds = np.array([seconds for _, _, seconds in measured], dtype=np.float64)
-    study = FinishedStudy(name, [config for config, _, _ in measured], rewards, place, digest, seconds)
+    configs = told_once([config for config, _, _ in measured], space, canonical)
+    study = FinishedStudy(name, configs, rewards, place, digest, seconds)
     return Source(InSpace(study, space), metric, direction)
 
 
@@ -181,4 +194,7 @@ def _of_run(client: MlflowClient, run: Run) -> Source:
         measured[trial.data.tags.get("rlhpo.trial_id", trial.info.run_id)] = (config, value, seconds)
     objective, digest = spec.objective, tags.get("rlhpo.data_digest", "")
     study_id = tags.get("rlhpo.study_id", run_id)
-    return _source(study_id, place, spec.space, [*measured.values()], objective.metric, objective.direction, digest)
+    canonical = evaluator_class(spec.evaluator.kind).canonical
+    return _source(
+        study_id, place, spec.space, [*measured.values()], objective.metric, objective.direction, digest, canonical
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhpo_core.atomic_files import create_atomically, write_atomically
-from rlhpo_core.errors import UserError
+from rlhpo_core.errors import UserError, suggestion
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.tuner.prior import Prior, from_bytes
 
@@ -154,7 +154,8 @@ def load_prior(place: str) -> Prior:
         data = Path(place).read_bytes()
     except OSError as error:
         raise UserError(
-            f"cannot read the prior {place}: {error.strerror}; built in are {', '.join(builtin_names()) or 'none'}"
+            f"cannot read the prior {place}: {error.strerror}; `rlhpo prior list` names those that are built in"
+            f"{suggestion(place, builtin_names(), listing=False)}"
         ) from error
     try:
         return from_bytes(data)

@@ -58,7 +58,7 @@ class PriorSettings(Frozen):
     emphasis: float = Field(3.0, ge=0)
     """How much more good configurations (gain 1) weigh than middling ones (gain 0)."""
     policy_updates: int = Field(120, ge=0)
-    """Of PPO."""
+    """Of PPO; with 0 the prior has no policy, and is a third as large."""
     episodes: int = Field(256, ge=2)
     """Per update."""
     entropy_bonus: float = Field(0.02, ge=0)
@@ -131,21 +131,21 @@ def train(
         # F Fᵀ is the covariance of the studies' combinations; as many columns as it has rank.
         left, sizes, _ = torch.linalg.svd((heads - mean).T / (len(heads) - 1) ** 0.5, full_matrices=False)
         cost = None if cost_head is None else _relative_cost(space, network, cost_head, settings.seed)
-        agent = _train_policy(space, network, heads, cost, settings, progress)
+        agent = _train_policy(space, network, heads, cost, settings, progress) if settings.policy_updates else None
         gains = gains or (lambda configs: _gains(network, heads, space.features(configs)).numpy())
         costs = None if cost is None else lambda configs: _costs(network, cost, space.features(configs)).numpy()
         candidates = _candidates(space, studies, settings.seed)
         seed = derive_seed(settings.seed, 0, "portfolio")
         first = portfolio.choose(space, gains, candidates, settings.portfolio, seed, costs)
         ignoring_time = portfolio.choose(space, gains, candidates, settings.portfolio, seed) if costs else first
-    weights = {f"agent/{key}": tensor.float() for key, tensor in agent.state_dict().items()}
+    weights = {} if agent is None else {f"agent/{key}": tensor.float() for key, tensor in agent.state_dict().items()}
     tensors = {**network, "mean": mean, "factor": left * sizes, **weights}
     if cost is not None:
         tensors["cost"] = cost
     # Laid out as they will be read back: products of other layouts may differ in their last bits.
     laid_out = {key: tensor.contiguous() for key, tensor in tensors.items()}
     card = _card(name, studies, objective, source, settings)
-    return Prior(card, space, agent.settings, laid_out, tuple(first), tuple(ignoring_time))
+    return Prior(card, space, AgentSettings(), laid_out, tuple(first), tuple(ignoring_time))
 
 
 def _card(name: str, studies: Sequence[FinishedStudy], objective: str, source: str, settings: PriorSettings) -> Card:

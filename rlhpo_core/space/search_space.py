@@ -397,8 +397,7 @@ def builtin_names() -> list[str]:
 def builtin_space(name: str) -> SearchSpace:
     """A space that comes with rlhpo. Raises: ValueError, listing those there are."""
     if name not in builtin_names():
-        hint = suggestion(name, builtin_names(), listing=False)
-        raise ValueError(f"no built-in space is called {name!r}; there are {', '.join(builtin_names())}{hint}")
+        raise ValueError(f"no built-in space is called {name!r}{suggestion(name, builtin_names())}")
     return load_space((_builtin() / f"{name}.yaml").read_text(encoding="utf-8"))
 
 

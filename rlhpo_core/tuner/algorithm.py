@@ -105,7 +105,7 @@ def _choose_actions(state: TunerState, count: int) -> Floats:
         noise[0] = 0.0
     actions = state.agent.play(noise).actions_or_nan()
     # A policy that a prior has taught knows better.
-    if begins and state.prior is None:
+    if begins and not _has_taught(state):
         actions[0] = state.space.encode([state.first or state.space.nearest({})])[0]
     return actions
 
@@ -138,12 +138,17 @@ def _search(state: TunerState, purpose: str) -> Search:
         model=model,
         settings=settings,
         parents=parents,
-        policy=_drawn(state, purpose) if state.settings.trains_policy or state.prior is not None else nothing,
+        policy=_drawn(state, purpose) if state.settings.trains_policy or _has_taught(state) else nothing,
         carried=nothing if state.promising is None else state.promising,
         tried=tried,
         reference=space.features(inherited) if inherited else tried,
         tolerance=cost_tolerance(state),
     )
+
+
+def _has_taught(state: TunerState) -> bool:
+    """Whether a prior has taught the policy."""
+    return state.prior is not None and state.prior.has_policy
 
 
 def _drawn(state: TunerState, purpose: str) -> Floats:

@@ -9,7 +9,7 @@ factor of its covariance. A Gaussian process conditions this on the trials of th
 
 *Cost.* One more linear combination of φ(x): the logarithm of how long a training run takes relative to a usual one.
 
-*Policy.* An agent that was trained by PPO on the mean gain of the studies.
+*Policy.* An agent that was trained by PPO on the mean gain of the studies. A prior may do without one.
 
 *Portfolio.* The configurations to try first. They complement each other: for each of the studies one of them is good
 (``priors.portfolio``). A second portfolio, chosen without regard to cost, is for studies in which time does not matter.
@@ -86,10 +86,11 @@ class Prior:
     space: SearchSpace
     """In which the studies were tuned."""
     settings: AgentSettings
-    """Of the policy."""
+    """Of the policy, if there is one."""
     tensors: dict[str, Tensor]
     """``w0`` (d, h), ``b0`` (h,), ``w1``, ``b1``, ``w2``, ``b2`` of φ; ``mean`` w̄ (k + 1,); ``factor`` F (k + 1, q);
-    ``cost`` (k + 1,), if it is known how long the studies' trials took; ``agent/…``, the policy's parameters.
+    ``cost`` (k + 1,), if it is known how long the studies' trials took; ``agent/…``, the policy's parameters, if it has
+    one.
     """
     portfolio: tuple[Config, ...] = ()
     """In the order in which to try them."""
@@ -103,8 +104,13 @@ class Prior:
             cost = (h @ self.tensors["cost"]).exp().numpy() if "cost" in self.tensors else None
             return Expected((h @ self.tensors["mean"]).numpy(), (h @ self.tensors["factor"]).numpy(), cost)
 
+    @property
+    def has_policy(self) -> bool:
+        """Whether it has a policy that was trained."""
+        return any(name.startswith("agent/") for name in self.tensors)
+
     def agent(self) -> Agent:
-        """The policy, over the prior's own space."""
+        """The policy, over the prior's own space. Raises: RuntimeError if it has none."""
         agent = Agent(self.space, self.settings, one_step=False, seed=0)
         weights = {name.removeprefix("agent/"): t for name, t in self.tensors.items() if name.startswith("agent/")}
         agent.load_state_dict(weights)
@@ -200,7 +206,8 @@ def from_document(document: Mapping[str, Any], tensors: dict[str, Tensor]) -> Pr
         portfolio=tuple(document["portfolio"]),
         portfolio_ignoring_time=tuple(document["portfolio_ignoring_time"]),
     )
-    prior.agent()
+    if prior.has_policy:
+        prior.agent()
     prior.space.encode([*prior.portfolio, *prior.portfolio_ignoring_time])
     prior.expect(np.zeros((0, prior.space.feature_count)))
     return prior

@@ -26,8 +26,9 @@ _Column = Callable[[Floats], Floats]
 #: Behaviour cloning of a policy in another space: episodes drawn, the least that must lie in the study's space, steps
 #: of Adam and their learning rate.
 EPISODES, LEAST, STEPS, LEARNING_RATE = 1024, 64, 150, 0.01
-#: How far a range may reach beyond the prior's, as a share of its own width: rounding, not more.
-_SLACK = 1e-6
+#: How far a range may reach beyond the prior's, as a share of the width of that: rounding, and 0 where the prior's log
+#: scale begins just above it.
+_SLACK = 1e-5
 
 
 def expectation(prior: Prior, space: SearchSpace) -> Callable[[Floats], Expected]:
@@ -98,7 +99,8 @@ def starting_agent(prior: Prior, space: SearchSpace, settings: AgentSettings, on
     """The policy that a study with a prior starts from.
 
     It is the prior's policy if space and settings are the same, else an agent that imitates it (behaviour cloning). If
-    fewer than LEAST of EPISODES draws of the policy lie in the study's space, it is an untrained agent.
+    fewer than LEAST of EPISODES draws of the policy lie in the study's space, or if the prior has none, it is an
+    untrained agent.
 
     Args:
         prior: Whose policy is imitated.
@@ -108,6 +110,8 @@ def starting_agent(prior: Prior, space: SearchSpace, settings: AgentSettings, on
         seed: Of the initial weights and of the draws.
     """
     agent = Agent(space, settings, one_step, seed)
+    if not prior.has_policy:
+        return agent
     if space.steps == prior.space.steps and settings == prior.settings and not one_step:
         agent.load_state_dict(prior.agent().state_dict())
         return agent

@@ -147,12 +147,12 @@ def test_rlhpo_begins_with_what_it_was_given(monkeypatch):
     # How well the policy is imitated in the wider space does not matter here.
     monkeypatch.setattr(prior_mapping, "EPISODES", 128)
     monkeypatch.setattr(prior_mapping, "STEPS", 2)
-    shipped = load_prior("xgboost-wide")
+    shipped = load_prior("xgboost-accuracy")
     definitions = {shipped_prior.BACK.get(name, name): one for name, one in shipped.space.model_dump().items()}
     space = SearchSpace.model_validate(
         {**definitions, "num.impute.selected.cpo": {"type": "categorical", "choices": ["impute.mean", "impute.hist"]}}
     )
-    file = Path(str(resources.files("rlhpo_core"))) / "priors" / "builtin" / "xgboost-wide.safetensors"
+    file = Path(str(resources.files("rlhpo_core"))) / "priors" / "builtin" / "xgboost-accuracy.safetensors"
     taught = optimisers.make("rlhpo+prior", optimisers.Start(space, 0, 5, prior=file))
     for _ in range(5):
         taught.tell(taught.ask(), 0.5)

@@ -233,7 +233,7 @@ def test_a_study_starts_from_the_prior_and_says_so_in_mlflow(here: Path) -> None
 
 
 def test_those_that_come_with_rlhpo_are_listed() -> None:
-    assert "xgboost-wide" in rlhpo("list").output
+    assert "xgboost-log-loss" in rlhpo("list").output
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "register", "show", "list"])

@@ -151,7 +151,7 @@ def test_examples_run_as_they_say(example: Path, place: Path) -> None:
     spec = load_study(example)
     assert (f"registered {spec.registry.model} version" in output) == (spec.registry.model is not None)
     assert output.count("made to fail on purpose") == len(spec.execution.drill)
-    prior = "begins with what 52 earlier studies have taught: prior xgboost-wide"
+    prior = "earlier studies have taught: prior xgboost-accuracy"
     assert (prior in output) == (spec.name == "car-with-prior")
 
 

@@ -98,8 +98,8 @@ def test_the_first_state_is_worked_out_once(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_auto_means_is_fixed_when_the_study_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (name, *_) = builtin_names()
-    wide = {"evaluator": {"kind": "xgboost"}, "space": name, "objective": "accuracy", "tuner": {}}
+    name = "xgboost-accuracy"
+    wide = {"evaluator": {"kind": "xgboost"}, "space": "xgboost-wide", "objective": "accuracy", "tuner": {}}
     spec = write(tmp_path, "pinned", data={"path": "table.csv", "target": "y"}, **wide)
     folder = begun(tmp_path, "pinned", spec)
     assert (prior := begin_study(folder, spec).prior) is not None
@@ -107,6 +107,39 @@ def test_what_auto_means_is_fixed_when_the_study_begins(tmp_path: Path, monkeypa
     monkeypatch.setattr(beginning, "builtin_names", list)
     assert (kept := begin_study(folder, spec).prior) is not None
     assert kept.card == prior.card
+
+
+FUNCTION = {"kind": "function", "function": "tests.helpers.functions:act"}
+FEW = {"C": {"type": "float", "low": 0.1, "high": 10.0, "log": True}, "gamma": {"type": "fixed", "value": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "space", "objective", "name"),
+    [
+        ({"kind": "xgboost"}, "xgboost-wide", "average_precision", "xgboost-auc"),
+        ({"kind": "xgboost"}, "xgboost-wide", "rmse", "xgboost-r2"),
+        (FUNCTION, "lightgbm", "log_loss", "lightgbm-log-loss"),
+        (FUNCTION, "lightgbm", "r2", "lightgbm-r2"),
+        (FUNCTION, "xgboost-wide", "f1", "xgboost-accuracy"),
+        (FUNCTION, FEW, "accuracy", "svc-accuracy"),
+        (FUNCTION, "extra-trees", "mae", "random-forest-r2"),
+        # Of another kind of task, of a metric of one's own, of more hyperparameters, of ranges beyond, of other names.
+        (FUNCTION, FEW, "rmse", None),
+        (FUNCTION, "lightgbm", {"metric": "profit", "direction": "maximize"}, None),
+        (FUNCTION, {**FEW, "degree": {"type": "int", "low": 1, "high": 5}}, "accuracy", None),
+        (FUNCTION, {**FEW, "gamma": {"type": "float", "low": 0.1, "high": 100.0}}, "accuracy", None),
+        ({"kind": "xgboost"}, "xgboost-paper", "accuracy", None),
+        (FUNCTION, CUBE.model_dump(), "accuracy", None),
+    ],
+)
+def test_auto_takes_the_prior_of_the_algorithm_whatever_trains_it(
+    evaluator: dict[str, str], space: object, objective: object, name: str | None, tmp_path: Path
+) -> None:
+    data = {"data": {"path": "table.csv", "target": "y"}} if evaluator["kind"] == "xgboost" else {}
+    fields = {"evaluator": evaluator, "space": space, "objective": objective, "tuner": {}, **data}
+    found = beginning.prior_of(write(tmp_path, "mine", **fields), tmp_path)
+    assert (found and found.card.name) == name
+    assert beginning.prior_of(write(tmp_path, "mine", prior="none", **fields), tmp_path) is None
 
 
 def test_of_several_that_begin_at_once_all_go_on_from_one_state(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def pipe() -> Iterator[tuple[Connection, Connection]]:
 
 def evaluate(workers: Connection, seed: int = 3, drill: bool = False) -> dict[str, Any]:
     message = {"kind": "evaluate", "config": {}, "seed": seed, "drill": drill}
-    report = trial_worker._Reporter(workers, None)
+    report = trial_worker._Reporter(workers, None, None)
     end: dict[str, Any] = trial_worker._attempt(
         lambda: trial_worker._evaluate(Draws(), message, report, NO_CHECKPOINT)  # type: ignore[arg-type]
     )
@@ -86,7 +86,7 @@ def test_the_rule_stops_at_the_report_that_it_follows_from_and_from_then_on(
     parents, workers = pipe
     settings = MedianStopping(rule="median", min_trials=1)
     watch = Watch(settings=settings, direction="maximize", earlier=(ended([(1, 0.4), (2, 0.8), (9, 0.9)]),))
-    report = trial_worker._Reporter(workers, watch)
+    report = trial_worker._Reporter(workers, watch, None)
     report(1, 0.5)
     report(2, math.nan)
     for _ in range(2):

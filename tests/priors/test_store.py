@@ -44,7 +44,7 @@ def test_a_prior_in_a_file(prior: Prior, tmp_path: Path) -> None:
     Path(address).write_bytes(b"{")
     with pytest.raises(UserError, match=rf"{re.escape(address)}: this is not an rlhpo prior"):
         load_prior(address)
-    with pytest.raises(UserError, match=r"cannot read the prior .*missing.*; built in are .*xgboost-wide"):
+    with pytest.raises(UserError, match=r"cannot read the prior .*missing.*; `rlhpo prior list` names those"):
         load_prior(str(tmp_path / "missing.safetensors"))
 
 

@@ -12,9 +12,11 @@ import torch
 from rlhpo_core import tensor_document
 from rlhpo_core.errors import UserError
 from rlhpo_core.priors import portfolio
+from rlhpo_core.seeds import derive_seed
 from rlhpo_core.study.tuner_settings import TunerSettings
 from rlhpo_core.trial import Proposal, Trial, TrialStatus
 from rlhpo_core.tuner import algorithm, state_file
+from rlhpo_core.tuner.agent import Agent
 from rlhpo_core.tuner.prior import FORMAT_VERSION, Prior, describe, embed, from_bytes, hidden
 from rlhpo_core.tuner.state import initial_state
 from tests.helpers.priors import SPACE, cost, height, taught_prior, timed_prior
@@ -106,6 +108,24 @@ def test_a_study_with_a_prior_goes_on_bit_for_bit() -> None:
     half = after_rounds(initial_state("s", 0, SPACE, "maximize", SETTINGS, prior), height, 1)
     restored = after_rounds(state_file.from_bytes(state_file.to_bytes(half)), height, 2)
     assert state_file.to_bytes(restored) == state_file.to_bytes(whole)
+
+
+def test_a_prior_may_do_without_a_policy() -> None:
+    """What the policy would have drawn comes from anywhere; the study begins with the portfolio all the same."""
+    taught = taught_prior()
+    without = replace(taught, tensors={name: t for name, t in taught.tensors.items() if not name.startswith("agent/")})
+    assert taught.has_policy
+    assert not without.has_policy
+    assert from_bytes(without.to_bytes()).to_bytes() == without.to_bytes()
+    start = initial_state("s", 0, SPACE, "maximize", SETTINGS, without)
+    untrained = Agent(SPACE, SETTINGS.agent, one_step=False, seed=derive_seed(0, 0, "agent"))
+    for name, tensor in untrained.state_dict().items():
+        torch.testing.assert_close(start.agent.state_dict()[name], tensor, rtol=0, atol=0)
+    state = after_rounds(start, height, 4)
+    first = [trial.config for trial in state.history.trials[: len(without.portfolio)]]
+    np.testing.assert_allclose(SPACE.encode(first), SPACE.encode(without.portfolio), atol=1e-5)
+    again = state_file.from_bytes(state_file.to_bytes(state))
+    assert algorithm.propose(again) == algorithm.propose(state)
 
 
 # -- costs -------------------------------------------------------------------------------------------------------------

@@ -54,11 +54,24 @@ def test_a_space_that_the_prior_does_not_know_is_refused(text: str, message: str
 
 @pytest.mark.parametrize("name", builtin_names())
 def test_a_prior_that_comes_with_rlhpo_fits_the_space_of_its_name(name: str) -> None:
-    shipped, space = load_prior(name), builtin_space(name)
+    algorithm = name.removesuffix("-log-loss") if name.endswith("-log-loss") else name.rpartition("-")[0]
+    shipped, space = load_prior(name), builtin_space({"xgboost": "xgboost-wide"}.get(algorithm, algorithm))
+    assert name == f"{algorithm}-{shipped.card.objective.replace('_', '-')}"
     assert prior_mapping.fits(shipped, space)
     assert not prior_mapping.fits(shipped, builtin_space("xgboost-paper"))
     assert shipped.card.source
+    assert 3 <= len(shipped.portfolio) <= 5
+    assert len(prior_mapping.portfolio(shipped, space, 0, False)) == len(shipped.portfolio)
     prior_mapping.starting_agent(shipped, space, AgentSettings(), one_step=False, seed=0)
+
+
+def test_a_range_from_zero_is_within_a_log_scale_that_begins_just_above_it() -> None:
+    shipped = load_prior("lightgbm-auc")
+    definitions = builtin_space("lightgbm").model_dump()
+    none = {**definitions, "reg_alpha": {"type": "float", "low": 0.0, "high": 10.0}}
+    assert prior_mapping.fits(shipped, SearchSpace.model_validate(none))
+    more = {**definitions, "learning_rate": {"type": "float", "low": 0.0, "high": 1.0}}
+    assert not prior_mapping.fits(shipped, SearchSpace.model_validate(more)), "a rate of 0 is not one of 0.001"
 
 
 def mean_height(agent: Agent, space: SearchSpace) -> float:

@@ -31,7 +31,7 @@ from rlhpo_core.evaluators.protocol import (
     Refit,
     Reporter,
 )
-from rlhpo_core.evaluators.xgboost.parameters import LINEAR, VOCABULARY
+from rlhpo_core.evaluators.xgboost.parameters import LINEAR, VOCABULARY, canonical
 from rlhpo_core.space.search_space import SearchSpace
 from rlhpo_core.study.evaluator_specs import XGBoostSpec
 from rlhpo_core.study.spec import StudySpec
@@ -116,6 +116,11 @@ class XGBoostEvaluator(Evaluator):
     def defaults(spec: StudySpec) -> Config:
         """What is closest to XGBoost's own defaults."""
         return VOCABULARY.default_in(spec.space)
+
+    @staticmethod
+    def canonical(config: Config) -> Config:
+        """``gbtree`` for ``dart`` that drops no tree, and no two linear models that differ in what is about trees."""
+        return canonical(config)
 
     def check_space(self, space: SearchSpace) -> None:
         """Raises: UserError, naming each hyperparameter that XGBoost does not have or that leaves its range."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlhpo_core.evaluators.known_parameters import Known, Vocabulary
-from rlhpo_core.trial import Value
+from rlhpo_core.trial import Config, Value
 
 _SHARE = Known(1e-9, 1)
 #: What may be tuned or set. The tree method is always ``hist``, the objective follows from the task.
@@ -70,3 +70,26 @@ DEFAULTS: dict[str, Value] = {
     "skip_drop": 0.0,
 }
 VOCABULARY = Vocabulary("XGBoost", KNOWN, ALIASES, DEFAULTS)
+#: What of it only ``dart`` has.
+_DROPPING = ("rate_drop", "skip_drop", "sample_type", "normalize_type")
+
+
+def canonical(config: Config) -> Config:
+    """The one of all configurations that train the same model by which they are told apart from others.
+
+    ``dart`` that drops no tree is ``gbtree`` with other random draws, at many times the time. A linear booster ignores
+    what is about trees: that is as XGBoost has it.
+    """
+    booster = config.get("booster", DEFAULTS["booster"])
+    if booster == "dart" and (_number(config, "rate_drop") <= 0 or _number(config, "skip_drop") >= 1):
+        return {name: value for name, value in config.items() if name not in _DROPPING} | {"booster": "gbtree"}
+    if booster == "gblinear":
+        told = {name for name in config if ALIASES.get(name, name) in (*LINEAR, "n_estimators")}
+        return {name: value if name in told else DEFAULTS[ALIASES.get(name, name)] for name, value in config.items()}
+    return config
+
+
+def _number(config: Config, name: str) -> float:
+    value = config.get(name, DEFAULTS[name])
+    assert isinstance(value, int | float)
+    return float(value)

@@ -8,9 +8,10 @@ import pytest
 import xgboost as xgb
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators.xgboost.parameters import DEFAULTS, KNOWN, VOCABULARY
-from rlhpo_core.space.search_space import SearchSpace, load_space
-from tests.helpers.tables import EXAMPLES, build
+from rlhpo_core.evaluators.xgboost.parameters import DEFAULTS, KNOWN, VOCABULARY, canonical
+from rlhpo_core.priors.common_space import told_once
+from rlhpo_core.space.search_space import SearchSpace, builtin_space, load_space
+from tests.helpers.tables import EXAMPLES, build, quiet
 
 
 def test_the_papers_space_is_known() -> None:
@@ -72,3 +73,35 @@ def test_the_defaults_are_the_librarys() -> None:
     assert {"max_depth", "learning_rate", "min_child_weight", "subsample", "reg_lambda", "max_bin"} <= known.keys()
     for name, value in known.items():
         assert told[name] == value or float(told[name]) == pytest.approx(value), name
+
+
+TREES = {"n_estimators": 8, "max_depth": 3, "learning_rate": 0.3, "subsample": 1.0, "reg_lambda": 1.0, "reg_alpha": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({**TREES, "booster": "dart", "rate_drop": 0.0, "skip_drop": 0.4}, {**TREES, "booster": "gbtree"}),
+        ({**TREES, "booster": "dart", "rate_drop": 0.4, "skip_drop": 1.0}, {**TREES, "booster": "gbtree"}),
+        ({**TREES, "booster": "gblinear", "subsample": 0.7}, {**TREES, "booster": "gblinear", "max_depth": 6}),
+        ({**TREES, "booster": "dart", "rate_drop": 0.4, "skip_drop": 0.2}, None),
+        ({**TREES, "booster": "gbtree"}, None),
+    ],
+)
+def test_what_trains_the_same_model_is_one_configuration(config: dict[str, Any], told: dict[str, Any] | None) -> None:
+    """By training it: scores are equal to the last bit only if the models are. No rows are drawn at random."""
+    evaluator = build(EXAMPLES / "german_credit.csv", "log_loss")
+    assert evaluator.canonical(config) == (told or config)
+    score = evaluator.evaluate(config, quiet).value
+    assert evaluator.evaluate(evaluator.canonical(config), quiet).value == score
+    if config["booster"] == "dart" and told is None:
+        assert evaluator.evaluate({**TREES, "booster": "gbtree"}, quiet).value != score
+
+
+def test_a_space_without_it_keeps_what_it_has() -> None:
+    space = builtin_space("xgboost-wide")
+    dart = space.nearest({**DEFAULTS, "booster": "dart"})
+    assert told_once([dart], space, canonical) == [space.nearest(DEFAULTS)]
+    only = load_space("booster: {type: categorical, choices: [dart]}\nrate_drop: {type: float, low: 0.0, high: 1.0}")
+    dart = {"booster": "dart", "rate_drop": 0.0}
+    assert told_once([dart], only, canonical) == [dart]
