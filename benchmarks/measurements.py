@@ -28,7 +28,8 @@ from benchmarks import (
 
 FOLDER = Path(__file__).parents[1] / "docs" / "measurements"
 SCRIPTS = (
-    sample_efficiency, transfer, retune, real, real_priors, paper_tables, gate_error, warm_start, stopping, cnn, artefacts,
+    sample_efficiency, transfer, retune, real, real_priors, paper_tables, gate_error, warm_start, stopping, cnn,
+    artefacts,
 )  # fmt: skip
 #: Written by hand, each saying why.
 BY_HAND = ("performance.md",)

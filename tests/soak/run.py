@@ -29,7 +29,7 @@ from rlhpo_core.cli import main as command_line
 from rlhpo_core.errors import UserError
 from rlhpo_core.execution import trial_worker, worker_process
 from rlhpo_core.production import promotion
-from rlhpo_core.report import study_report
+from rlhpo_core.report import charts, figures
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.lock import locked
 from tests.helpers.mlflow_store import new_store
@@ -354,10 +354,8 @@ def _fork_workers(trained: Path) -> None:
 
 def _draw_nothing() -> None:
     """A report without pictures: drawing them is most of the work, and no promise is about how they look."""
-    replace(
-        study_report, draw_figures=lambda *arguments: {"progress.png": b"\x89PNG\r\n\x1a\n"},
-        charts=SimpleNamespace(charts=lambda *arguments: {}, script=lambda: ""),
-    )  # fmt: skip
+    replace(figures, figures=lambda *arguments: {"progress.png": b"\x89PNG\r\n\x1a\n"})
+    replace(charts, charts=lambda *arguments: {}, script=lambda: "")
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
