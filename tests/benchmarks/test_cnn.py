@@ -23,7 +23,7 @@ def test_one_arm_sets_the_time_for_the_others(tmp_path: Path, monkeypatch: pytes
     assert all(0 <= trace["holdout"] <= 1 for trace in (base, other))
     made = cnn.table([base, other])
     assert "| corners, 90 images, 3 epochs | rlhpo, no stopping | 1 |" in made
-    assert "| corners, 90 images, 3 epochs | rlhpo | 1 |" in made
+    assert "| corners, 90 images, 3 epochs | rlhpo, asha | 1 |" in made
 
 
 def test_how_fast_trials_are_is_told(tmp_path: Path) -> None:

@@ -28,8 +28,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 RECORDED = Path(__file__).parents[1] / "fixtures" / "first-rounds.json"
 #: Largest difference of floats, as a share of their range (of its logarithm, on a log scale).
 AGREEMENT = 1e-5
-#: It learns for ten seconds.
-SLOW = "a policy that imitates a prior's"
 #: More in the first round than the one trial that it has by itself.
 FIVE: dict[str, Any] = {"tuner": {"trials_per_round": 5}}
 #: Examples and changes to them: the ways in which studies begin.
@@ -42,7 +40,10 @@ STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "random search": ("01-first-study", {"tuner": {"mode": "random", **FIVE["tuner"]}}),
     "a prior's portfolio": ("04-prior", FIVE),
     "a prior's portfolio, and more chosen by the reward model": ("04-prior", {"tuner": {"trials_per_round": 12}}),
-    SLOW: ("04-prior", {"tuner": {"screening": None, "agent": {"nodes": 20}, **FIVE["tuner"]}}),
+    "a prior that has no policy, and nothing screened": (
+        "04-prior",
+        {"tuner": {"screening": None, "agent": {"nodes": 20}, **FIVE["tuner"]}},
+    ),
 }
 
 
@@ -55,7 +56,7 @@ def first_round(name: str) -> tuple[SearchSpace, list[Config]]:
     return spec.space, [proposal.config for proposal in algorithm.propose(start)]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.e2e] * (name == SLOW)) for name in STUDIES])
+@pytest.mark.parametrize("name", STUDIES)
 def test_the_first_round_is_the_recorded_one(name: str) -> None:
     space, found = first_round(name)
     recorded = json.loads(RECORDED.read_text())[name]
