@@ -42,13 +42,13 @@ def run(pool: TrialPool, *proposals: Proposal) -> list[Trial]:
 
 
 def workers() -> list[psutil.Process]:
-    """Our child processes that run, but for those that look after others: the standard library's and the guards."""
+    """Our child processes that train trials. Others may run beside them: guards, servers that other tests share."""
     lines = {}
     for child in psutil.Process().children():
         # Some may have ended just now.
         with suppress(psutil.NoSuchProcess):
             lines[child] = " ".join(child.cmdline())
-    return [child for child, line in lines.items() if "resource_tracker" not in line and "rlhpo-guard" not in line]
+    return [child for child, line in lines.items() if "multiprocessing.spawn" in line]
 
 
 @contextmanager
