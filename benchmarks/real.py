@@ -248,12 +248,12 @@ def _runs(results: Path, space: str) -> Runs:
 
 
 INTRO = """
-XGBoost on five tables of UCI (at most 1,500 rows, drawn by seed; 20 % validation, 20 % holdout), 50 trials, one thread. A
-training run that takes longer than 10 s fails. `rlhpo+prior` begins from the built-in prior, which was learnt from real
-trainings on other tables; its first trial is XGBoost's defaults. `rlhpo` was run with an earlier version of the tuner,
-which began at random. Errors are 1 − accuracy. The holdout is scored after refitting on training and validation rows. Wall
-times are those of two cores shared with other work. [benchmarks.md](../benchmarks.md#real-tables) says what to take from
-the tables.
+XGBoost on five tables of UCI (at most 1,500 rows, drawn by seed; 20 % validation, 20 % holdout), 50 trials, one
+thread. A training run that takes longer than 10 s fails. `rlhpo+prior` begins from the built-in prior, which was
+learnt from real trainings on other tables; its first trial is XGBoost's defaults. `rlhpo` was run with an earlier
+version of the tuner, which began at random. Errors are 1 − accuracy. The holdout is scored after refitting on
+training and validation rows. Wall times are those of two cores shared with other work.
+[benchmarks.md](../benchmarks.md#real-tables) says what to take from the tables.
 """
 COMMAND = """
 python -m benchmarks.real --data DIR --trials 50 --seeds 3
