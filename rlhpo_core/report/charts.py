@@ -90,7 +90,7 @@ def _fragment(name: str, figure: go.Figure) -> str:
     return text
 
 
-def _progress(spec: StudySpec, history: History, baseline: Baseline | None) -> go.Figure | None:
+def _progress(spec: StudySpec, history: History, baseline: Baseline | None = None) -> go.Figure | None:
     trials = [trial for trial in history.complete() if trial.value is not None]
     if not trials:
         return None

@@ -141,7 +141,7 @@ def encoding(rng: Rng, table: pd.DataFrame) -> Mutated:
     """With marks, of Windows, compressed."""
     chosen = str(rng.choice(["utf-8-sig", "utf-16", "cp1252", "gz"]))
     if chosen == "gz":
-        return Mutated(content=gzip.compress(_csv(table)), ending="csv.gz")
+        return Mutated(content=gzip.compress(_csv(table), mtime=0), ending="csv.gz")
     if chosen == "cp1252":
         name = _pick(rng, [str(each) for each in table if each != TARGET])
         return Mutated(
@@ -152,7 +152,7 @@ def encoding(rng: Rng, table: pd.DataFrame) -> Mutated:
 
 def damaged_gz(rng: Rng, table: pd.DataFrame) -> Mutated:
     """Cut off on its way."""
-    data = gzip.compress(_csv(table))
+    data = gzip.compress(_csv(table), mtime=0)
     cut = int(rng.integers(20, len(data) - 8))
     return Mutated(content=data[:cut], ending="csv.gz", refused=("damaged or cut off",))
 
