@@ -64,7 +64,9 @@ class Processes:
         """``source``: files of a version; ``scratch``: an empty MLflow database. Both are there to warm up with."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.promotion_steps"], cwd=ROOT, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            # A fork has none of the threads that OpenMP has started, and would wait for them.
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         self._write({"spec": spec.model_dump_json(), "gains": dict(gains), "source": source, "scratch": scratch})
 
