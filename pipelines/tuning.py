@@ -20,7 +20,7 @@ from components.register_best.component import register_best
 from components.reward_model_update.component import reward_model_update
 from pipelines.pods import Late, Pods
 from rlhpo_core.execution.engines import Steps
-from rlhpo_core.kubeflow.steps.tuning import MORE
+from rlhpo_core.kubeflow.steps.round_under_way import MORE
 from rlhpo_core.study.cluster_settings import STANDARD, ClusterSpec
 
 #: Of a run anywhere. How many fit into what Argo holds depends on the trials in each: `pipelines.workflow_size`.

@@ -15,7 +15,7 @@ from components.submit_next.component import submit_next
 from pipelines.compiled import COMPILED_BY, lean
 from pipelines.pods import deadline
 from pipelines.tuning import Shape, build_rounds, prepare, tune
-from rlhpo_core.kubeflow.steps.tuning import MORE
+from rlhpo_core.kubeflow.steps.round_under_way import MORE
 
 
 def build(shape: Shape) -> BaseComponent:

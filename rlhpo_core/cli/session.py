@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from rich.console import Console
 
 from rlhpo_core.atomic_files import write_atomically
 from rlhpo_core.cli import local_pipeline
+from rlhpo_core.cli.interrupts import Interrupts
 from rlhpo_core.cli.options import check_free_or
 from rlhpo_core.cli.phases import Phases
 from rlhpo_core.data.schema import TableSchema
@@ -55,8 +54,6 @@ if TYPE_CHECKING:
 
 #: The page in a study's folder.
 REPORT = "report.html"
-#: Seconds that the trials and the tuner are given to end after a second Ctrl-C or SIGTERM. Kubernetes gives a pod 30.
-_GRACE = 4.0
 
 
 @dataclass(frozen=True)
@@ -311,7 +308,7 @@ def _conduct(
     display = LiveProgress(console, spec, folder.history())
     begun = folder.state().summaries
     mirror = TrackingListener(tracker, folder.history(), begun, display.warn, folder.with_curve)
-    with _Interrupts(display.warn) as interrupts:
+    with Interrupts(display.warn) as interrupts:
         try:
             _log_inputs(tracker, evaluator, folder.state().prior, console)
             with display, phases.phase("tuning", quiet=True), _meanwhile(get_ready):
@@ -386,7 +383,7 @@ def _tune(
     tracking_uri: str,
     listeners: Sequence[runner.Listener],
     pool: TrialPool | None,
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
     lock: Lock,
 ) -> runner.Outcome:
     """Run the loop until the budget is spent, the study is interrupted, or somebody else has taken over.
@@ -437,62 +434,3 @@ def _conclude(
         log_report(tracker, report)
     tracker.finish("KILLED" if not outcome.finished else "FINISHED" if best is not None else "FAILED")
     return winner
-
-
-class _Interrupts:
-    """What Ctrl-C and SIGTERM do while a study is tuned and concluded.
-
-    Once: no further trial is started, and the study is concluded. Twice, or SIGTERM: trials at hand are given up, and
-    run again later; what is not done ``_GRACE`` seconds later, and whatever follows the tuning, is broken off by a
-    KeyboardInterrupt. That costs nothing but the report: a study may be killed at any moment.
-    """
-
-    def __init__(self, warn: Callable[[str], None]) -> None:
-        self.warn = warn
-        self.count = 0
-        self._cancel: Callable[[], None] | None = None
-        self._before: dict[signal.Signals, signal._HANDLER] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._hear)
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.disarm()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    @contextmanager
-    def heeded(self, cancel: Callable[[], None]) -> Iterator[None]:
-        """While trials run: the first interruption is looked up in ``count``, the second calls ``cancel``."""
-        self._cancel = cancel
-        try:
-            yield
-        finally:
-            self._cancel = None
-
-    def check(self) -> None:
-        """Raises: KeyboardInterrupt if all is to be left as it is."""
-        if self.count > 1:
-            raise KeyboardInterrupt
-
-    def disarm(self) -> None:
-        """The end is near enough: let it come by itself."""
-        if signal.SIGALRM in self._before:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.count = max(self.count + 1, 2 if number == signal.SIGTERM else 1)
-        if self.count == 1:
-            self.warn(
-                "Finishing the trials at hand; press Ctrl-C again to give them up."
-                if self._cancel is not None
-                else "Concluding the study; press Ctrl-C again to leave that to `rlhpo resume`."
-            )
-        elif self.count == 2 and self._cancel is not None:
-            self._cancel()
-            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._hear)
-            signal.setitimer(signal.ITIMER_REAL, _GRACE)
-        else:
-            raise KeyboardInterrupt

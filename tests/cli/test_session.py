@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from rlhpo_core.cli import session
+from rlhpo_core.cli.interrupts import Interrupts
 from rlhpo_core.errors import UserError
 from rlhpo_core.production.ledger import Ledger
 from rlhpo_core.report.study_report import Report
@@ -367,7 +368,7 @@ def test_the_second_interruption_and_sigterm_give_the_trials_up(monkeypatch: pyt
     for signals in ([signal.SIGINT, signal.SIGINT], [signal.SIGTERM]):
         warnings: list[str] = []
         cancelled: list[int] = []
-        with session._Interrupts(warnings.append) as interrupts:
+        with Interrupts(warnings.append) as interrupts:
             with interrupts.heeded(lambda cancelled=cancelled: cancelled.append(1)):
                 for number in signals:
                     assert not cancelled
@@ -377,8 +378,8 @@ def test_the_second_interruption_and_sigterm_give_the_trials_up(monkeypatch: pyt
                 interrupts.check()
         assert cancelled == [1]
         assert len(warnings) == len(signals) - 1
-    monkeypatch.setattr(session, "_GRACE", 0.05)
-    interrupts = session._Interrupts(warnings.append)
+    monkeypatch.setattr("rlhpo_core.cli.interrupts._GRACE", 0.05)
+    interrupts = Interrupts(warnings.append)
     with interrupts, interrupts.heeded(lambda: None):
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):

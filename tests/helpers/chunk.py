@@ -12,13 +12,13 @@ from pathlib import Path
 
 def main(store: str, folder: Path, rounds: int, table_source: str = "") -> None:
     # Not above: the worker process of each trial imports this module, and need not import what the steps do.
-    from rlhpo_core.kubeflow.steps import tuning
+    from rlhpo_core.kubeflow.steps import round_under_way, tuning
 
     folder.mkdir()
     table, state = folder / "table", folder / "state-0"
     prepared = tuning.prepare(store, table_source, table, state)
     number, more = 1, prepared.more
-    while number <= rounds and more == tuning.MORE:
+    while number <= rounds and more == round_under_way.MORE:
         trials = []
         for index, proposal in enumerate(tuning.propose(store, state)):
             trials.append(folder / f"trial-{number}-{index}")

@@ -13,7 +13,7 @@ import yaml
 from mlflow import MlflowClient
 
 from rlhpo_core.kubeflow.next_run import put_study
-from rlhpo_core.kubeflow.steps import retuning, tuning
+from rlhpo_core.kubeflow.steps import retuning, round_under_way, tuning
 from rlhpo_core.study.spec import load_study
 from tests.helpers.retuned_models import registered_model
 from tests.helpers.tables import EXAMPLES
@@ -176,7 +176,7 @@ def _loop(run: Run, folder: Path, store: str) -> None:
     prepared = _step(run, lambda: asdict(tuning.prepare(store, "", table, state, kfp_run=kfp_run)), table, state)
     run_id, name, round_ = prepared["run_id"], prepared["table_name"], prepared
     number = 0
-    while round_["more"] == tuning.MORE:
+    while round_["more"] == round_under_way.MORE:
         number += 1
         trials = [folder / f"trial-{number}-{index}" for index in range(len(round_["proposals"]))]
         for proposal, trial in zip(round_["proposals"], trials, strict=True):

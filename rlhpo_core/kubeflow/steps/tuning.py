@@ -9,7 +9,6 @@ trained twice, a round not learnt from twice.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from rlhpo_core.errors import UserError
-from rlhpo_core.evaluators.protocol import DataDescription
 from rlhpo_core.kubeflow import pod
+from rlhpo_core.kubeflow.steps import round_under_way
+from rlhpo_core.kubeflow.steps.round_under_way import MORE, NOTHING, OVER
 from rlhpo_core.kubeflow.steps.study import (
     catch_up,
     died,
@@ -36,7 +36,7 @@ from rlhpo_core.kubeflow.steps.study import (
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.attempts import marked
 from rlhpo_core.storage.object_store import open_store
-from rlhpo_core.storage.study_files import StudyFiles, StudyRecord
+from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.storage.tables import fetch_table
 from rlhpo_core.study.budget import spent
 from rlhpo_core.study.spec import StudySpec
@@ -48,13 +48,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-#: Takes the place of a proposal when the budget is spent: a loop over no items would fail.
-NOTHING = ""
-#: Trials whose files are read in less time than torch is imported.
-_FEW = 100
-#: Whether another round follows: what the pipeline's conditions compare with.
-MORE, OVER = "yes", "no"
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,7 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
         evaluator = build_evaluator(local, 1, files.schema())
         evaluator.check_space(spec.space)
         data = evaluator.data()
-        current = _begun(files, spec, data)
+        current = round_under_way.begun(files, spec, data)
         if (baseline := baseline_of(files, evaluator, current)) is not None:
             print(baseline.text, flush=True)
         # A study that is at its end stays FINISHED in MLflow: no later step would close its run again.
@@ -135,7 +128,7 @@ def _prepare(store: str, table_source: str, table: Path, state: Path, log_trials
     state_file.save(current, state)
     if data is not None:
         print(f"{name}: {sum(data.rows.values())} rows, digest {data.digest}", flush=True)
-    return Prepared(run_id, name, *_proposed(files, spec, current), OVER if over else MORE)
+    return Prepared(run_id, name, *round_under_way.proposed(files, spec, current), OVER if over else MORE)
 
 
 @pod.step
@@ -152,11 +145,11 @@ def propose(store: str, state: Path) -> list[str]:
     """
     files = files_of(store)
     spec = files.spec()
-    if (made := _made_before(files, spec, state)) is not None:
+    if (made := round_under_way.made_before(files, spec, state)) is not None:
         return made
     from rlhpo_core.tuner import state_file
 
-    proposals, _ = _proposed(files, spec, state_file.load(state))
+    proposals, _ = round_under_way.proposed(files, spec, state_file.load(state))
     return proposals
 
 
@@ -308,7 +301,7 @@ def update_policy(store: str, run_id: str, previous: Path, state: Path) -> Round
         catch_up(spec, files, run_id)
     summary = latest.summaries[-1].model_dump(exclude={"model_phase"}, exclude_none=True)
     values = {name: float(value) for name, value in summary.items()}
-    _, more = _proposed(files, spec, latest)
+    _, more = round_under_way.proposed(files, spec, latest)
     return RoundEnd(more, values)
 
 
@@ -395,79 +388,3 @@ def _learnt_from(state: TunerState, trials: Sequence[Trial]) -> TunerState:
     earlier = tuple(trial for trial in state.history.trials if trial.proposal.round < state.round)
     before = replace(state, history=History(direction=state.history.direction, trials=earlier))
     return algorithm.fit_reward_model(algorithm.observe(before, trials))
-
-
-# -- the round under way -----------------------------------------------------------------------------------------------
-
-
-def _begun(files: StudyFiles, spec: StudySpec, data: DataDescription | None) -> TunerState:
-    """The state of the study, which is begun if it has not.
-
-    Raises: UserError if another study lies there, or one of another table.
-    """
-    from rlhpo_core.execution.beginning import begin_study
-
-    table = None if data is None else data.digest
-    if not files.claim(StudyRecord.new(spec, table)):
-        files.check_unchanged(spec)
-        files.check_table(table)
-    if data is not None:
-        files.claim_schema(data.schema)
-    return begin_study(files, spec)
-
-
-def _proposed(files: StudyFiles, spec: StudySpec, state: TunerState) -> tuple[list[str], str]:
-    """As ``propose``, with MORE or OVER."""
-    from rlhpo_core.storage import proposals
-    from rlhpo_core.tuner import algorithm
-
-    if _more(files, spec, state.history) == OVER:
-        return [NOTHING], OVER
-    made = proposals.read(files.store, state.round)
-    if made is None:
-        made = proposals.claim(files.store, state.round, algorithm.propose(state))
-    return _handed_out(spec, len(state.history), made), MORE
-
-
-def _made_before(files: StudyFiles, spec: StudySpec, state: Path) -> list[str] | None:
-    """As ``propose``, if the round's proposals are in the store and few trials came before it; ``None`` otherwise.
-
-    The trials' files then tell whether the budget is spent. Nothing here takes the import of torch.
-    """
-    from rlhpo_core import tensor_document
-    from rlhpo_core.storage import proposals
-
-    document = tensor_document.glance(state.read_bytes()) if state.is_file() else None
-    try:
-        round_, known = int(document["round"]), int(document["history"]["trials"])  # type: ignore[index]
-    except (KeyError, TypeError, ValueError):
-        return None  # To read it whole says what is wrong with it.
-    if known > _FEW or (made := proposals.read(files.store, round_)) is None:
-        return None
-    history = files.history_of_files()
-    earlier = tuple(trial for trial in history.trials if trial.proposal.round < round_)
-    if len(earlier) != known:
-        return None
-    if _more(files, spec, history.model_copy(update={"trials": earlier})) == OVER:
-        return [NOTHING]
-    return _handed_out(spec, known, made)
-
-
-def _handed_out(spec: StudySpec, trials: int, made: Sequence[Proposal]) -> list[str]:
-    """Of a round's proposals those for which budget is left after so many trials."""
-    return [_for_kfp(proposal) for proposal in made[: spec.budget.trials - trials]]
-
-
-def _for_kfp(proposal: Proposal) -> str:
-    """A proposal as JSON in ASCII, and without two braces side by side.
-
-    KFP's database need not hold every character, and two braces begin what Argo takes for a template.
-    """
-    text = json.dumps(proposal.model_dump(mode="json"), separators=(",", ":"))
-    return text.replace("{{", r"\u007b\u007b")
-
-
-def _more(files: StudyFiles, spec: StudySpec, history: History) -> str:
-    """MORE if another round is to follow these trials; OVER if the budget is spent or a stop was asked for."""
-    over = files.stop_requested() or spent(spec.budget, history, files.record().seconds) is not None
-    return OVER if over else MORE

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlhpo_core.kubeflow.next_run import put_study
-from rlhpo_core.kubeflow.steps import tuning
+from rlhpo_core.kubeflow.steps import round_under_way, tuning
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyFiles
 from rlhpo_core.study.spec import StudySpec
@@ -98,7 +98,7 @@ def test_a_trial_that_kills_its_pod_twice_has_failed_and_is_not_trained_again(tm
     assert trial.error.startswith("its pod died twice (exit 137 is the usual sign: out of memory at 512M?)")
     # The round goes on, and the study with it.
     tuning.fit_reward_model(tmp_path / "state", [pods.trial], tmp_path / "fitted")
-    assert tuning.update_policy(pods.store, "", tmp_path / "fitted", tmp_path / "after").more == tuning.MORE
+    assert tuning.update_policy(pods.store, "", tmp_path / "fitted", tmp_path / "after").more == round_under_way.MORE
 
 
 def test_pods_that_are_ended_by_sigterm_have_not_died(tmp_path: Path) -> None:

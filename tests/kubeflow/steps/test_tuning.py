@@ -21,7 +21,7 @@ from rlhpo_core.evaluators.kinds import build_evaluator
 from rlhpo_core.execution.runner import run
 from rlhpo_core.execution.trial_pool import TrialPool
 from rlhpo_core.kubeflow.next_run import put_study
-from rlhpo_core.kubeflow.steps import tuning
+from rlhpo_core.kubeflow.steps import round_under_way, tuning
 from rlhpo_core.storage import lease
 from rlhpo_core.storage.object_store import open_store
 from rlhpo_core.storage.study_files import StudyRecord
@@ -95,15 +95,15 @@ def test_the_steps_make_the_trials_that_the_runner_makes(
 ) -> None:
     chunk = Chunk(study(), tmp_path / "store", tmp_path / "chunk")
     for number in range(1, math.ceil(7 / 3) + 1):
-        assert chunk.more == tuning.MORE
+        assert chunk.more == round_under_way.MORE
         chunk.round(number)
-    assert chunk.more == tuning.OVER
-    assert tuning.propose(chunk.store, chunk.state) == [tuning.NOTHING]
-    assert chunk.prepared.open == tuning.MORE
+    assert chunk.more == round_under_way.OVER
+    assert tuning.propose(chunk.store, chunk.state) == [round_under_way.NOTHING]
+    assert chunk.prepared.open == round_under_way.MORE
     assert chunk.end() == "stepwise version 1"
     # A run that finds the study at its end leaves it so in MLflow, where no later step would.
     idle = tuning.prepare(chunk.store, "", tmp_path / "table", tmp_path / "state")
-    assert (idle.more, idle.open, idle.run_id) == (tuning.OVER, tuning.OVER, "")
+    assert (idle.more, idle.open, idle.run_id) == (round_under_way.OVER, round_under_way.OVER, "")
     assert MlflowClient(tracking).get_run(chunk.prepared.run_id).info.status == "FINISHED"
     folder = StudyFolder(tmp_path / "store")
     trials = folder.whole_history().trials
@@ -176,7 +176,7 @@ def test_a_stopped_round_is_not_learnt_from(workers: None, tracking: str, tmp_pa
     assert [bool(path.read_bytes()) for path in trials].count(True) <= 1
     tuning.fit_reward_model(chunk.state, trials, tmp_path / "fitted")
     assert (tmp_path / "fitted").read_bytes() == chunk.state.read_bytes()
-    assert tuning.propose(chunk.store, chunk.state) == [tuning.NOTHING]
+    assert tuning.propose(chunk.store, chunk.state) == [round_under_way.NOTHING]
     assert chunk.end() == "", "budget is left: nothing is registered yet"
     again = Chunk(study(), tmp_path / "store", tmp_path / "again")
     assert tuning.propose(again.store, again.state) == proposals
@@ -206,7 +206,7 @@ def test_proposals_that_were_made_are_handed_out_without_torch(tracking: str, tm
     assert handed == chunk.prepared.proposals
     files = StudyFolder(tmp_path / "store")
     files.request_stop()
-    assert tuning.propose(chunk.store, chunk.state) == [tuning.NOTHING]
+    assert tuning.propose(chunk.store, chunk.state) == [round_under_way.NOTHING]
     files.clear_stop()
     # Whoever finds none makes the same.
     files.store.delete("proposals/000000.json")
@@ -312,7 +312,7 @@ def test_preparing_needs_no_gpu_and_a_trial_does(tracking: str, tmp_path: Path) 
         trial = Trial(proposal=one, status=TrialStatus.COMPLETE, value=one.number / 10, started_at=0.0, seconds=1.0)
         path.write_text(trial.model_dump_json())
     learnt = tuning.learn(store, "", state, trials, tmp_path / "after")
-    assert (learnt.more, learnt.values["trials"]) == (tuning.OVER, 3)
+    assert (learnt.more, learnt.values["trials"]) == (round_under_way.OVER, 3)
     with pytest.raises(UserError, match=no_gpu):
         tuning.conclude(store, table, prepared.table_name)
 
