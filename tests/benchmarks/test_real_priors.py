@@ -12,7 +12,8 @@ import pytest
 from benchmarks import real_evaluations, real_priors
 from benchmarks.algorithms import ALGORITHMS, CLASSIFICATION, METRICS, REGRESSION, available
 from benchmarks.real_evaluations import ANYWHERE, BEST, EARLIER, HAND, LIBRARY, MIXED
-from benchmarks.real_priors import Pool, portfolio_of
+from benchmarks.real_pools import Pool
+from benchmarks.real_priors import portfolio_of
 from rlhpo_core.priors.training import PriorSettings
 from rlhpo_core.tuner.prior import from_bytes
 
